@@ -1,0 +1,214 @@
+"""The objects of the store, as frozen values.
+
+Times are integers of microseconds since the epoch (`*_at`); durations are seconds. Nothing here reads a clock.
+Each object is stored as compact JSON under its kind (`state.kinds`); `version` is the revision that wrote it and is
+kept by the store beside the value, not in it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class DeploymentState(enum.StrEnum):
+    """SPEC section 2: the states of a deployment."""
+
+    PENDING = "pending"
+    BUILDING = "building"
+    STARTING = "starting"
+    ACTIVE = "active"
+    SUPERSEDED = "superseded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def in_progress(self) -> bool:
+        return self in (DeploymentState.PENDING, DeploymentState.BUILDING, DeploymentState.STARTING)
+
+
+class ReplicaState(enum.StrEnum):
+    """The life of a replica; legal transitions are in `activator.lifecycle`."""
+
+    INTENT = "intent"  # stored, the driver has not been called yet (law 4)
+    STARTING = "starting"  # the driver started it, the probe has not seen 200 yet
+    READY = "ready"  # in rotation
+    UNHEALTHY = "unhealthy"  # 3 failed checks: out of rotation, still alive
+    DRAINING = "draining"  # announced as leaving; may be called back
+    STOPPING = "stopping"  # the driver is stopping it; no way back
+    FAILED = "failed"  # exited or timed out; kept until its backoff is over
+
+
+class Phase(enum.StrEnum):
+    """What a worker does with a request when no replica is ready (SPEC section 3)."""
+
+    SERVING = "serving"  # hold: asleep, starting or restarting, all the same to the worker
+    REFUSING = "refusing"  # 503 with the reason and Retry-After
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """`scaling` of a service: requests at once, seconds. `None`: the node's default."""
+
+    concurrency: int = 0
+    target_concurrency: int = 100
+    idle_timeout: int | None = None
+    scale_down_delay: int = 60
+    hold_timeout: int | None = None
+    startup_timeout: int = 600
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What a deployment runs; a copy is kept with each deployment, so that a rollback is exact.
+
+    `env` maps names to sealed values (`state.secrets`), never plain text.
+    """
+
+    repo: str | None = None
+    branch: str | None = None
+    image: str | None = None
+    port: int = 8080
+    health_check_path: str = "/"
+    cpu: int = 2
+    memory: int = 4
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service as its owner configured it (kind `service`, id = `Service.id`)."""
+
+    id: str
+    namespace: str
+    name: str
+    label: str
+    run: RunSpec
+    gpu: str
+    gpu_count: int | None
+    min_replicas: int
+    max_replicas: int
+    target_gpu_utilization: int
+    region: str
+    custom_domain: str | None
+    scaling: Scaling
+    created_at: int
+    updated_at: int
+    latest: str  # id of the newest deployment
+    active: str | None = None  # id of the deployment that serves
+    deleted_at: int | None = None  # set while its replicas are being removed
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One attempt to run a service (kind `deployment`, id = `Deployment.id`)."""
+
+    id: str
+    service: str
+    state: DeploymentState
+    run: RunSpec
+    created_at: int
+    commit: str | None = None
+    node: str | None = None  # the node that builds it
+    artifact: str | None = None  # what the driver starts: a checkout or an image digest
+    proven: bool = False  # a replica of it was ready once
+    reason: str | None = None
+    finished_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One running (or meant to run) copy of a service (kind `replica`, id = `Replica.id`)."""
+
+    id: str
+    service: str
+    deployment: str
+    node: str
+    state: ReplicaState
+    created_at: int
+    host: str = "127.0.0.1"
+    port: int = 0
+    started_at: int | None = None
+    ready_at: int | None = None
+    reason: str | None = None
+    drain_revision: int | None = None  # the revision whose acknowledgement it waits for
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What the autoscaler decided and remembers (kind `scale`, id = the service's id)."""
+
+    desired: int = 0
+    active_at: int | None = None  # last activity seen, stored every 10 s
+    failures: int = 0  # wakes or starts that failed in a row
+    reason: str | None = None  # of the last failure
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A replica as a worker sees it: where to connect, and whether new requests may go there."""
+
+    id: str
+    host: str
+    port: int
+    ready: bool = True  # False: draining, for requests in flight only
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """All that a worker must know of a service to forward or to hold (kind `backend`, id = the service's id).
+
+    Derived by control from service, deployment and replicas, and written in the same commit as the change of the
+    replicas, so that one revision says everything (law 3).
+    """
+
+    service: str
+    namespace: str
+    name: str
+    phase: Phase = Phase.SERVING
+    reason: str | None = None  # REFUSING: what the client is told
+    retry_after: int = 1  # REFUSING: seconds
+    endpoints: tuple[Endpoint, ...] = ()
+    concurrency: int = 0
+    hold_timeout: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a host leads (kind `route`, id = the host in lower case, without port).
+
+    `deleted_at` set: the host answers 503 until the tombstone's time to live is over.
+    """
+
+    service: str
+    namespace: str
+    name: str
+    deleted_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A credential (kind `key`, id = `<namespace>/<name>`, `*/<name>` for every namespace).
+
+    `digest` is the SHA-256 of the random 32-byte secret, in hex: with 256 bits of entropy a slow hash adds nothing.
+    """
+
+    name: str
+    namespace: str
+    scope: str  # read | write | admin
+    digest: str
+    created_at: int
+    expires_at: int | None = None
+    used_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change of a service's state, with its reason (bulk, per service, the last 1,000 are kept)."""
+
+    time: int
+    kind: str  # e.g. deployment.failed, replica.ready, service.slept
+    reason: str
+    deployment: str | None = None
+    replica: str | None = None
