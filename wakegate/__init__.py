@@ -1,0 +1,1 @@
+"""The command: cli, configuration, supervisor. The only package that knows every other."""
