@@ -1,0 +1,41 @@
+"""Everything that the data plane can be told, as one frozen object. Times are seconds, sizes are bytes."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """The node's defaults; a service's own `hold_timeout` and `concurrency` come with its `Backend`."""
+
+    via: str = "wakegate"  # pseudonym in Via and Proxy-Status (RFC 9110 7.6.3)
+
+    hold_timeout: float = 120.0  # longest hold, then 504
+    hold_limit: int = 1000  # held requests per service, then 503
+    hold_bytes: int = 256 * 1024 * 1024  # bytes beyond the heads of all held requests together, then 503
+
+    connect_timeout: float = 5.0
+    response_timeout: float = 300.0  # head of the response; time without a byte once streaming
+    head_timeout: float = 30.0  # from a request head's first byte to its last, then 408
+    body_timeout: float = 60.0  # time without a byte of a request's body, then 408
+    keep_alive_timeout: float = 75.0  # idle client connection
+    linger_timeout: float = 2.0  # reading on after an early answer (RFC 9112 9.6)
+    tunnel_timeout: float = 3600.0  # upgraded connection without a byte either way
+    drain_timeout: float = 30.0
+
+    upstream_idle_timeout: float = 60.0  # idle connection to a replica
+    upstream_idle_limit: int = 256  # idle connections kept per replica
+    attempts: int = 3  # times that one request may reach replicas
+
+    max_body: int | None = None  # 413 above
+    head_limit: int = 64 * 1024  # request head and header section, 431 above
+    field_limit: int = 100  # fields of a request, 431 above
+    target_limit: int = 8 * 1024  # 414 above
+    response_head_limit: int = 256 * 1024  # 502 above
+    connection_limit: int = 100_000  # client connections of one worker; more are closed at once
+
+    trusted_proxies: tuple[Network, ...] = ()  # peers whose X-Forwarded-* and X-Request-Id are believed
