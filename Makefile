@@ -1,0 +1,84 @@
+# The one place that sets things up. A bare Debian needs first: apt-get install -y git make python3 python3-venv
+# Every target makes what it needs and is instant when that is there already.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+COMPILED := .venv-compiled/.installed
+PRODUCT := $(shell find wakegate gateway activator certs control state -name '*.py' 2>/dev/null)
+PYTEST_ARGS ?= -n 2 --dist loadgroup
+BENCH_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint serve bench wheel image lock setup clean debian-test debian-bench
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) ## watch a sleeping service wake under a request
+	$(BIN)/wakegate demo
+
+serve: $(INSTALLED) ## run Wakegate here; its files go to ./.wakegate
+	$(BIN)/wakegate serve
+
+test: $(INSTALLED) debian-test lint ## lint, types, import contracts, tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(INSTALLED) ## only what needs no running
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED) $(COMPILED) debian-bench ## Wakegate beside nginx, HAProxy, Caddy, Envoy, aiohttp
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+wheel: $(COMPILED) ## a wheel with compiled hot modules in dist/, installed in .venv-compiled
+
+image: ## the container image, with Podman or Docker
+	packaging/build-image.sh
+
+lock: $(INSTALLED) ## resolve the lock files anew
+	packaging/lock.sh $(BIN)/pip-compile
+
+setup: $(INSTALLED) ## the virtual environment only
+
+clean: ## everything that make made
+	rm -rf .venv .venv-compiled build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+debian-test:
+	@packaging/debian-packages.sh git=git podman=podman runc=runc netavark=netavark aardvark-dns=aardvark-dns \
+		mmdebstrap=mmdebstrap
+
+debian-bench:
+	@packaging/debian-packages.sh git=git wrk=wrk nginx=nginx-light haproxy=haproxy caddy=caddy
+
+$(VENV)/.created:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: apt-get install -y python3 python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "Python's venv module is missing: apt-get install -y python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.locked: requirements.lock | $(VENV)/.created
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+$(INSTALLED): pyproject.toml $(wildcard setup.py) $(VENV)/.locked
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+# Compiling needs a C compiler and Python's headers; without them the target says so and fails.
+dist/.built: $(PRODUCT) pyproject.toml $(wildcard setup.py) | $(INSTALLED)
+	@packaging/debian-packages.sh gcc=gcc
+	rm -rf build dist
+	WAKEGATE_COMPILE=1 $(BIN)/python -m build --no-isolation --wheel
+	@touch $@
+
+$(COMPILED): dist/.built requirements-runtime.lock
+	$(BIN)/python -m venv --clear .venv-compiled
+	.venv-compiled/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-runtime.lock
+	.venv-compiled/bin/pip install --quiet --disable-pip-version-check --no-deps dist/*.whl
+	@touch $@
