@@ -26,11 +26,11 @@ class DriverError(Exception):
         self.reason = reason
 
 
-class BuildFailed(DriverError):
+class BuildFailed(DriverError):  # noqa: N818 - named after what happened, as its callers say it
     """The deployment can't become an artifact: no repository, no branch, no Procfile, a build that failed."""
 
 
-class StartFailed(DriverError):
+class StartFailed(DriverError):  # noqa: N818
     """The replica was not started; nothing of it runs."""
 
 

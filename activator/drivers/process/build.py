@@ -1,0 +1,237 @@
+"""From a repository to something that can be started: head, clone, Procfile, build, marker.
+
+A checkout is whole once `complete.json` is in it, which is written last; a half-made one (control was killed) is
+removed and made again. The same commit is built once, however many ask: the later ones wait and find it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from activator.drivers import Artifact, BuildFailed, BuildJob, BuildLog
+
+from . import git, procfile
+from .files import read_regular, write_whole
+from .layout import Layout
+from .run import Finished, Runner
+from .spawn import Command, base_environment
+from .users import Identity, Users, UsersError
+
+_MARKER = "complete.json"
+_MOVES = 3  # how often a branch may move between looking it up and cloning it
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Longest times in seconds: to ask for the branch, to clone, to build (SPEC section 5: 15 min)."""
+
+    head: float = 60.0
+    clone: float = 600.0
+    build: float = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A whole checkout: where it is and what it runs."""
+
+    source: Path
+    web: str
+    bin_dir: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One build under way."""
+
+    job: BuildJob
+    url: str
+    who: Identity
+    home: Path
+    log: BuildLog
+
+
+class Builder:
+    """Builds the repositories of one data directory. `users` is `None` where everything runs as ourselves."""
+
+    def __init__(self, layout: Layout, users: Users | None, runner: Runner, git_url: str, limits: Limits) -> None:
+        self._layout = layout
+        self._users = users
+        self._runner = runner
+        self._git_url = git_url
+        self._limits = limits
+        self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
+
+    def identity(self, namespace: str) -> Identity:
+        """Who the namespace runs as. Raises `UsersError`, `OSError`."""
+        return self._users.of(namespace) if self._users is not None else Identity()
+
+    async def build(self, job: BuildJob, log: BuildLog) -> Artifact:
+        """Raises `BuildFailed`."""
+        try:
+            return await self._build(await self._prepare(job, log))
+        except (OSError, UsersError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            raise BuildFailed(f"the node could not build it: {error}") from error
+
+    async def _prepare(self, job: BuildJob, log: BuildLog) -> _Work:
+        url = git.repository_url(self._git_url, job.repo)
+        who = await asyncio.to_thread(self.identity, job.namespace)
+        home = await asyncio.to_thread(self._layout.home, job.namespace, job.service_id, who)
+        return _Work(job, url, who, home, log)
+
+    async def _build(self, work: _Work) -> Artifact:
+        job = work.job
+        if job.commit is not None and not git.is_commit(job.commit):
+            raise BuildFailed(f"'{job.commit}' is not a commit")
+        for _ in range(_MOVES):
+            commit = job.commit or await self._head(work)
+            async with self._locks.setdefault((job.service_id, commit), asyncio.Lock()):
+                if await asyncio.to_thread(self.find, job.namespace, job.service_id, commit):
+                    await _say(work, f"commit {commit} is built already")
+                    return Artifact(commit, commit)
+                if await self._make(work, commit):
+                    return Artifact(commit, commit)
+        raise BuildFailed(f"branch '{job.branch}' of '{job.repo}' kept moving while it was cloned; redeploy")
+
+    def find(self, namespace: str, service: str, commit: str) -> Checkout | None:
+        """The checkout if it is whole. Reads a file."""
+        if not git.is_commit(commit):
+            return None
+        path = self._layout.checkout(namespace, service, commit)
+        content = read_regular(path / _MARKER, procfile.MAX_BYTES * 2)
+        if content is None:
+            return None
+        made = json.loads(content)
+        return Checkout(path / "source", made["web"], path / "venv" / "bin" if made["venv"] else None)
+
+    async def prune(self, keep: Mapping[str, Collection[str]], used: Collection[tuple[str, str]]) -> None:
+        """Remove checkouts that are neither kept nor `used` (service, commit), and homes of services not in `keep`."""
+        for namespace, service, commit in await asyncio.to_thread(lambda: list(self._layout.built())):
+            lock = self._locks.setdefault((service, commit), asyncio.Lock())
+            if commit in keep.get(service, ()) or (service, commit) in used or lock.locked():
+                continue
+            async with lock:
+                await asyncio.to_thread(_remove, self._layout.checkout(namespace, service, commit))
+        await asyncio.to_thread(self._prune_services, keep, {service for service, _ in used})
+
+    def _prune_services(self, keep: Mapping[str, Collection[str]], used: Collection[str]) -> None:
+        for home in self._layout.homes.glob("*/*"):
+            checkouts = self._layout.checkouts / home.parent.name / home.name
+            if home.name not in keep and home.name not in used and not any(checkouts.glob("*")):
+                shutil.rmtree(home, ignore_errors=True)
+                shutil.rmtree(checkouts, ignore_errors=True)
+
+    async def _head(self, work: _Work) -> str:
+        job = work.job
+        finished = await self._git(work, work.home, git.head_command(work.url, job.branch), self._limits.head)
+        if not finished.ok:
+            raise BuildFailed(git.explain(job.repo, work.url, finished.tail))
+        commit = git.parse_head(finished.tail, job.branch)
+        if commit is None:
+            raise BuildFailed(f"repository '{job.repo}' has no branch '{job.branch}'")
+        return commit
+
+    async def _make(self, work: _Work, commit: str) -> bool:
+        """Clone and build; `False` if the branch moved on meanwhile."""
+        job = work.job
+        await _say(work, f"cloning {job.repo}, branch {job.branch}, commit {commit}")
+        path = await asyncio.to_thread(
+            self._layout.make_checkout, job.namespace, job.service_id, commit, work.who
+        )  # half made until the marker is in it
+        try:
+            if not await self._clone(work, path / "source", commit):
+                await asyncio.to_thread(_remove, path)
+                return False
+            commands = await asyncio.to_thread(_read_procfile, path / "source")
+            venv = await self._run_build(work, path, commands)
+        except BuildFailed as failure:
+            await _say(work, failure.reason)
+            await asyncio.to_thread(_remove, path)
+            raise
+        await asyncio.to_thread(_complete, path, commands, venv)
+        await _say(work, "built")
+        return True
+
+    async def _clone(self, work: _Work, source: Path, commit: str) -> bool:
+        job = work.job
+        ref = job.commit or git.branch_ref(job.branch)
+        finished = await self._git(work, source, git.fetch_command(work.url, ref), self._limits.clone)
+        if not finished.ok and job.commit is not None:
+            raise BuildFailed(f"commit {job.commit} can't be had from '{job.repo}' any more: {finished.last_line}")
+        if not finished.ok:
+            raise BuildFailed(git.explain(job.repo, work.url, finished.tail))
+        fetched = await self._git(work, source, git.FETCHED_COMMAND, self._limits.head)
+        return fetched.last_line == commit
+
+    async def _git(self, work: _Work, cwd: Path, line: str, timeout: float) -> Finished:
+        env = git.environment(base_environment(work.home), work.url, self._layout.gitconfig)
+        try:
+            return await self._runner.run(Command(line, cwd, env, work.who), timeout)
+        except TimeoutError:
+            raise BuildFailed(f"'{work.job.repo}' did not answer in {timeout:.0f} s ({git.redact(work.url)})") from None
+
+    async def _run_build(self, work: _Work, path: Path, commands: procfile.Procfile) -> bool:
+        """Run `build:`, or install the requirements; whether a virtual environment was made."""
+        async with asyncio.timeout(self._limits.build) as deadline:
+            try:
+                if commands.build is not None:
+                    await self._step(work, path, commands.build, "build")
+                elif (path / "source" / "requirements.txt").is_file():
+                    await self._install(work, path)
+                    return True
+            except TimeoutError:
+                if deadline.expired():
+                    raise BuildFailed(f"the build took longer than {self._limits.build:.0f} s") from None
+                raise
+        return False
+
+    async def _install(self, work: _Work, path: Path) -> None:
+        await asyncio.to_thread(self._layout.owned, path / "venv", work.who)
+        finished = await self._command(work, path, "python3 -m venv --clear ../venv")
+        if not finished.ok:
+            raise BuildFailed("this node's python3 can't make virtual environments: install python3-venv on it")
+        install = "pip install --no-input --disable-pip-version-check --no-color -r requirements.txt"
+        await self._step(work, path, install, "installing requirements.txt")
+
+    async def _step(self, work: _Work, path: Path, line: str, what: str) -> None:
+        await _say(work, f"$ {line}")
+        finished = await self._command(work, path, line)
+        if not finished.ok:
+            detail = f": {finished.last_line.strip()}" if finished.last_line else ""
+            raise BuildFailed(f"{what} failed ({finished}){detail}")
+
+    async def _command(self, work: _Work, path: Path, line: str) -> Finished:
+        env = {**base_environment(work.home, path / "venv" / "bin"), **work.job.env}
+        return await self._runner.run(Command(line, path / "source", env, work.who), self._limits.build, work.log)
+
+
+def _read_procfile(source: Path) -> procfile.Procfile:
+    content = read_regular(source / "Procfile", procfile.MAX_BYTES + 1)
+    if content is None:
+        raise BuildFailed(procfile.NEEDED)
+    try:
+        return procfile.parse(content)
+    except procfile.ProcfileError as error:
+        raise BuildFailed(str(error)) from error
+
+
+def _complete(path: Path, commands: procfile.Procfile, venv: bool) -> None:
+    os.sync()  # a power cut must not leave the marker beside files that are still empty
+    write_whole(path / _MARKER, json.dumps({"web": commands.web, "venv": venv}).encode(), durable=True)
+
+
+def _remove(path: Path) -> None:
+    (path / _MARKER).unlink(missing_ok=True)  # first, or a killed removal looks whole
+    shutil.rmtree(path, ignore_errors=True)
+
+
+async def _say(work: _Work, text: str) -> None:
+    await asyncio.to_thread(work.log, [git.redact(text)])

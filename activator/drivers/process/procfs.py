@@ -1,0 +1,132 @@
+"""Processes as the kernel shows them in /proc: who runs, since when, whose child, in which session.
+
+A pid alone says nothing (it is used again); a process is known by pid *and* start time (law 4).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+_DEAD = frozenset("ZXx")
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """A line of /proc/PID/stat. `start` is in clock ticks since boot (field 22)."""
+
+    pid: int
+    state: str
+    ppid: int
+    group: int
+    session: int
+    start: int
+
+    @property
+    def alive(self) -> bool:
+        """A zombie is not: it holds nothing but its exit code."""
+        return self.state not in _DEAD
+
+
+def parse_stat(text: str) -> Stat:
+    """Parse the line; the command's name in parentheses may hold anything. Raises `ValueError`."""
+    head, _, tail = text.rpartition(")")
+    fields = tail.split()
+    if not head or len(fields) < 20:
+        raise ValueError("not a line of /proc/PID/stat")
+    return Stat(
+        pid=int(head.split("(", 1)[0]),
+        state=fields[0],
+        ppid=int(fields[1]),
+        group=int(fields[2]),
+        session=int(fields[3]),
+        start=int(fields[19]),
+    )
+
+
+def read_stat(pid: int) -> Stat | None:
+    """The process as it is now; `None` if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return parse_stat(file.read())
+    except (OSError, ValueError):
+        return None
+
+
+def alive(pid: int, start: int) -> bool:
+    """Whether that very process still runs."""
+    stat = read_stat(pid)
+    return stat is not None and stat.start == start and stat.alive
+
+
+def living() -> Iterator[Stat]:
+    """Every process that is no zombie."""
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (stat := read_stat(int(name))) is not None and stat.alive:
+            yield stat
+
+
+def uid_of(pid: int) -> int | None:
+    """The effective uid, also of a process that made itself undumpable (its /proc directory then is root's)."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("Uid:"):
+                    return int(line.split()[2])
+    except OSError:
+        pass
+    return None
+
+
+def environment(pid: int) -> dict[bytes, bytes]:
+    """What the process was started with (or wrote over it); empty if it can't be read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            entries = file.read().split(b"\0")
+    except OSError:
+        return {}
+    return dict(entry.split(b"=", 1) for entry in entries if b"=" in entry)
+
+
+def kill(pid: int, start: int, number: signal.Signals) -> None:
+    """Signal that very process and no later one that got its pid; nothing happens if it is gone."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        if alive(pid, start):
+            signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def boot_id() -> str:
+    """Differs after each boot: pids and start times of another one mean nothing."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def listener_uids(port: int) -> set[int]:
+    """The uids that own sockets listening at 127.0.0.1:`port` (or at every address)."""
+    loopback = ("0100007F", "00000000", "0" * 32, "0000000000000000FFFF00000100007F")
+    wanted = {f"{address}:{port:04X}" for address in loopback}
+    uids: set[int] = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(table, encoding="ascii") as file:
+                uids.update(_listeners(file, wanted))
+        except OSError:
+            continue  # no IPv6 here
+    return uids
+
+
+def _listeners(lines: Iterable[str], wanted: Collection[str]) -> Iterator[int]:
+    for line in lines:
+        fields = line.split(None, 8)
+        if fields[1] in wanted and fields[3] == "0A":
+            yield int(fields[7])

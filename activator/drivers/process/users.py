@@ -1,0 +1,157 @@
+"""Who a namespace's processes run as (law 8, SPEC section 5).
+
+Started as root, each namespace has a uid of its own (the gid is the same number), kept in the data directory for
+ever: a uid that came to another namespace would own the files of the first. Not as root, everything runs as ourselves
+and namespaces are not kept apart.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from .files import write_whole
+from .procfs import living, uid_of
+
+LOCKS = Path("/run/wakegate/uids")
+
+
+class UsersError(Exception):
+    """No uid for a namespace, or the node can't change uids; says the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The uid (and gid) that a command runs as; `None` is our own."""
+
+    uid: int | None = None
+
+    def wrap(self, argv: list[str]) -> list[str]:
+        """The command with its privileges given up for good before it starts.
+
+        By `setpriv`, not between fork and exec: the child of a process with threads may run nothing of ours, and
+        `subprocess` can then spawn it by vfork.
+        """
+        if self.uid is None:
+            return argv if not _ambient() else ["setpriv", "--ambient-caps=-all", "--inh-caps=-all", "--", *argv]
+        user = str(self.uid)
+        drop = ["--reuid", user, "--regid", user, "--clear-groups", "--no-new-privs", "--inh-caps=-all"]
+        return ["setpriv", *drop, "--", *argv]
+
+
+def _ambient() -> bool:
+    """Whether we hold capabilities that every child would inherit (systemd's AmbientCapabilities)."""
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
+        return any(line.startswith("CapAmb:") and int(line.split()[1], 16) for line in file)
+
+
+class Users:
+    """The uids of the namespaces of one data directory; `uids` is `--process-uids`.
+
+    A second node on the same machine has a mapping of its own. So that the two don't choose the same uids, and one
+    never takes the other's processes for its strays, each uid in use is locked in `locks` while control lives.
+    """
+
+    def __init__(self, path: Path, uids: range, locks: Path = LOCKS) -> None:
+        self._path = path
+        self._uids = uids
+        self._locks = locks
+        self._held: dict[int, int] = {}
+        self._given = self._load()
+        for uid in self._given.values():
+            self._lock(uid)
+
+    def _load(self) -> dict[str, int]:
+        try:
+            given = json.loads(self._path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise UsersError(f"can't read the uids of the namespaces in {self._path}: {error}") from error
+        return {str(namespace): int(uid) for namespace, uid in given.items()}
+
+    @property
+    def uids(self) -> Collection[int]:
+        """Those given to namespaces."""
+        return self._given.values()
+
+    @property
+    def exclusive(self) -> Collection[int]:
+        """Those that no other node of this machine uses."""
+        return self._held.keys()
+
+    def close(self) -> None:
+        """Let go of the locks; the mapping stays."""
+        while self._held:
+            os.close(self._held.popitem()[1])
+
+    def of(self, namespace: str) -> Identity:
+        """The namespace's uid; a new one is stored durably before anybody uses it. Raises `UsersError`, `OSError`."""
+        if namespace not in self._given:
+            given = {**self._given, namespace: self._unused()}
+            write_whole(self._path, json.dumps(given, indent=1).encode(), durable=True)
+            self._given = given
+        return Identity(self._given[namespace])
+
+    def _unused(self) -> int:
+        taken = {*self._given.values(), *map(uid_of, (stat.pid for stat in living()))}
+        free = [uid for uid in self._uids if uid not in taken and not _has_account(uid)]
+        for uid in free:
+            if self._lock(uid):
+                return uid
+        if free and not self._held:  # nothing can be locked here
+            return free[0]
+        first, last = self._uids.start, self._uids.stop - 1
+        raise UsersError(f"every uid of {first}-{last} is in use: widen --process-uids")
+
+    def _lock(self, uid: int) -> bool:
+        """Hold the uid for as long as this process lives; `False` if another node does, or locks can't be made."""
+        try:
+            self._locks.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self._locks / str(uid), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return False
+        self._held[uid] = descriptor
+        return True
+
+
+def _has_account(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
+
+
+def check_reachable(data_dir: Path, uid: int) -> str | None:
+    """Why a process with this uid can't get into `data_dir` (which exists), with the fix; `None` if it can.
+
+    It is really tried, so a node that can't change uids (a container without CAP_SETUID) is found out as well.
+    """
+    if shutil.which("setpriv") is None:
+        return "running as root needs `setpriv` to give each namespace a uid of its own: install util-linux"
+    path = data_dir.resolve()
+    probe = Identity(uid).wrap(["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)])
+    result = subprocess.run(probe, capture_output=True, text=True, cwd="/", timeout=30, env={}, check=False)
+    if result.returncode == 0:
+        return None
+    if result.stderr:
+        return f"can't run anything as uid {uid}: {result.stderr.strip()} (run as another user than root instead)"
+    for directory in (*reversed(path.parents), path):
+        if not os.stat(directory).st_mode & stat.S_IXOTH:
+            fix = f"chmod o+x {directory}, or choose another --data-dir (/var/lib/wakegate)"
+            return f"the uids of namespaces can't reach {path}: {directory} keeps them out; {fix}"
+    return f"uid {uid} can't reach {path}: choose another --data-dir (/var/lib/wakegate)"
