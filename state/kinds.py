@@ -1,0 +1,21 @@
+"""The kinds of objects that the store keeps, and what their ids mean."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Kind(enum.StrEnum):
+    """Each kind is one hash, `{wg}:<kind>`: field = id, value = `<version>:<payload>`."""
+
+    SERVICE = "service"
+    DEPLOYMENT = "deployment"
+    REPLICA = "replica"
+    SCALE = "scale"  # id: the service's
+    BACKEND = "backend"  # id: the service's; what workers know of it
+    ROUTE = "route"  # id: a host; what workers route by
+    KEY = "key"  # id: "<namespace>/<name>"
+    NAME = "name"  # id: "<namespace>/<folded name>"; payload: the service's id
+    LABEL = "label"  # id: a label; payload: "<namespace>/<name>", its owner forever
+    NODE = "node"  # id: the node's
+    META = "meta"  # id: a fact about the store, such as the secret key's fingerprint

@@ -1,0 +1,293 @@
+"""The store: objects with versions in Valkey, changed by compare-and-set, told by a feed.
+
+Laws kept here: 6 (every change is one Lua script: versions checked, revision taken, feed written, all or nothing) and
+2 (reports and wakes are published levels, never kept). Every foreign exception leaves as a StoreError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Final
+
+from redis import asyncio as aioredis
+from redis import exceptions as refusals
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from state.codec import decode, encode
+from state.kinds import Kind
+from state.models import Event
+
+ABSENT: Final = 0
+ANY: Final = -1
+
+REPORTS: Final = "wg:reports"
+WAKES: Final = "wg:wakes"
+
+REVISION_KEY: Final = "{wg}:revision"
+FEED_KEY: Final = "{wg}:feed"
+LEASES_KEY: Final = "{wg}:leases"
+WORKERS_KEY: Final = "{wg}:workers"
+
+FEED_LENGTH: Final = 100_000  # entries kept for readers that lag; behind it they resync
+FEED_INLINE: Final = 4096  # bytes of a payload that travels in the feed; larger ones are read again
+EVENTS_KEPT: Final = 1000  # per service (SPEC: beyond the seed)
+SCAN_BATCH: Final = 2000
+
+_ANSWER_TIMEOUT: Final = 5.0  # seconds; a stopped store must look like a dead one
+
+
+class StoreError(Exception):
+    """The store did not do what was asked; nothing was changed unless said otherwise."""
+
+
+class Unavailable(StoreError):
+    """The store can't be reached, doesn't answer in time or can't write. A commit may or may not have happened."""
+
+
+class Conflict(StoreError):
+    """An object had another version than the writer expected; nothing was changed."""
+
+    def __init__(self, kind: Kind, object_id: str, version: int) -> None:
+        super().__init__(f"{kind} {object_id!r} is at version {version}")
+        self.kind = kind
+        self.id = object_id
+        self.version = version
+
+
+class Fenced(StoreError):
+    """The writer's lease has another holder by now; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Put (`value`) or delete (`None`) an object that now has the version `expect` (ANY, ABSENT or a revision)."""
+
+    kind: Kind
+    id: str
+    value: bytes | None
+    expect: int = ANY
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An object's payload and the revision that wrote it."""
+
+    value: bytes
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A commit under it fails with Fenced unless the lease still has this token."""
+
+    lease: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One commit in the feed: `(kind, id, payload)`; payload `None` = deleted.
+
+    `large` holds the `(kind, id)` whose payload is too large for the feed and must be read again.
+    """
+
+    revision: int
+    changes: tuple[tuple[Kind, str, bytes | None], ...]
+    large: tuple[tuple[Kind, str], ...]
+
+
+def _script(name: str) -> str:
+    return resources.files("state").joinpath(name).read_text()
+
+
+def kind_key(kind: Kind) -> str:
+    return f"{{wg}}:{kind}"
+
+
+def _parse(value: bytes) -> Record:
+    version, _, payload = value.partition(b":")
+    return Record(payload, int(version))
+
+
+@contextlib.asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except (refusals.ConnectionError, refusals.TimeoutError, OSError) as error:
+        raise Unavailable(f"the store does not answer: {error}") from error
+    except refusals.RedisError as error:
+        raise Unavailable(f"the store refused: {error}") from error
+
+
+class Store:
+    """A client of the store; connects when first used, reconnects by itself, safe to share in one event loop.
+
+    `url` is `unix:///path`, `redis://` or `rediss://`.
+    """
+
+    def __init__(self, url: str, *, timeout: float = _ANSWER_TIMEOUT) -> None:
+        self._timeout = timeout
+        # never retried by the client: a commit whose answer was lost may have happened
+        never = Retry(NoBackoff(), 0)
+        self._client: aioredis.Redis = aioredis.Redis.from_url(
+            url, socket_timeout=timeout, socket_connect_timeout=timeout, protocol=3, retry=never
+        )
+        # blocking reads wait on purpose: their own connections, with the waiting time added
+        self._waiting: aioredis.Redis = aioredis.Redis.from_url(
+            url, socket_timeout=timeout + 2, socket_connect_timeout=timeout, protocol=3, retry=never
+        )
+        self._commit_script = self._client.register_script(_script("commit.lua"))
+        self._lease_script = self._client.register_script(_script("lease.lua"))
+
+    async def close(self) -> None:
+        await self._client.aclose()
+        await self._waiting.aclose()
+
+    async def ping(self) -> None:
+        """Raises Unavailable."""
+        async with _translated():
+            await self._client.ping()
+
+    async def get(self, kind: Kind, object_id: str) -> Record | None:
+        """Raises Unavailable."""
+        async with _translated():
+            value = await self._client.hget(kind_key(kind), object_id)
+        return None if value is None else _parse(value)
+
+    async def get_many(self, kind: Kind, ids: Sequence[str]) -> dict[str, Record]:
+        """Those of `ids` that exist. Raises Unavailable."""
+        if not ids:
+            return {}
+        async with _translated():
+            values = await self._client.hmget(kind_key(kind), list(ids))
+        return {i: _parse(value) for i, value in zip(ids, values, strict=True) if value is not None}
+
+    async def scan(self, kind: Kind) -> AsyncIterator[tuple[str, Record]]:
+        """Every object of a kind, in no order; one that changes meanwhile may be seen before or after. Unavailable."""
+        cursor = 0
+        while True:
+            async with _translated():
+                cursor, batch = await self._client.hscan(kind_key(kind), cursor, count=SCAN_BATCH)
+            for object_id, value in batch.items():
+                yield object_id.decode(), _parse(value)
+            if cursor == 0:
+                return
+
+    async def commit(self, changes: Sequence[Change], *, fence: Fence | None = None) -> int:
+        """Apply all changes or none; returns the revision. Raises Conflict, Fenced, Unavailable."""
+        keys = [REVISION_KEY, FEED_KEY, LEASES_KEY, *(kind_key(c.kind) for c in changes)]
+        args: list[Any] = ["", 0, FEED_LENGTH, FEED_INLINE]
+        if fence is not None:
+            args[:2] = [fence.lease, fence.token]
+        for c in changes:
+            args += (f"{c.kind}/{c.id}", c.id, c.expect, "0" if c.value is None else "1", c.value or b"")
+        async with _translated():
+            answer: list[bytes] = await self._commit_script(keys=keys, args=args)
+        if answer[0] == b"ok":
+            return int(answer[1])
+        if answer[0] == b"fenced":
+            raise Fenced(f"lease {fence and fence.lease!r} has token {answer[1].decode()}")
+        failed = changes[int(answer[1]) - 1]
+        raise Conflict(failed.kind, failed.id, int(answer[2]))
+
+    async def revision(self) -> int:
+        """The newest revision, 0 for an empty store. Raises Unavailable."""
+        async with _translated():
+            return int(await self._client.get(REVISION_KEY) or 0)
+
+    async def run_id(self) -> str:
+        """Changes whenever the server was started anew (its data may be older than before). Raises Unavailable."""
+        async with _translated():
+            info = await self._client.info("server")
+        return str(info["run_id"])
+
+    async def read_feed(self, after: int, *, wait: float = 1.0, limit: int = 1000) -> list[Entry]:
+        """Commits after a revision, oldest first; waits up to `wait` seconds for the first. Raises Unavailable.
+
+        It can't tell a trimmed feed from a whole one: callers check that revisions follow each other.
+        """
+        async with _translated():
+            answer: Any = await self._waiting.xread({FEED_KEY: f"{after}-0"}, count=limit, block=int(wait * 1000))
+        if not answer:
+            return []
+        entries = answer[FEED_KEY.encode()][0] if isinstance(answer, dict) else answer[0][1]
+        return [_entry(entry_id, fields) for entry_id, fields in entries]
+
+    async def try_lease(self, name: str, holder: str, owner: str, seen: tuple[int, int], stale: bool) -> Any:
+        """One step of `state.leases`: `(held, token, beat)`. Raises Unavailable."""
+        async with _translated():
+            args = [name, holder, owner, seen[0], seen[1], "1" if stale else "0"]
+            answer = await self._lease_script(keys=[LEASES_KEY], args=args)
+        return answer[0] == b"held", int(answer[1]), int(answer[2])
+
+    async def register(self, worker: str) -> None:
+        """Add a worker, `<node>/<supervisor>/<number>/<incarnation>`, to those that must acknowledge. Unavailable."""
+        async with _translated():
+            await self._client.hset(WORKERS_KEY, worker, "1")
+
+    async def unregister(self, workers: Iterable[str]) -> None:
+        """Their acknowledgement is not waited for any more. Raises Unavailable."""
+        if gone := list(workers):
+            async with _translated():
+                await self._client.hdel(WORKERS_KEY, *gone)
+
+    async def registered(self) -> set[str]:
+        """Every worker whose acknowledgement counts. Raises Unavailable."""
+        async with _translated():
+            return {worker.decode() for worker in await self._client.hkeys(WORKERS_KEY)}
+
+    async def publish(self, channel: str, data: bytes) -> None:
+        """Tell whoever listens now; kept nowhere. Raises Unavailable."""
+        async with _translated():
+            await self._client.publish(channel, data)
+
+    async def subscribe(self, *channels: str) -> AsyncIterator[tuple[str, bytes]]:
+        """`(channel, data)` of each message, for ever; reconnects by itself, what was sent meanwhile is lost."""
+        while True:
+            try:
+                async with _translated(), self._waiting.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    await pubsub.subscribe(*channels)
+                    while True:
+                        message = await pubsub.get_message(timeout=1.0)
+                        if message is not None and message["type"] == "message":
+                            yield message["channel"].decode(), message["data"]
+            except Unavailable:
+                await asyncio.sleep(0.2)  # the pace of reconnecting, not a wait for a condition
+
+    async def append_event(self, service: str, event: Event) -> None:
+        """Keep an event of a service; the oldest beyond EVENTS_KEPT go. Raises Unavailable."""
+        key = f"{{{service}}}:events"
+        async with _translated(), self._client.pipeline(transaction=False) as pipe:
+            pipe.rpush(key, encode(event))
+            pipe.ltrim(key, -EVENTS_KEPT, -1)
+            await pipe.execute()
+
+    async def events(self, service: str, limit: int = EVENTS_KEPT) -> list[Event]:
+        """The newest `limit` events, oldest first. Raises Unavailable."""
+        async with _translated():
+            values = await self._client.lrange(f"{{{service}}}:events", -limit, -1)
+        return [decode(Event, value) for value in values]
+
+    async def forget_events(self, service: str) -> None:
+        """Raises Unavailable."""
+        async with _translated():
+            await self._client.delete(f"{{{service}}}:events")
+
+
+def _entry(entry_id: bytes, fields: Any) -> Entry:
+    pairs = fields.items() if isinstance(fields, dict) else fields
+    changes: list[tuple[Kind, str, bytes | None]] = []
+    large: list[tuple[Kind, str]] = []
+    for name, told in pairs:
+        kind_name, _, object_id = name.decode().partition("/")
+        kind = Kind(kind_name)
+        if told[:1] == b"?":
+            large.append((kind, object_id))
+        else:
+            changes.append((kind, object_id, told[1:] if told[:1] == b"=" else None))
+    return Entry(int(entry_id.partition(b"-")[0]), tuple(changes), tuple(large))

