@@ -1,6 +1,7 @@
 """The values that options take, read from text: addresses, sizes, ranges, names.
 
-Pure; a ValueError says what was expected. Each reader takes the text of one value and returns it in its final form; `str` of that form reads back to the same.
+Pure; a ValueError says what was expected. Each reader takes the text of one value and returns it in its final form;
+`str` of that form reads back to the same.
 """
 
 from __future__ import annotations
