@@ -32,7 +32,7 @@ def encode(value: Any) -> bytes:
 def decode(model: type[T], data: bytes) -> T:
     """The inverse of `encode`. Raises DecodeError."""
     try:
-        return typing.cast("T", _reader(model)(json.loads(data)))
+        return typing.cast("T", _reader(typing.cast("Any", model))(json.loads(data)))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DecodeError(f"{model.__name__}: {error}") from error
 

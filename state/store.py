@@ -116,8 +116,15 @@ def _parse(value: bytes) -> Record:
 
 @contextlib.asynccontextmanager
 async def _translated() -> AsyncIterator[None]:
+    """Foreign exceptions become ours; a cancellation is never lost.
+
+    The client sends under `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that arrives as the
+    sending ends (python/cpython#86296); it is raised again here, or a cancelled task would go on for ever.
+    """
     try:
         yield
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError
     except (refusals.ConnectionError, refusals.TimeoutError, OSError) as error:
         raise Unavailable(f"the store does not answer: {error}") from error
     except refusals.RedisError as error:
@@ -132,13 +139,14 @@ class Store:
 
     def __init__(self, url: str, *, timeout: float = _ANSWER_TIMEOUT) -> None:
         self._timeout = timeout
+        # `Any`: the stubs say `bytes | str` everywhere, decode_responses being off it is bytes
         # never retried by the client: a commit whose answer was lost may have happened
         never = Retry(NoBackoff(), 0)
-        self._client: aioredis.Redis = aioredis.Redis.from_url(
+        self._client: Any = aioredis.Redis.from_url(
             url, socket_timeout=timeout, socket_connect_timeout=timeout, protocol=3, retry=never
         )
         # blocking reads wait on purpose: their own connections, with the waiting time added
-        self._waiting: aioredis.Redis = aioredis.Redis.from_url(
+        self._waiting: Any = aioredis.Redis.from_url(
             url, socket_timeout=timeout + 2, socket_connect_timeout=timeout, protocol=3, retry=never
         )
         self._commit_script = self._client.register_script(_script("commit.lua"))
@@ -156,7 +164,7 @@ class Store:
     async def get(self, kind: Kind, object_id: str) -> Record | None:
         """Raises Unavailable."""
         async with _translated():
-            value = await self._client.hget(kind_key(kind), object_id)
+            value: bytes | None = await self._client.hget(kind_key(kind), object_id)
         return None if value is None else _parse(value)
 
     async def get_many(self, kind: Kind, ids: Sequence[str]) -> dict[str, Record]:
@@ -221,7 +229,7 @@ class Store:
     async def try_lease(self, name: str, holder: str, owner: str, seen: tuple[int, int], stale: bool) -> Any:
         """One step of `state.leases`: `(held, token, beat)`. Raises Unavailable."""
         async with _translated():
-            args = [name, holder, owner, seen[0], seen[1], "1" if stale else "0"]
+            args: list[Any] = [name, holder, owner, *seen, "1" if stale else "0"]
             answer = await self._lease_script(keys=[LEASES_KEY], args=args)
         return answer[0] == b"held", int(answer[1]), int(answer[2])
 

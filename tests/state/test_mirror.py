@@ -13,7 +13,7 @@ from state.codec import encode
 from state.kinds import Kind
 from state.mirror import Mirror
 from state.models import Route
-from state.store import FEED_INLINE, FEED_KEY, Change, Record, Store
+from state.store import FEED_INLINE, FEED_KEY, Change, Record, Store, Unavailable
 from tests.conftest import Valkey
 
 
@@ -31,6 +31,15 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+async def restart(store: Store, valkey: Valkey) -> None:
+    """Start the server again and let the client find out that its old connections are dead."""
+    valkey.start()
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(Unavailable):
+                return await store.ping()
 
 
 async def test_snapshot_then_feed(store: Store) -> None:
@@ -81,7 +90,7 @@ async def test_what_it_knew_stays_while_the_store_is_dead(store: Store, valkey: 
         valkey.kill()
         await until(lambda: not mirror.connected)
         assert mirror.get(Kind.ROUTE, "a") == Record(b"1", 1)
-        valkey.start()
+        await restart(store, valkey)
         revision = await store.commit([Change(Kind.ROUTE, "a", b"2")])
         await mirror.reached(revision)
         assert mirror.get(Kind.ROUTE, "a") == Record(b"2", 2)
@@ -91,7 +100,7 @@ async def test_a_store_from_an_hour_ago_is_believed_after_a_resync(store: Store,
     await store.commit([Change(Kind.ROUTE, "a", b"old")])
     valkey.kill()
     shutil.copytree(valkey.directory / "appendonlydir", valkey.directory / "backup")
-    valkey.start()
+    await restart(store, valkey)
     await store.commit([Change(Kind.ROUTE, "a", b"new")])
     await store.commit([Change(Kind.ROUTE, "b", b"newer")])
     told: list[Sequence[tuple[Kind, str]]] = []
@@ -101,7 +110,7 @@ async def test_a_store_from_an_hour_ago_is_believed_after_a_resync(store: Store,
         valkey.kill()
         shutil.rmtree(valkey.directory / "appendonlydir")
         shutil.move(valkey.directory / "backup", valkey.directory / "appendonlydir")
-        valkey.start()
+        await restart(store, valkey)
         await until(lambda: mirror.run_id != first_run)
         assert (mirror.revision, dict(mirror.records(Kind.ROUTE))) == (1, {"a": Record(b"old", 1)})
         assert sorted(told[-1]) == [(Kind.ROUTE, "a"), (Kind.ROUTE, "b")]
