@@ -1,0 +1,86 @@
+"""The results as tables for people and as JSON for machines."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def throughput_table(rows: Sequence[Mapping[str, object]], versions: Mapping[str, str]) -> str:
+    """A Markdown table per body size."""
+    parts = []
+    for target in dict.fromkeys(row["target"] for row in rows):
+        title = {"/small": "Small body (128 bytes)", "/1m": "1 MiB body"}.get(str(target), str(target))
+        lines = [
+            f"**{title}**",
+            "",
+            "| proxy | CPU µs/request | / nginx | / HAProxy | requests/s | p50 ms | p99 ms | upstream connections |"
+            " log lines / requests | errors |",
+            "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        ]
+        lines += [_row(row, versions) for row in rows if row["target"] == target]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _row(row: Mapping[str, object], versions: Mapping[str, str]) -> str:
+    name = str(row["proxy"])
+    return (
+        f"| {name} {versions.get(name, '')} | {row['cpu_us']:.1f}"
+        f" | {_ratio(row['to_nginx'])} | {_ratio(row['to_haproxy'])}"
+        f" | {row['requests_per_second']:,.0f} | {_ms(row['p50_us'])} | {_ms(row['p99_us'])}"
+        f" | {row['upstream_connections']} | {row['log_lines']:,} / {row['requests']:,} | {row['errors']} |"
+    )
+
+
+def _ratio(value: object) -> str:
+    if not isinstance(value, Mapping):
+        return "-"
+    return f"{value['median']:.2f} ({value['low']:.2f}-{value['high']:.2f})"
+
+
+def _ms(value: object) -> str:
+    assert isinstance(value, int | float)
+    return f"{value / 1000:.2f}"
+
+
+def _kib(value: object) -> str:
+    assert isinstance(value, int | float)
+    return f"{value / 1024:.2f} KiB"
+
+
+def distribution(values: Sequence[float]) -> dict[str, float]:
+    """Count, smallest, quartiles, p90, p99 and largest of `values` (nearest rank)."""
+    ordered = sorted(values)
+
+    def rank(share: float) -> float:
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+    shares = {"p25": 0.25, "p50": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99}
+    return {"n": len(ordered), "min": ordered[0], **{name: rank(s) for name, s in shares.items()}, "max": ordered[-1]}
+
+
+def distribution_table(title: str, unit: str, rows: Mapping[str, Mapping[str, float]]) -> str:
+    names = ("n", "min", "p25", "p50", "p75", "p90", "p99", "max")
+    lines = [f"| {title} ({unit}) | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+    for name, row in rows.items():
+        cells = [f"{row[key]:.0f}" if key == "n" else f"{row[key]:.1f}" for key in names]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def memory_table(rows: Sequence[Mapping[str, object]]) -> str:
+    lines = ["| memory of the workers | what | each, USS | each, RSS |", "|---|---|---:|---:|"]
+    lines += [
+        f"| {row['proxy']} | {row['count']:,} {row['what']} | {_kib(row['uss_each'])} | {_kib(row['rss_each'])} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def save(results: Mapping[str, object], directory: Path) -> Path:
+    """Write `results` as JSON; the path carries the time."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / time.strftime("%Y%m%dT%H%M%SZ.json", time.gmtime())
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    return path

@@ -1,0 +1,149 @@
+"""CPU per request, requests per second and latency of every proxy, in interleaved rounds of the same load."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from bench.backend import LARGE, SMALL, accepts
+from bench.load import Load, run
+from bench.machine import Cores
+from bench.peers import Proxy
+from bench.process import cpu_us
+
+CONNECTIONS = {SMALL: 64, LARGE: 16}
+LOG_SETTLES = 15.0  # seconds; every proxy flushes its log within one
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One proxy, one body, one round. CPU in microseconds per request; `log_missing` = requests without a log line."""
+
+    proxy: str
+    target: str
+    round: int
+    requests: int
+    errors: int
+    requests_per_second: float
+    cpu_us: float
+    cpu_worker_us: float
+    busy: float
+    p50_us: int
+    p99_us: int
+    upstream_connections: int
+    log_lines: int
+    log_missing: int
+
+
+def measure(proxy: Proxy, target: str, round_: int, seconds: float, cores: Cores) -> Sample:
+    """Load `proxy` for `seconds` and say what it took; the first round warms up for a second, counting connections."""
+    opened = accepts(proxy.backend)
+    if round_ == 0:
+        run(Load(proxy.port, proxy.host, target, CONNECTIONS[target], 1), cores.load)
+    lines = _settled_lines(proxy, 0)
+    load = Load(proxy.port, proxy.host, target, CONNECTIONS[target], seconds)
+    pids, workers = proxy.pids(), proxy.workers()
+    before, before_workers, started = cpu_us(pids), cpu_us(workers), time.monotonic()
+    outcome = run(load, cores.load)
+    used, used_workers, wall = cpu_us(pids) - before, cpu_us(workers) - before_workers, time.monotonic() - started
+    proxy.running.check()
+    written = _settled_lines(proxy, lines + outcome.requests) - lines
+    return Sample(
+        proxy=proxy.name,
+        target=target,
+        round=round_,
+        requests=outcome.requests,
+        errors=outcome.errors,
+        requests_per_second=outcome.requests / outcome.seconds,
+        cpu_us=used / outcome.requests,
+        cpu_worker_us=used_workers / outcome.requests,
+        busy=used / 1e6 / wall,
+        p50_us=outcome.p50_us,
+        p99_us=outcome.p99_us,
+        upstream_connections=accepts(proxy.backend) - opened,
+        log_lines=written,
+        log_missing=max(0, outcome.requests - written),
+    )
+
+
+def _settled_lines(proxy: Proxy, at_least: int) -> int:
+    """Lines of the log once it has stopped growing for 1.2 s and holds `at_least`, or after `LOG_SETTLES`."""
+    deadline = time.monotonic() + LOG_SETTLES
+    seen, since = proxy.log_lines(), time.monotonic()
+    while time.monotonic() < deadline:
+        time.sleep(0.2)
+        now = proxy.log_lines()
+        if now != seen:
+            seen, since = now, time.monotonic()
+        elif now >= at_least and time.monotonic() - since >= 1.2:
+            break
+    return seen
+
+
+def interleaved(proxies: Sequence[Proxy], rounds: int, seconds: float, cores: Cores) -> list[Sample]:
+    """Every proxy in turn, `rounds` times."""
+    samples = []
+    for target in (SMALL, LARGE):
+        for round_ in range(rounds):
+            # The order turns from round to round, so that a drift of the machine favours nobody.
+            turn = round_ % len(proxies)
+            for proxy in [*proxies[turn:], *proxies[:turn]]:
+                sample = measure(proxy, target, round_, seconds, cores)
+                samples.append(sample)
+                print(
+                    f"  {target:7} round {round_ + 1} {proxy.name:18} {sample.cpu_us:8.1f} us CPU/request"
+                    f" {sample.requests_per_second:9.0f} requests/s  p99 {sample.p99_us / 1000:.1f} ms",
+                    flush=True,
+                )
+    return samples
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Median over rounds of one proxy's CPU per request divided by another's in the same round, with the extremes."""
+
+    median: float
+    low: float
+    high: float
+
+
+def ratio(samples: Sequence[Sample], target: str, of: str, to: str) -> Ratio | None:
+    """None when one of the two was not measured."""
+    base = {sample.round: sample.cpu_us for sample in samples if (sample.proxy, sample.target) == (to, target)}
+    per_round = [
+        sample.cpu_us / base[sample.round]
+        for sample in samples
+        if (sample.proxy, sample.target) == (of, target) and base.get(sample.round)
+    ]
+    if not per_round:
+        return None
+    return Ratio(statistics.median(per_round), min(per_round), max(per_round))
+
+
+def summary(samples: Sequence[Sample]) -> list[dict[str, object]]:
+    """One row per body and proxy: medians over rounds, sums of what is counted, ratios to nginx and HAProxy."""
+    rows: list[dict[str, object]] = []
+    for target in dict.fromkeys(sample.target for sample in samples):
+        for name in dict.fromkeys(sample.proxy for sample in samples if sample.target == target):
+            own = [sample for sample in samples if (sample.proxy, sample.target) == (name, target)]
+            to_nginx, to_haproxy = (ratio(samples, target, name, other) for other in ("nginx", "haproxy"))
+            rows.append(
+                {
+                    "target": target,
+                    "proxy": name,
+                    "cpu_us": statistics.median(sample.cpu_us for sample in own),
+                    "cpu_worker_us": statistics.median(sample.cpu_worker_us for sample in own),
+                    "requests_per_second": statistics.median(sample.requests_per_second for sample in own),
+                    "p50_us": statistics.median(sample.p50_us for sample in own),
+                    "p99_us": statistics.median(sample.p99_us for sample in own),
+                    "busy": statistics.median(sample.busy for sample in own),
+                    "requests": sum(sample.requests for sample in own),
+                    "errors": sum(sample.errors for sample in own),
+                    "upstream_connections": sum(sample.upstream_connections for sample in own),
+                    "log_lines": sum(sample.log_lines for sample in own),
+                    "log_missing": sum(sample.log_missing for sample in own),
+                    "to_nginx": asdict(to_nginx) if to_nginx else None,
+                    "to_haproxy": asdict(to_haproxy) if to_haproxy else None,
+                }
+            )
+    return rows
