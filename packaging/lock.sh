@@ -1,5 +1,6 @@
 #!/bin/sh
-# Resolves requirements.lock (everything a developer needs) and requirements-runtime.lock (what `wakegate serve` needs).
+# Resolves requirements.lock (everything a developer needs), requirements-runtime.lock (what `wakegate serve`
+# needs) and requirements-build.lock (what makes a wheel).
 # The caller's pip configuration is left out, so that no mirror or local path can end up in a committed file.
 set -eu
 compile=$1
@@ -7,7 +8,8 @@ export PIP_CONFIG_FILE=/dev/null CUSTOM_COMPILE_COMMAND="make lock"
 unset PIP_FIND_LINKS PIP_INDEX_URL PIP_EXTRA_INDEX_URL || true
 lock() {
     "$compile" --quiet --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host \
-        --no-emit-find-links "$@" pyproject.toml
+        --no-emit-find-links "$@"
 }
-lock --allow-unsafe --extra dev --extra bench --output-file requirements.lock
-lock --constraint requirements.lock --output-file requirements-runtime.lock
+lock --allow-unsafe --extra dev --extra bench --output-file requirements.lock pyproject.toml
+lock --constraint requirements.lock --output-file requirements-runtime.lock pyproject.toml
+lock --allow-unsafe --constraint requirements.lock --output-file requirements-build.lock packaging/build.in
