@@ -26,11 +26,11 @@ class DriverError(Exception):
         self.reason = reason
 
 
-class BuildFailed(DriverError):  # noqa: N818 - named after what happened, as its callers say it
+class BuildFailed(DriverError):
     """The deployment can't become an artifact: no repository, no branch, no Procfile, a build that failed."""
 
 
-class StartFailed(DriverError):  # noqa: N818
+class StartFailed(DriverError):
     """The replica was not started; nothing of it runs."""
 
 
@@ -99,6 +99,12 @@ class Exit:
         if self.signal is not None:
             return f"ended by signal {self.signal}"
         return "ended" if self.code is None else f"exited with code {self.code}"
+
+    @property
+    def reason(self) -> str:
+        """For a user: how it ended, and the last thing that it said."""
+        last = next((line.strip() for line in reversed(self.last_lines) if line.strip()), None)
+        return str(self) if last is None else f"{self}: {last}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,21 +195,22 @@ class Builder:
 
     async def _install(self, work: _Work, path: Path) -> None:
         await asyncio.to_thread(self._layout.owned, path / "venv", work.who)
-        finished = await self._command(work, path, "python3 -m venv --clear ../venv")
+        bin_dir = path / "venv" / "bin"
+        finished = await self._command(work, path, "python3 -m venv --clear ../venv", bin_dir)
         if not finished.ok:
             raise BuildFailed("this node's python3 can't make virtual environments: install python3-venv on it")
         install = "pip install --no-input --disable-pip-version-check --no-color -r requirements.txt"
-        await self._step(work, path, install, "installing requirements.txt")
+        await self._step(work, path, install, "installing requirements.txt", bin_dir)
 
-    async def _step(self, work: _Work, path: Path, line: str, what: str) -> None:
+    async def _step(self, work: _Work, path: Path, line: str, what: str, bin_dir: Path | None = None) -> None:
         await _say(work, f"$ {line}")
-        finished = await self._command(work, path, line)
+        finished = await self._command(work, path, line, bin_dir)
         if not finished.ok:
             detail = f": {finished.last_line.strip()}" if finished.last_line else ""
             raise BuildFailed(f"{what} failed ({finished}){detail}")
 
-    async def _command(self, work: _Work, path: Path, line: str) -> Finished:
-        env = {**base_environment(work.home, path / "venv" / "bin"), **work.job.env}
+    async def _command(self, work: _Work, path: Path, line: str, bin_dir: Path | None) -> Finished:
+        env = {**base_environment(work.home, bin_dir), **work.job.env}
         return await self._runner.run(Command(line, path / "source", env, work.who), self._limits.build, work.log)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections import deque
 from collections.abc import Sequence
@@ -120,18 +119,21 @@ class Runner:
 
 async def _pump(descriptor: int, tail: deque[str], log: BuildLog | None) -> None:
     """Hand on lines as they come until the pipe ends; the log may block, so it is called in a thread."""
-    loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=_CHUNK)
-    pipe = os.fdopen(descriptor, "rb", buffering=0)
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
     lines = Lines()
+    pipe = os.fdopen(descriptor, "rb", buffering=0)
+    try:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+    except BaseException:
+        pipe.close()
+        raise
     try:
         while data := await reader.read(_CHUNK):
             await _tell(lines.feed(data), tail, log)
     finally:
         transport.close()
-        with contextlib.suppress(asyncio.CancelledError):
-            await _tell(lines.end(), tail, log)
+        await _tell(lines.end(), tail, log)
 
 
 async def _tell(lines: Sequence[str], tail: deque[str], log: BuildLog | None) -> None:

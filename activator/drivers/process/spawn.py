@@ -2,7 +2,7 @@
 
 The child writes its own line of /proc/PID/stat (pid and start time) through a descriptor that we opened, and then
 execs (law 4): whoever reads that file knows which process it is, even if we were killed in between. All that happens
-in the child is `setpriv` and a line of `/bin/sh`; no Python runs there, and `subprocess` can use vfork.
+in the child is `setpriv` and a few lines of `/bin/sh`, already as the namespace's user; no Python runs there.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .procfs import read_stat
-from .users import Identity
+from .users import SYSTEM_PATH, Identity
 
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OPEN_FILES = 65_536
 _RECORD = 'read -r stat </proc/$$/stat && printf "%s\\n" "$stat" >&0 || exit 125'
 _LIMITS = "ulimit -c 0; ulimit -n {files}; umask 022"
@@ -95,10 +94,10 @@ class Process:
             self._unwatch()
 
     def reap(self) -> tuple[int | None, int | None]:
-        """Exit code or signal of an ended child, and its zombie removed; neither for one that is not our child."""
+        """Exit code or signal of an ended child, whose zombie is removed; neither for one that is not our child."""
         if self._child is None:
             return None, None
-        result = os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED)
+        result = os.waitid(os.P_PIDFD, self._descriptor, os.WEXITED | os.WNOHANG)
         if result is None:
             return None, None
         self._child.returncode = result.si_status
@@ -115,6 +114,7 @@ class Process:
         """Let go of it, running or not."""
         self._unwatch()
         if self._child is not None and self._child.returncode is None:
+            self.reap()
             self._child.returncode = 0  # tells subprocess that nobody will wait for it
         os.close(self._descriptor)
 
@@ -127,11 +127,11 @@ class Process:
 def spawn(command: Command, *, record: int, stdout: int, stderr: int) -> Process:
     """Start the command; its stat line goes to the descriptor `record`. Raises `OSError`.
 
-    Blocks for about a millisecond, until the child has become `setpriv` or the shell.
+    Blocks for 1-3 ms, until the child has become `setpriv` or the shell.
     """
     files = min(_OPEN_FILES, _hard_limit())
     script = "\n".join((_RECORD, _LIMITS.format(files=files), _RUN))
-    argv = [*_reset_signals(), *command.who.wrap(["/bin/sh", "-c", script, "sh", command.line])]
+    argv = [*_reset_signals(), *command.who.prefix, "/bin/sh", "-c", script, "sh", command.line]
     child = subprocess.Popen(
         argv,
         stdin=record,
@@ -141,6 +141,7 @@ def spawn(command: Command, *, record: int, stdout: int, stderr: int) -> Process
         env=dict(command.env),
         start_new_session=True,
         close_fds=True,
+        **command.who.switch,
     )
     stat = read_stat(child.pid)  # our unreaped child: it exists, even as a zombie
     if stat is None:
@@ -159,4 +160,4 @@ def _reset_signals() -> Sequence[str]:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     if not ignored and not blocked:
         return ()
-    return ("env", "--default-signal")
+    return ("/usr/bin/env", "--default-signal")

@@ -1,10 +1,11 @@
 """Ending all that a replica or a build started, also what left its session.
 
 A process belongs to an owner (a live replica or build) by session, by descent, or by the environment that it was
-started with: HOME and PORT together name one replica of this data directory. Whatever runs as a uid that is
-this node's alone, or with a HOME of ours, and belongs to no live owner is a stray and is killed; so ending an owner
-is: forget it, sweep. Where namespaces have uids of their own nothing escapes this. Otherwise a process that leaves its session, loses its
-parent and wipes its environment does: it would need a cgroup, and the driver is for trusted code there.
+started with: HOME and PORT together name one replica of this data directory. Whatever runs as a uid that is this
+node's alone, or with a HOME of ours, and belongs to no live owner is a stray and is killed; so ending an owner is:
+forget it, sweep. Where namespaces have uids of their own nothing escapes this. Otherwise a process that leaves its
+session, loses its parent and wipes its environment does: it would need a cgroup, and the driver is for trusted code
+there.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where to look: `uids` of namespaces (not as root: our own uid), `exclusive` those that no other node of this machine
-    uses, and the directory of all HOMEs. The collections are read anew each time."""
+    """Where to look: `uids` are those of namespaces (not as root: our own), `exclusive` those that no other node of
+    this machine uses, `homes` the directory of all HOMEs. The collections are read anew each time.
+    """
 
     homes: Path
     uids: Collection[int] = ()

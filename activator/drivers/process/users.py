@@ -8,6 +8,7 @@ and namespaces are not kept apart.
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import pwd
@@ -17,15 +18,25 @@ import subprocess
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from .files import write_whole
 from .procfs import living, uid_of
 
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LOCKS = Path("/run/wakegate/uids")
 
 
 class UsersError(Exception):
     """No uid for a namespace, or the node can't change uids; says the fix."""
+
+
+class Switch(TypedDict):
+    """The part of `subprocess.Popen`'s arguments that says who the child is."""
+
+    user: int | None
+    group: int | None
+    extra_groups: list[str | int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +45,29 @@ class Identity:
 
     uid: int | None = None
 
-    def wrap(self, argv: list[str]) -> list[str]:
-        """The command with its privileges given up for good before it starts.
+    @property
+    def switch(self) -> Switch:
+        """Arguments of `subprocess` that change to it before anything is executed.
 
-        By `setpriv`, not between fork and exec: the child of a process with threads may run nothing of ours, and
-        `subprocess` can then spawn it by vfork.
+        Not `setpriv --reuid`: that would run as root with the tenant's environment, LD_PRELOAD and all.
         """
-        if self.uid is None:
-            return argv if not _ambient() else ["setpriv", "--ambient-caps=-all", "--inh-caps=-all", "--", *argv]
-        user = str(self.uid)
-        drop = ["--reuid", user, "--regid", user, "--clear-groups", "--no-new-privs", "--inh-caps=-all"]
-        return ["setpriv", *drop, "--", *argv]
+        return Switch(user=self.uid, group=self.uid, extra_groups=None if self.uid is None else [])
+
+    @property
+    def prefix(self) -> list[str]:
+        """What goes before a command so that it can never get privileges back, nor keeps capabilities of ours."""
+        if self.uid is not None:
+            return [setpriv(), "--no-new-privs", "--inh-caps=-all", "--"]
+        return [setpriv(), "--ambient-caps=-all", "--inh-caps=-all", "--"] if _ambient() else []
+
+
+@functools.cache
+def setpriv() -> str:
+    """Where `setpriv` is. Raises `UsersError`."""
+    path = shutil.which("setpriv", path=SYSTEM_PATH)
+    if path is None:
+        raise UsersError("replicas are kept from regaining privileges by `setpriv`: install util-linux")
+    return path
 
 
 def _ambient() -> bool:
@@ -141,15 +164,17 @@ def check_reachable(data_dir: Path, uid: int) -> str | None:
 
     It is really tried, so a node that can't change uids (a container without CAP_SETUID) is found out as well.
     """
-    if shutil.which("setpriv") is None:
-        return "running as root needs `setpriv` to give each namespace a uid of its own: install util-linux"
     path = data_dir.resolve()
-    probe = Identity(uid).wrap(["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)])
-    result = subprocess.run(probe, capture_output=True, text=True, cwd="/", timeout=30, env={}, check=False)
+    who = Identity(uid)
+    try:
+        argv = [*who.prefix, "/bin/sh", "-c", 'test -x "$1"', "sh", str(path)]
+        result = subprocess.run(argv, capture_output=True, text=True, cwd="/", timeout=30, env={}, **who.switch)
+    except UsersError as error:
+        return str(error)
+    except OSError as error:
+        return f"can't run anything as uid {uid} ({error}): run as another user than root instead"
     if result.returncode == 0:
         return None
-    if result.stderr:
-        return f"can't run anything as uid {uid}: {result.stderr.strip()} (run as another user than root instead)"
     for directory in (*reversed(path.parents), path):
         if not os.stat(directory).st_mode & stat.S_IXOTH:
             fix = f"chmod o+x {directory}, or choose another --data-dir (/var/lib/wakegate)"

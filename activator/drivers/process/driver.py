@@ -1,0 +1,280 @@
+"""Replicas as local processes (SPEC section 5).
+
+Laws kept here: what runs is learnt from the disk and the kernel, so control may be killed at any line (law 4): the
+record is written first, the child adds its pid and start time and then execs, a record without them after 1 s never
+started, and whatever runs without a record is a stray and killed. Every replica has its own session and log files.
+Namespaces are apart by uid where we are root (law 8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Collection, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, Literal
+from weakref import WeakValueDictionary
+
+from activator.drivers import (
+    Artifact,
+    ArtifactMissing,
+    BuildJob,
+    BuildLog,
+    Launch,
+    Observed,
+    OnExit,
+    Started,
+    StartFailed,
+)
+from activator.logs import ReplicaLogs, Source, last_lines
+
+from .build import Builder, Checkout, Limits
+from .layout import Layout
+from .ports import NoPortError, Ports, local_port_range, own_range
+from .procfs import boot_id, listener_uids, uid_of
+from .records import Record, Records
+from .replica import HOST, Replica, terminate
+from .run import Runner
+from .spawn import Command, Process, base_environment, spawn
+from .sweep import Scope, Sweeper
+from .users import Identity, Users, UsersError, setpriv
+
+log = logging.getLogger(__name__)
+
+PROCESS_UIDS = range(61_000, 62_000)
+_NEVER_STARTED = 1.0  # seconds without a pid file
+_LAST_LINES = 20
+_STOP_GRACE = 10.0
+
+
+class ProcessDriver:
+    """The driver of one data directory; `open` it in the running loop, and `close` it.
+
+    `logs` takes in the replicas' output; `uids` are for namespaces, used only where we are root (`isolated`).
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        git_url: str,
+        logs: ReplicaLogs,
+        uids: range = PROCESS_UIDS,
+        ports: range | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self._isolated = os.geteuid() == 0
+        self._layout = Layout(data_dir.absolute(), self._isolated)
+        self._git_url = git_url
+        self._logs = logs
+        self._uids = uids
+        self._ports = Ports(ports or own_range(local_port_range()))
+        self._build_limits = limits or Limits()
+        self._records = Records(self._layout.replicas)
+        self._replicas: dict[str, Replica] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._builds: set[asyncio.Task[Artifact]] = set()
+
+    @property
+    def limits(self) -> Literal["enforced", "none"]:
+        return "none"
+
+    @property
+    def isolated(self) -> bool:
+        return self._isolated
+
+    async def open(self, on_exit: OnExit) -> None:
+        """Adopt what an earlier control left and kill its strays. Raises `OSError`, `UsersError` with the fix."""
+        self._on_exit = on_exit
+        self._boot = boot_id()
+        self._users = await asyncio.to_thread(self._prepare)
+        scope = Scope(self._layout.homes)
+        if self._users is not None:
+            scope = Scope(self._layout.homes, self._users.uids, self._users.exclusive)
+        self._sweeper = Sweeper(scope)
+        runner = Runner(self._sweeper)
+        self._builder = Builder(self._layout, self._users, runner, self._git_url, self._build_limits)
+        for record in await asyncio.to_thread(lambda: list(self._records.all())):
+            await self._adopt(record)
+        await self._sweeper.sweep()
+
+    def _prepare(self) -> Users | None:
+        self._layout.prepare()
+        if not self._isolated:
+            return None
+        setpriv()
+        return Users(self._layout.uids, self._uids)
+
+    async def build(self, job: BuildJob, log: BuildLog) -> Artifact:
+        task = asyncio.get_running_loop().create_task(self._builder.build(job, log))
+        self._builds.add(task)
+        try:
+            return await task  # cancelling us cancels it
+        finally:
+            self._builds.discard(task)
+
+    def allocate(self, in_use: Collection[int]) -> int:
+        own = {replica.record.port for replica in self._replicas.values()}
+        try:
+            return self._ports.allocate({*in_use, *own})
+        except NoPortError as error:
+            raise StartFailed(f"no port for another replica: {error}") from error
+
+    async def start(self, launch: Launch) -> Started:
+        async with self._lock(launch.replica_id):
+            known = self._replicas.get(launch.replica_id)
+            if known is None:
+                known = await self._start(launch)
+            if known.process is None or known.exit is not None:
+                raise StartFailed(f"the replica has {known.exit} already")
+            return Started(HOST, known.record.port, known.process.pid)
+
+    async def _start(self, launch: Launch) -> Replica:
+        try:
+            record, command = await asyncio.to_thread(self._ready, launch)
+            # no await from here until it is known: a cancelled start has either not begun or is in `_replicas`
+            process = self._spawn(record, command)
+        except (OSError, UsersError) as error:
+            raise StartFailed(f"the node could not start it: {error}") from error
+        return self._know(record, process)
+
+    def _ready(self, launch: Launch) -> tuple[Record, Command]:
+        """Write the record. File work."""
+        checkout = self._builder.find(launch.namespace, launch.service_id, launch.artifact)
+        if checkout is None:
+            raise ArtifactMissing(f"commit {launch.artifact} is not built on this node")
+        who = self._builder.identity(launch.namespace)
+        env = self._environment(launch, checkout, who)
+        record = Record.of(launch, env["HOME"], who, self._boot)
+        self._records.create(record, who)
+        return record, Command(checkout.web, checkout.source, env, who)
+
+    def _environment(self, launch: Launch, checkout: Checkout, who: Identity) -> dict[str, str]:
+        """SPEC section 5: a plain environment, the service's own, and nothing else of the node."""
+        home = self._layout.home(launch.namespace, launch.service_id, who)
+        base = base_environment(home, checkout.bin_dir)
+        return {**base, "HOST": HOST, **launch.env, "PORT": str(launch.port)}
+
+    def _spawn(self, record: Record, command: Command) -> Process:
+        directory = self._records.directory(record.replica_id)
+        with contextlib.ExitStack() as opened:
+
+            def descriptor(name: str) -> int:
+                number = os.open(directory / name, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+                opened.callback(os.close, number)
+                return number
+
+            return spawn(command, record=descriptor("pid"), stdout=descriptor("stdout"), stderr=descriptor("stderr"))
+
+    async def listens(self, replica_id: str) -> bool:
+        replica = self._replicas.get(replica_id)
+        if replica is None or replica.exit is not None:
+            return False
+        uid = os.geteuid() if replica.record.uid is None else replica.record.uid
+        return uid in await asyncio.to_thread(listener_uids, replica.record.port)
+
+    async def stop(self, replica_id: str, grace_seconds: float) -> None:
+        replica = self._replicas.get(replica_id)
+        if replica is not None and not replica.done.is_set():
+            await terminate(replica, self._sweeper, grace_seconds)
+
+    async def observe(self) -> list[Observed]:
+        return [replica.observed() for replica in self._replicas.values()]
+
+    async def forget(self, replica_id: str) -> None:
+        await self.stop(replica_id, 0)
+        async with self._lock(replica_id):
+            self._replicas.pop(replica_id, None)
+            await asyncio.to_thread(self._records.remove, replica_id)
+
+    async def prune(self, keep: Mapping[str, Collection[str]]) -> None:
+        used = {(r.record.service_id, r.record.artifact) for r in self._replicas.values()}
+        await self._builder.prune(keep, used)
+
+    async def close(self, *, keep: bool) -> None:
+        builds = list(self._builds)
+        for build in builds:
+            build.cancel()
+        await asyncio.gather(*builds, return_exceptions=True)
+        if not keep:
+            await asyncio.gather(*(self.stop(name, _STOP_GRACE) for name in list(self._replicas)))
+        await asyncio.gather(*self._tasks)
+        for replica in self._replicas.values():
+            if replica.process is not None and replica.exit is None:
+                replica.process.close()
+        if self._users is not None:
+            self._users.close()
+
+    def _lock(self, replica_id: str) -> asyncio.Lock:
+        return self._locks.setdefault(replica_id, asyncio.Lock())
+
+    async def _adopt(self, record: Record) -> None:
+        name = record.replica_id
+        how = await asyncio.to_thread(self._records.exit, name)
+        if how is not None:
+            self._replicas[name] = Replica(record, self._records.directory(name), how=how)
+            return
+        process = await self._find(record) if record.boot == self._boot else None
+        if process is not None:
+            self._know(record, process)
+        elif record.boot == self._boot and self._records.process(name) is None:
+            log.warning("replica %s was never started", name)
+            await asyncio.to_thread(self._records.remove, name)
+        else:
+            self._logs.add(self._source(record))
+            self._replicas[name] = replica = Replica(record, self._records.directory(name), how=None)
+            await self._finish(replica)
+
+    async def _find(self, record: Record) -> Process | None:
+        """The very process of the record; waits for its pid file while that may still come."""
+        age = await asyncio.to_thread(self._records.age, record.replica_id, time.time())
+        deadline = time.monotonic() + _NEVER_STARTED - max(0.0, age)
+        while (stat := await asyncio.to_thread(self._records.process, record.replica_id)) is None:
+            if time.monotonic() >= deadline:
+                return None
+            await asyncio.sleep(0.02)
+        process = Process.adopt(stat.pid, stat.start)
+        if process is not None and record.uid is not None and uid_of(stat.pid) != record.uid:
+            process.close()  # its shell wrote what the tenant's environment made it write
+            return None
+        return process
+
+    def _know(self, record: Record, process: Process) -> Replica:
+        replica = Replica(record, self._records.directory(record.replica_id), process=process, how=None)
+        self._replicas[record.replica_id] = replica
+        self._sweeper.owners[record.replica_id] = replica.owner(process)
+        self._logs.add(self._source(record))
+        process.watch(lambda: self._own(self._finish(replica)))
+        return replica
+
+    def _source(self, record: Record) -> Source:
+        directory = self._records.directory(record.replica_id)
+        return Source(record.service_id, record.deployment_id, record.replica_id, directory)
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _finish(self, replica: Replica) -> None:
+        """Its first process has ended: end the rest, take in its last lines, tell."""
+        await replica.grace_over.wait()
+        name, process = replica.record.replica_id, replica.process
+        code = number = None
+        if process is not None:
+            code, number = process.reap()
+            owner = self._sweeper.owners.pop(name)
+            await self._sweeper.sweep(owner)
+            process.close()
+        await self._logs.finish(name)
+        how = replica.ended(code, number, await asyncio.to_thread(last_lines, replica.directory, _LAST_LINES))
+        try:
+            await asyncio.to_thread(self._records.ended, name, how)
+        except OSError as error:
+            log.warning("can't record how replica %s ended: %s", name, error)  # found ended again, without its code
+        self._on_exit(name, how)
+        replica.done.set()

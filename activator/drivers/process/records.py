@@ -1,0 +1,111 @@
+"""What is kept on disk of each replica, so that another control finds it (law 4).
+
+`replica.json` says what it is, `pid` (written by the child itself) which process, `exit.json` how it ended; `stdout`
+and `stderr` are its raw output, which the log collector takes in and frees.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from activator.drivers import Exit, Launch
+
+from .files import read_regular, write_whole
+from .procfs import Stat, parse_stat
+from .users import Identity
+
+_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A replica as it was launched. `boot`: pids of another boot mean nothing; `home`, `port`: its marks."""
+
+    replica_id: str
+    service_id: str
+    namespace: str
+    deployment_id: str
+    artifact: str
+    port: int
+    home: str
+    uid: int | None
+    boot: str
+
+    @classmethod
+    def of(cls, launch: Launch, home: str, who: Identity, boot: str) -> Record:
+        return cls(
+            replica_id=launch.replica_id,
+            service_id=launch.service_id,
+            namespace=launch.namespace,
+            deployment_id=launch.deployment_id,
+            artifact=launch.artifact,
+            port=launch.port,
+            home=home,
+            uid=who.uid,
+            boot=boot,
+        )
+
+
+class Records:
+    """The directories `<data-dir>/replicas/<id>`. All methods do file work and raise `OSError`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def directory(self, replica_id: str) -> Path:
+        return self._root / replica_id
+
+    def create(self, record: Record, who: Identity) -> None:
+        """Everything but the process; what an interrupted start of the same id left is replaced."""
+        directory = self.directory(record.replica_id)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        for name in ("pid", "stdout", "stderr"):
+            descriptor = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            if who.uid is not None and name != "pid":
+                os.fchown(descriptor, who.uid, who.uid)  # it may open /dev/stdout by name
+            os.close(descriptor)
+        write_whole(directory / "replica.json", json.dumps(dataclasses.asdict(record)).encode())
+
+    def all(self) -> Iterator[Record]:
+        """Every replica there is a readable record of; the rest (a start that never came so far) is removed."""
+        for directory in sorted(self._root.iterdir()):
+            content = read_regular(directory / "replica.json", _LIMIT)
+            if content is None:
+                shutil.rmtree(directory, ignore_errors=True)
+            else:
+                yield Record(**json.loads(content))
+
+    def process(self, replica_id: str) -> Stat | None:
+        """What the child wrote of itself; `None` if it has not (yet) or the line is not whole."""
+        content = read_regular(self.directory(replica_id) / "pid", _LIMIT) or b""
+        if not content.endswith(b"\n"):
+            return None
+        try:
+            return parse_stat(content.decode("utf-8", "replace"))
+        except ValueError:
+            return None
+
+    def age(self, replica_id: str, now: float) -> float:
+        """Seconds since the record was written; `now` and the result are of the wall clock."""
+        return now - (self.directory(replica_id) / "replica.json").stat().st_mtime
+
+    def ended(self, replica_id: str, how: Exit) -> None:
+        write_whole(self.directory(replica_id) / "exit.json", json.dumps(dataclasses.asdict(how)).encode())
+
+    def exit(self, replica_id: str) -> Exit | None:
+        content = read_regular(self.directory(replica_id) / "exit.json", _LIMIT)
+        if content is None:
+            return None
+        how = json.loads(content)
+        return Exit(how["code"], how["signal"], how["stopped"], tuple(how["last_lines"]))
+
+    def remove(self, replica_id: str) -> None:
+        """The record goes first: what a killed removal leaves is not a replica any more."""
+        (self.directory(replica_id) / "replica.json").unlink(missing_ok=True)
+        shutil.rmtree(self.directory(replica_id), ignore_errors=True)
