@@ -1,0 +1,58 @@
+"""Where the data plane looks routes and backends up: the mirror of the store, and before its first snapshot the cache.
+
+Records stay undecoded until they are asked for. A record that can't be decoded (written by a newer version, or damaged)
+counts as absent and is told; it never stops a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from gateway.cache import Contents
+from state.codec import DecodeError, decode
+from state.kinds import Kind
+from state.mirror import Mirror
+from state.models import Backend, Route
+
+M = TypeVar("M")
+
+
+class RecordSource:
+    """The `gateway.table.Source` of a worker. `say` gets a line for the operator per unreadable record and version."""
+
+    def __init__(self, mirror: Mirror, say: Callable[[str], None]) -> None:
+        self._mirror = mirror
+        self._say = say
+        self._cached: Contents | None = None
+        self._unreadable: dict[tuple[Kind, str], int] = {}
+
+    def start_from(self, cached: Contents) -> None:
+        """Answer from these records until `follow` is called."""
+        self._cached = cached
+
+    def follow(self) -> None:
+        """Answer from the mirror from now on."""
+        self._cached = None
+
+    @property
+    def following(self) -> bool:
+        return self._cached is None
+
+    def route(self, host: str) -> Route | None:
+        return self._find(Kind.ROUTE, host, Route)
+
+    def backend(self, service_id: str) -> Backend | None:
+        return self._find(Kind.BACKEND, service_id, Backend)
+
+    def _find(self, kind: Kind, object_id: str, model: type[M]) -> M | None:
+        record = self._mirror.get(kind, object_id) if self._cached is None else self._cached[kind].get(object_id)
+        if record is None:
+            return None
+        try:
+            return decode(model, record.value)
+        except DecodeError as error:
+            if self._unreadable.get((kind, object_id)) != record.version and len(self._unreadable) < 1000:
+                self._unreadable[kind, object_id] = record.version
+                self._say(f"{kind} {object_id} can't be read and counts as absent: {error}")
+            return None

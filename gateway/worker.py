@@ -1,0 +1,206 @@
+"""The runtime of one gateway worker: sockets, the copy of the store, reports, and the data plane between them.
+
+The order of its life keeps the acknowledgement protocol (DESIGN): register, read the snapshot, acknowledge, and only
+then accept; to end: stop accepting, finish what is in flight, report for the last time, and only then unregister.
+With the store out of reach at the start it serves from the local cache and makes up for the rest when it can (law 1).
+Every task has its owner here; one that fails ends the worker, loudly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from gateway import cache
+from gateway.access_log import AccessLog
+from gateway.adoption import Listeners
+from gateway.edge import Edge
+from gateway.membership import Membership
+from gateway.reporter import Reporter
+from gateway.settings import GatewaySettings
+from gateway.source import RecordSource
+from gateway.table import Table
+from state.kinds import Kind
+from state.mirror import Mirror
+from state.store import Store
+
+_PATIENCE: Final = 1.0  # seconds for the store to answer at the start, before the cache is used
+_SNAPSHOT_PATIENCE: Final = 10.0  # seconds for the snapshot, once the store has answered
+_MANY: Final = 1000  # changes at one go that are taken as "everything"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """One worker of a node. `registration` is `<node>/<supervisor>/<number>/<incarnation>`."""
+
+    registration: str
+    number: int
+    store: str  # URL
+    cache: Path
+    writes_cache: bool  # one worker of the node does
+    gateway: GatewaySettings
+
+
+class Supervisor(Protocol):
+    """The worker's end of the pipe."""
+
+    def send(self, message: dict[str, Any]) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+class Worker:
+    """`await run(addresses)` is its whole life; `told()` gets the supervisor's messages, at any time from the start."""
+
+    def __init__(self, settings: WorkerSettings, supervisor: Supervisor, access_log: AccessLog) -> None:
+        self._settings = settings
+        self._supervisor = supervisor
+        self._store = Store(settings.store)
+        self._mirror = Mirror(self._store, (Kind.ROUTE, Kind.BACKEND), self._changed)
+        self._source = RecordSource(self._mirror, self._say)
+        self._membership = Membership(self._store, settings.registration)
+        self._reporter = Reporter(self._store, settings.registration, self._mirror)
+        self._access_log = access_log
+        table = Table(self._source, settings.gateway.hold_limit, settings.gateway.hold_timeout)
+        self._edge = Edge(settings.gateway, table, access_log, self._reporter)
+        self._reporter.watch(self._edge)
+        self._listeners: Listeners | None = None
+        self._neighbours: Sequence[int] = ()
+        self._run_id = ""
+        self._drain: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    def told(self, message: dict[str, Any]) -> None:
+        """A message of the supervisor; both are levels and may be repeated."""
+        if "adopt" in message:
+            self._neighbours = message["adopt"]
+            if self._listeners is not None:
+                self._listeners.adopt(self._neighbours)
+        if "drain" in message:
+            self.drain(float(message["drain"]["timeout"]))
+
+    def drain(self, timeout: float) -> None:
+        """End gracefully: `run` returns within about `timeout` seconds. Only the first call counts."""
+        if not self._drain.done():
+            self._drain.set_result(timeout)
+
+    async def run(self, addresses: Sequence[Sequence[socket.socket]]) -> None:
+        """Serve until told to drain. `addresses[a][number - 1]`: the listening sockets of all workers."""
+        async with asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(self._follow(), name="mirror"),
+                tasks.create_task(self._membership.keep(), name="membership"),
+            ]
+            if self._settings.writes_cache:
+                background.append(tasks.create_task(self._cache_writer().run(), name="cache"))
+            if await self._unless_drained(tasks.create_task(self._first_state(), name="first state")):
+                background.append(tasks.create_task(self._reporter.run(), name="reporter"))
+                await self._serve(addresses)
+            for task in background:
+                task.cancel()
+        await self._membership.leave()
+        await self._store.close()
+
+    async def _serve(self, addresses: Sequence[Sequence[socket.socket]]) -> None:
+        """Accept, until told to drain, and finish what was accepted."""
+        gc.collect()
+        gc.freeze()  # a collection over 100,000 routes would stop the loop for 55-130 ms
+        self._edge.start()
+        factory = self._edge.protocol_factory()
+        listeners = Listeners(addresses, self._settings.number, factory, self._say)
+        listeners.adopt(self._neighbours)
+        listeners.start()
+        self._listeners = listeners
+        self._supervisor.send({"ready": True})
+        try:
+            timeout = await self._drain
+            await listeners.drain()
+            await self._edge.drain(timeout)
+            await self._reporter.last()
+        finally:
+            listeners.close()
+            self._edge.close()
+
+    async def _follow(self) -> None:
+        await self._membership.join()
+        await self._mirror.run()
+
+    async def _first_state(self) -> None:
+        """Returns once there is something to route by: the snapshot, acknowledged, or else the cache."""
+        answers = await _within(_PATIENCE, self._membership.joined.wait())
+        if not (answers and await _within(_SNAPSHOT_PATIENCE, self._mirror.synced())):
+            if self._start_from_cache():
+                return
+            self._say("the store does not answer, and there is no cache of routes: waiting for it before accepting")
+            await self._mirror.synced()
+        await self._reporter.report()
+
+    def _start_from_cache(self) -> bool:
+        path = self._settings.cache
+        try:
+            cached = cache.load(path)
+        except (cache.Damaged, OSError) as error:
+            self._say(f"the cache of routes is ignored ({path}: {error})")
+            return False
+        if cached is None or self._mirror.run_id:
+            return bool(self._mirror.run_id)
+        self._source.start_from(cached)
+        count = len(cached[Kind.ROUTE])
+        self._say(f"the store does not answer: serving {count} routes from the cache until it does")
+        return True
+
+    async def _unless_drained(self, task: asyncio.Task[None]) -> bool:
+        """Wait for `task`; False: we were told to end first, and it was cancelled."""
+        await asyncio.wait((task, self._drain), return_when=asyncio.FIRST_COMPLETED)
+        return task.done() or not task.cancel()
+
+    def _changed(self, touched: Sequence[tuple[Kind, str]]) -> None:
+        """The mirror applied a change, or everything anew. Acknowledged at once, after it took effect."""
+        if self._mirror.run_id != self._run_id:
+            self._run_id = self._mirror.run_id
+            self._membership.doubt()
+            self._resync()
+        elif len(touched) > _MANY:
+            self._resync()
+        else:
+            for kind, object_id in touched:
+                self._apply(kind, object_id)
+        if touched:
+            self._reporter.hurry()
+
+    def _apply(self, kind: Kind, object_id: str) -> None:
+        if kind is Kind.ROUTE:
+            self._edge.reroute(object_id)
+        elif (backend := self._source.backend(object_id)) is not None:
+            self._edge.update(backend)
+        else:
+            self._edge.forget(object_id)
+
+    def _resync(self) -> None:
+        self._source.follow()
+        self._edge.resync()
+        if self._listeners is not None:
+            gc.freeze()  # the new records too
+
+    def _cache_writer(self) -> cache.Writer:
+        return cache.Writer(self._settings.cache, self._applied, self._mirror.records, self._say)
+
+    def _applied(self) -> object:
+        """What the cache is a copy of; None before the first snapshot."""
+        return (self._mirror.run_id, self._mirror.revision) if self._mirror.run_id else None
+
+    def _say(self, text: str) -> None:
+        self._supervisor.say(f"worker {self._settings.number}: {text}")
+
+
+async def _within(seconds: float, work: Awaitable[object]) -> bool:
+    """Whether `work` was done in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            await work
+    except TimeoutError:
+        return False
+    return True

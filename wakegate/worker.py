@@ -1,0 +1,85 @@
+"""The composition root of a gateway worker: from the supervisor's start message to a running `gateway.worker.Worker`.
+
+The supervisor's word is the pipe; a SIGTERM sent to this process alone drains it the same way. Signals that a terminal
+or a supervisor of ours sends to the whole process group are the supervisor's to act on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import signal
+import socket
+import sys
+from typing import Any, Final
+
+import uvloop
+
+from gateway.access_log import AccessLog
+from gateway.settings import GatewaySettings
+from gateway.worker import Worker, WorkerSettings
+from wakegate.config import Config
+from wakegate.pipe import Pipe
+
+_LEFT_TO_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_CACHE_WRITER: Final = 1  # the number of the worker that writes the node's cache
+
+
+def main() -> None:
+    """Run one worker until it is drained (exit 0) or its supervisor is gone (exit at once)."""
+    for number in _LEFT_TO_THE_SUPERVISOR:
+        signal.signal(number, signal.SIG_IGN)
+    uvloop.run(_run())
+
+
+async def _run() -> None:
+    pipe, start = await Pipe.from_env()
+    config = Config.from_json(start["config"])
+    log_fd = _open_access_log(config, pipe)
+    access_log = AccessLog(log_fd)
+    try:
+        worker = Worker(_settings(start, config), pipe, access_log)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain, config.drain_timeout)
+        pipe.on_message = worker.told
+        await worker.run([[_inherited(fd) for fd in of_address] for of_address in start["http"]])
+    finally:
+        access_log.close()
+        pipe.close()
+
+
+def _settings(start: dict[str, Any], config: Config) -> WorkerSettings:
+    number = int(start["number"])
+    return WorkerSettings(
+        registration=f"{start['node']}/{start['supervisor']}/{number}/{start['incarnation']}",
+        number=number,
+        store=start["store"],
+        cache=config.data_dir / "cache" / "routes",
+        writes_cache=number == _CACHE_WRITER,
+        gateway=GatewaySettings(
+            hold_timeout=config.hold_timeout,
+            hold_limit=config.hold_limit,
+            response_timeout=config.response_timeout,
+            drain_timeout=config.drain_timeout,
+            max_body=config.max_body,
+            trusted_proxies=tuple(ipaddress.ip_network(text) for text in config.trusted_proxies),
+        ),
+    )
+
+
+def _inherited(fd: int) -> socket.socket:
+    os.set_inheritable(fd, False)
+    return socket.socket(fileno=fd)
+
+
+def _open_access_log(config: Config, pipe: Pipe) -> int | None:
+    """The file that all workers append to. A log that can't be opened is told and done without."""
+    if config.access_log == "off":
+        return None
+    if config.access_log == "-":
+        return sys.stdout.fileno()
+    try:
+        return os.open(config.access_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        pipe.say(f"no access log is written ({config.access_log}: {error.strerror})")
+        return None
