@@ -98,6 +98,7 @@ class Service:
     latest: str  # id of the newest deployment
     active: str | None = None  # id of the deployment that serves
     deleted_at: int | None = None  # set while its replicas are being removed
+    forced: bool = False  # deleted by force: what is in flight is not waited for
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,140 @@
+"""What the API looks up: services by namespace and name, their deployments and replicas, keys by digest.
+
+Indexes over the mirror, kept by its changes, so that a look-up costs no walk over all objects.
+"""
+
+from __future__ import annotations
+
+import bisect
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from control import names
+from control.ports import Objects
+from state.codec import DecodeError
+from state.kinds import Kind
+from state.models import ApiKey, Deployment, Replica, Scale, Service
+
+_log = logging.getLogger("wakegate.api")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that is known of one service at one moment."""
+
+    service: Service
+    version: int
+    latest: Deployment | None
+    active: Deployment | None
+    replicas: tuple[Replica, ...]
+    scale: Scale
+
+    @property
+    def deployments(self) -> Mapping[str, Deployment]:
+        return {d.id: d for d in (self.latest, self.active) if d}
+
+
+class Catalogue:
+    """Hand `changed` to the mirror as its `on_change`."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._place: dict[str, tuple[str, tuple[int, str]]] = {}  # service id -> namespace, (created_at, id)
+        self._order: dict[str, list[tuple[int, str]]] = defaultdict(list)  # namespace -> (created_at, id), sorted
+        self._owner: dict[str, str] = {}  # replica id -> service id
+        self._replicas: dict[str, set[str]] = defaultdict(set)  # service id -> replica ids
+        self._digest: dict[str, str] = {}  # key id -> digest
+        self._key: dict[str, str] = {}  # digest -> key id
+
+    def changed(self, touched: Sequence[tuple[Kind, str]]) -> None:
+        for kind, object_id in touched:
+            try:
+                self._note(kind, object_id)
+            except DecodeError:
+                _log.exception("the %s %s can't be read", kind, object_id)
+
+    def service(self, namespace: str, name: str) -> Service | None:
+        """The service of that name, also by another spelling that folds to it; deleted ones don't exist."""
+        record = self._objects.get(Kind.NAME, names.name_id(namespace, name))
+        service = self.service_by_id(record.value.decode()) if record else None
+        return service if service and service.deleted_at is None else None
+
+    def service_by_id(self, service_id: str) -> Service | None:
+        """Also one that is being deleted."""
+        return self._objects.decoded(Kind.SERVICE, service_id, Service)
+
+    def services(self, namespace: str) -> list[Service]:
+        """Those of a namespace, ordered by `created_at` and id."""
+        found = (self.service_by_id(service_id) for _, service_id in self._order.get(namespace, ()))
+        return [service for service in found if service and service.deleted_at is None]
+
+    def namespaces(self) -> set[str]:
+        """Those that exist: with a key of their own, or with a service."""
+        keyed = {key_id.partition("/")[0] for key_id in self._digest} - {names.EVERY_NAMESPACE}
+        return keyed | self.inhabited()
+
+    def inhabited(self) -> set[str]:
+        """Those with a service."""
+        return {namespace for namespace, order in self._order.items() if order}
+
+    def facts(self, service: Service) -> Facts:
+        record = self._objects.get(Kind.SERVICE, service.id)
+        replicas = (self._objects.decoded(Kind.REPLICA, i, Replica) for i in self._replicas.get(service.id, ()))
+        return Facts(
+            service=service,
+            version=record.version if record else 0,
+            latest=self._objects.decoded(Kind.DEPLOYMENT, service.latest, Deployment),
+            active=self._objects.decoded(Kind.DEPLOYMENT, service.active, Deployment) if service.active else None,
+            replicas=tuple(replica for replica in replicas if replica),
+            scale=self._objects.decoded(Kind.SCALE, service.id, Scale) or Scale(),
+        )
+
+    def key(self, digest: str) -> ApiKey | None:
+        """The key whose secret has this digest."""
+        key_id = self._key.get(digest)
+        return self._objects.decoded(Kind.KEY, key_id, ApiKey) if key_id else None
+
+    def api_keys(self) -> list[ApiKey]:
+        """All of them, by namespace and name."""
+        found = (self._objects.decoded(Kind.KEY, key_id, ApiKey) for key_id in sorted(self._digest))
+        return [key for key in found if key]
+
+    def _note(self, kind: Kind, object_id: str) -> None:
+        match kind:
+            case Kind.SERVICE:
+                self._note_service(object_id)
+            case Kind.REPLICA:
+                self._note_replica(object_id)
+            case Kind.KEY:
+                self._note_key(object_id)
+            case _:
+                pass
+
+    def _note_service(self, service_id: str) -> None:
+        service = self.service_by_id(service_id)
+        if service is None:
+            if place := self._place.pop(service_id, None):
+                self._order[place[0]].remove(place[1])
+        elif service_id not in self._place:
+            self._place[service_id] = service.namespace, (service.created_at, service_id)
+            bisect.insort(self._order[service.namespace], (service.created_at, service_id))
+
+    def _note_replica(self, replica_id: str) -> None:
+        replica = self._objects.decoded(Kind.REPLICA, replica_id, Replica)
+        if replica is None:
+            if owner := self._owner.pop(replica_id, None):
+                self._replicas[owner].discard(replica_id)
+                if not self._replicas[owner]:
+                    del self._replicas[owner]
+        else:
+            self._owner[replica_id] = replica.service
+            self._replicas[replica.service].add(replica_id)
+
+    def _note_key(self, key_id: str) -> None:
+        if old := self._digest.pop(key_id, None):
+            del self._key[old]
+        if key := self._objects.decoded(Kind.KEY, key_id, ApiKey):
+            self._digest[key_id] = key.digest
+            self._key[key.digest] = key_id

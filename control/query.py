@@ -1,0 +1,111 @@
+"""Reading requests: query parameters and JSON bodies. Unknown and repeated parameters are named, all at once (400)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+from aiohttp import web
+
+from control.problem import FieldError, Problem, bad_request
+
+T = TypeVar("T")
+Reader = Callable[[str], Any]
+
+BODY_LIMIT: Final = 1 << 20  # bytes
+_BODY_TIMEOUT: Final = 30.0  # seconds for the whole body
+_WHOLE: Final = re.compile(r"[0-9]{1,15}")
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """A reader of integers within bounds."""
+    bounds = f"from {low} to {high}" if high is not None else f"of {low} or more"
+
+    def read(text: str) -> int:
+        if not _WHOLE.fullmatch(text) or int(text) < low or (high is not None and int(text) > high):
+            raise ValueError(f"must be an integer {bounds}")
+        return int(text)
+
+    return read
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return text
+
+    return read
+
+
+def flag(text: str) -> bool:
+    if text.lower() not in {"true", "false", "1", "0"}:
+        raise ValueError("must be true or false")
+    return text.lower() in {"true", "1"}
+
+
+def parameters(request: web.Request, readers: Mapping[str, Reader]) -> dict[str, Any]:
+    """The query's values by name. A reader raises ValueError; aliases are readers too. Raises Problem 400."""
+    values, errors = {}, []
+    for name in dict.fromkeys(request.query):
+        texts = request.query.getall(name)
+        if name not in readers:
+            errors.append(FieldError(name, "unknown parameter"))
+        elif len(texts) > 1:
+            errors.append(FieldError(name, "given more than once"))
+        else:
+            try:
+                values[name] = readers[name](texts[0])
+            except ValueError as error:
+                errors.append(FieldError(name, str(error)))
+    if errors:
+        raise bad_request(errors)
+    return values
+
+
+def either(values: Mapping[str, T], names: tuple[str, ...], default: T) -> T:
+    """The value of a parameter that has aliases. Raises Problem 400 if several are given."""
+    given = [name for name in names if name in values]
+    if len(given) > 1:
+        raise bad_request([FieldError(name, f"the same as {given[0]}: give one") for name in given[1:]])
+    return values[given[0]] if given else default
+
+
+async def json_body(request: web.Request) -> Any:
+    """The body as JSON. Raises Problem 400, 408, 413, 415."""
+    if request.content_type != "application/json" or request.charset not in (None, "utf-8", "UTF-8"):
+        raise Problem(415, "The body must be JSON: Content-Type: application/json, in UTF-8.")
+    if request.content_length is not None and request.content_length > BODY_LIMIT:
+        raise web.HTTPRequestEntityTooLarge(BODY_LIMIT, request.content_length)
+    try:
+        async with asyncio.timeout(_BODY_TIMEOUT):
+            raw = await request.read()
+    except TimeoutError:
+        raise Problem(408, "The body did not come in time.", headers={"Connection": "close"}) from None
+    except web.RequestPayloadError as error:
+        raise Problem(400, "The body could not be read.") from error
+    try:
+        return json.loads(raw.decode(), object_pairs_hook=_object, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, f"The body is not JSON: {_first_line(error)}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """RFC 8259 section 4 leaves the meaning of a name given twice open; guessing is not safe."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is given twice")
+    return members
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _first_line(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error).split("\n", 1)[0]

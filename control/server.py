@@ -1,0 +1,71 @@
+"""The API's HTTP server on listening sockets that somebody else opened.
+
+Law 7: a connection that sends no request head within HEAD_TIMEOUT is closed; idle ones after KEEP_ALIVE. A stop lets
+the requests in flight finish within the time given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from aiohttp.web_protocol import RequestHandler
+
+HEAD_TIMEOUT: Final = 10.0  # seconds
+KEEP_ALIVE: Final = 75.0
+
+
+class ApiServer:
+    """`await start()`, and `await stop()` once; `grace` in seconds is what a stop gives to requests in flight."""
+
+    def __init__(self, app: web.Application, sockets: Sequence[socket.socket], *, grace: float = 10.0) -> None:
+        app.middlewares.append(self._note_head())
+        self._runner = web.AppRunner(
+            app, access_log=None, keepalive_timeout=KEEP_ALIVE, handle_signals=False, shutdown_timeout=grace
+        )
+        self._sockets = sockets
+        self._servers: list[asyncio.Server] = []
+        self._silent: dict[RequestHandler, asyncio.TimerHandle] = {}
+
+    async def start(self) -> None:
+        await self._runner.setup()
+        handlers = self._runner.server
+        if handlers is None:
+            raise RuntimeError("the runner has no server after its setup")
+        loop = asyncio.get_running_loop()
+
+        def connection() -> RequestHandler:
+            protocol = handlers()
+            self._silent[protocol] = loop.call_later(HEAD_TIMEOUT, self._give_up, protocol)
+            return protocol
+
+        for sock in self._sockets:
+            sock.setblocking(False)
+            self._servers.append(await loop.create_server(connection, sock=sock, backlog=1024))
+
+    async def stop(self) -> None:
+        """Take no more connections, let requests in flight finish, close the rest."""
+        for server in self._servers:
+            server.close()
+        for timer in self._silent.values():
+            timer.cancel()
+        await self._runner.cleanup()
+
+    def _give_up(self, protocol: RequestHandler) -> None:
+        del self._silent[protocol]
+        protocol.force_close()
+
+    def _note_head(self) -> Middleware:
+        """A middleware that learns that a connection has sent a whole head."""
+
+        @web.middleware
+        async def arrived(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if timer := self._silent.pop(request.protocol, None):
+                timer.cancel()
+            return await handler(request)
+
+        return arrived

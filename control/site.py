@@ -1,0 +1,44 @@
+"""What the API must know of this installation: its names, its defaults, and what its nodes can run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from control.domains import Platform
+
+REGIONS = ("us-east-1", "us-west-2", "eu-west-1", "eu-central-1", "ap-northeast-1")
+GPUS = ("A100-40GB", "A100-80GB", "H100-80GB", "L4", "T4", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What can run here: regions, GPUs by type, and whether the driver takes images."""
+
+    driver: str
+    regions: frozenset[str]
+    gpus: Mapping[str, int] = field(default_factory=dict)
+    images: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The installation as its users see it. Timeouts in seconds; `http_port` as clients see it."""
+
+    platform: Platform
+    http_port: int | None
+    offer: Offer
+    region: str
+    idle_timeout: int = 300
+    hold_timeout: int = 120
+    limits: Literal["enforced", "none"] = "none"
+    isolated: bool = True
+
+    def host(self, label: str) -> str:
+        """The host of a service by its label: the id of its route."""
+        return f"{label}.{self.platform.domain}"
+
+    def endpoint(self, label: str) -> str:
+        port = "" if self.http_port in (None, 80) else f":{self.http_port}"
+        return f"http://{self.host(label)}{port}"

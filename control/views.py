@@ -1,0 +1,151 @@
+"""What the API shows: the shapes of SPEC section 2.
+
+Pure functions of what is known (law 5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, replace
+from typing import Any
+
+from activator.logs import LogLine
+from activator.status import replica_counts, service_status
+from control.catalogue import Facts
+from control.schemas import MASK
+from control.site import Site
+from control.times import iso
+from state.codec import encode
+from state.models import ApiKey, Deployment, DeploymentState, Event, Service
+
+
+def status(facts: Facts) -> str:
+    """SPEC section 2, Status."""
+    return service_status(facts.service, facts.deployments, facts.replicas, facts.scale)
+
+
+def service_view(facts: Facts, site: Site) -> dict[str, Any]:
+    """A service as `GET` shows it."""
+    service = facts.service
+    shown = facts.active or facts.latest
+    return {
+        "id": service.id,
+        "namespace": service.namespace,
+        "name": service.name,
+        "status": status(facts),
+        "endpoint": site.endpoint(service.label),
+        **_run_view(service),
+        "limits": site.limits,
+        **_capacity_view(service, site),
+        "replicas": asdict(replica_counts(facts.replicas, facts.scale)),
+        "deployment": deployment_view(shown) if shown else None,
+        "rollout": _rollout_view(facts),
+        "domain": _domain_view(service, site),
+        "created_at": iso(service.created_at),
+        "updated_at": iso(service.updated_at),
+    }
+
+
+def _run_view(service: Service) -> dict[str, Any]:
+    run = service.run
+    return {
+        "repo": run.repo,
+        "branch": run.branch,
+        "image": run.image,
+        "gpu": service.gpu,
+        "gpu_count": service.gpu_count,
+        "cpu": run.cpu,
+        "memory": run.memory,
+        "port": run.port,
+        "health_check_path": run.health_check_path,
+        "env": dict.fromkeys(sorted(run.env), MASK),
+    }
+
+
+def _capacity_view(service: Service, site: Site) -> dict[str, Any]:
+    scaling = service.scaling
+    return {
+        "min_replicas": service.min_replicas,
+        "max_replicas": service.max_replicas,
+        "target_gpu_utilization": service.target_gpu_utilization,
+        "region": service.region,
+        "custom_domain": service.custom_domain,
+        "scaling": {
+            "concurrency": scaling.concurrency,
+            "target_concurrency": scaling.target_concurrency,
+            "idle_timeout": site.idle_timeout if scaling.idle_timeout is None else scaling.idle_timeout,
+            "scale_down_delay": scaling.scale_down_delay,
+            "hold_timeout": site.hold_timeout if scaling.hold_timeout is None else scaling.hold_timeout,
+            "startup_timeout": scaling.startup_timeout,
+        },
+    }
+
+
+def deployment_view(deployment: Deployment) -> dict[str, Any]:
+    return {
+        "id": deployment.id,
+        "state": deployment.state.value,
+        "commit": deployment.commit,
+        "created_at": iso(deployment.created_at),
+        "reason": deployment.reason,
+    }
+
+
+def _rollout_view(facts: Facts) -> dict[str, Any] | None:
+    """A deployment beside the active one: in progress, or failed after it."""
+    latest = facts.latest
+    if facts.active is None or latest is None or latest.id == facts.active.id:
+        return None
+    shown = latest.state.in_progress or latest.state is DeploymentState.FAILED
+    return deployment_view(latest) if shown else None
+
+
+def _domain_view(service: Service, site: Site) -> dict[str, Any] | None:
+    if service.custom_domain is None:
+        return None
+    record = {"type": "CNAME", "name": service.custom_domain, "value": site.host(service.label), "observed": None}
+    return {
+        "name": service.custom_domain,
+        "status": "pending_dns",
+        "reason": None,
+        "records": [record],
+        "certificate": None,
+    }
+
+
+def etag(service: Service) -> str:
+    """A strong validator of what the owner configured; a deployment or a replica that comes and goes keeps it."""
+    configured = replace(service, active=None, latest="", updated_at=0)
+    return f'"{hashlib.sha256(encode(configured)).hexdigest()[:20]}"'
+
+
+def key_view(key: ApiKey) -> dict[str, Any]:
+    """A key without its secret, which nobody has any more."""
+    return {
+        "name": key.name,
+        "namespace": key.namespace,
+        "scope": key.scope,
+        "created_at": iso(key.created_at),
+        "expires_at": None if key.expires_at is None else iso(key.expires_at),
+        "used_at": None if key.used_at is None else iso(key.used_at),
+    }
+
+
+def event_view(event: Event) -> dict[str, Any]:
+    return {
+        "time": iso(event.time),
+        "kind": event.kind,
+        "reason": event.reason,
+        "deployment": event.deployment,
+        "replica": event.replica,
+    }
+
+
+def log_view(line: LogLine) -> dict[str, Any]:
+    return {
+        "time": iso(line.time),
+        "replica": line.replica,
+        "deployment": line.deployment,
+        "stream": line.stream.value,
+        "line": line.line,
+    }

@@ -1,0 +1,174 @@
+"""The API on a real socket over a real store. Workers and replicas are not part of these tests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from activator.logs import LogStore
+from control.app import Api
+from control.catalogue import Catalogue
+from control.domains import Platform
+from control.keys import Keys, make_first_key
+from control.server import ApiServer
+from control.services import Services
+from control.site import Offer, Site
+from state.kinds import Kind
+from state.mirror import Mirror
+from state.secrets import ENVIRONMENT, Vault
+from state.store import Store
+
+
+class Workers:
+    """Stands for the gateway's workers, which have tests of their own: says when they have applied a revision."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, float | None]] = []
+        self.acknowledge = asyncio.Event()
+        self.acknowledge.set()
+
+    async def wait(self, revision: int, timeout: float | None) -> bool:
+        self.asked.append((revision, timeout))
+        try:
+            async with asyncio.timeout(timeout):
+                await self.acknowledge.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    @property
+    def fields(self) -> set[str]:
+        """The fields that a problem names."""
+        return {error["field"] for error in self.json.get("errors", ())}
+
+
+class Client:
+    """Asks the API with a key, or with none."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, token: str) -> None:
+        self.session = session
+        self.url = url
+        self.token = token
+
+    async def __call__(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+    ) -> Answer:
+        sent = {"Authorization": f"Bearer {self.token if token is None else token}", **(headers or {})}
+        if token == "":
+            del sent["Authorization"]
+        more: dict[str, Any] = {"data": data} if data is not None else {}
+        if body is not None:
+            more["json"] = body
+        async with self.session.request(method, self.url + path, headers=sent, **more) as response:
+            return Answer(response.status, response.headers, await response.text())
+
+
+@dataclass
+class Rig:
+    store: Store
+    mirror: Mirror
+    catalogue: Catalogue
+    services: Services
+    vault: Vault
+    workers: Workers
+    logs: LogStore
+    site: Site
+    api: Client
+    url: str
+    token: str
+    reconnect: Callable[[], None] = lambda: None
+
+    async def create(self, name: str, namespace: str = "acme", **fields: Any) -> Answer:
+        body = {"name": name, "repo": "acme/app", "gpu": "none", **fields}
+        return await self.api("POST", f"/auth/v1/seed/{namespace}/services", body)
+
+    async def delete(self, name: str, namespace: str = "acme") -> Answer:
+        return await self.api("DELETE", f"/auth/v1/seed/{namespace}/services/{name}")
+
+    async def key(self, name: str, namespace: str, scope: str, **fields: Any) -> str:
+        answer = await self.api(
+            "POST", "/auth/v1/keys", {"name": name, "namespace": namespace, "scope": scope, **fields}
+        )
+        assert answer.status == 201, answer.text
+        return str(answer.json["key"])
+
+    async def contents(self) -> dict[str, set[str]]:
+        """Every object of the store by kind, but for what there was at the start."""
+        found = {kind.value: {i async for i, _ in self.store.scan(kind)} for kind in Kind}
+        return {kind: ids for kind, ids in found.items() if ids and kind != "key"}
+
+
+SITE = Site(
+    platform=Platform("apps.localhost", "api.example.com"),
+    http_port=8080,
+    offer=Offer("process", frozenset({"us-east-1", "eu-west-1"}), {"T4": 2}),
+    region="us-east-1",
+)
+
+
+@pytest.fixture
+def site() -> Site:
+    return SITE
+
+
+@pytest.fixture
+async def rig(store: Store, site: Site, tmp_path: Path) -> AsyncIterator[Rig]:
+    changed: list[Callable[[Any], None]] = []
+    mirror = Mirror(store, list(Kind), lambda touched: changed[0](touched))
+    catalogue = Catalogue(mirror)
+    changed.append(catalogue.changed)
+    workers, logs, vault = Workers(), LogStore(tmp_path / "logs"), Vault(secrets.token_bytes(32), ENVIRONMENT)
+    services = Services(store, mirror, catalogue, vault, workers, site)
+    following = asyncio.create_task(mirror.run())
+    await mirror.synced()
+    token = await make_first_key(store, mirror, tmp_path / "admin.key")
+    assert token is not None
+    api = Api(
+        store=store,
+        objects=mirror,
+        catalogue=catalogue,
+        services=services,
+        keys=Keys(store, mirror, catalogue),
+        logs=logs,
+        site=site,
+        metrics=lambda: (b"wakegate_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),
+        unready=lambda: () if mirror.connected else ("the store can't be reached",),
+    )
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = ApiServer(api.application(), [listener], grace=1.0)
+    await server.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with aiohttp.ClientSession() as session:
+        yield Rig(
+            store, mirror, catalogue, services, vault, workers, logs, site, Client(session, url, token), url, token
+        )
+    await server.stop()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
