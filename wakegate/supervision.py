@@ -1,4 +1,4 @@
-"""What the supervisor decides: when to restart, when to give a child up, who serves for whom. Pure: values in, values out.
+"""What the supervisor decides: when to restart, when to give a child up, who serves for whom. Pure functions.
 
 Silence is measured on a clock of attention, not of the wall: it counts only time during which the supervisor itself
 ran, so that its own stalls (SIGSTOP, a paused machine) never count against a child.
@@ -25,7 +25,7 @@ def attended(elapsed: float) -> float:
 
 
 def backoff(failures: int) -> float:
-    """Seconds to wait before a restart after `failures` in a row: the first is immediate, then 0.5 s doubling to 30 s."""
+    """Seconds before a restart after `failures` in a row: the first is immediate, then 0.5 s doubling to 30 s."""
     return 0.0 if failures <= 1 else min(LONGEST_BACKOFF, 0.5 * 2.0 ** (min(failures, 16) - 2))
 
 

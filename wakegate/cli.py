@@ -1,0 +1,102 @@
+"""The command `wakegate`. Everything heavy is imported by the subcommand that needs it, so that each starts fast."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wakegate.options import OPTIONS
+
+_CLIENTS = {"services": "wakegate.commands.services", "keys": "wakegate.commands.keys"}
+_SUMMARIES = {"services": "List, create, read and delete services.", "keys": "Create and list API keys."}
+
+
+class _Commands(click.Group):
+    """A group whose client commands are loaded only when one of them is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_CLIENTS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _CLIENTS:
+            command: click.Command = getattr(import_module(_CLIENTS[cmd_name]), cmd_name)
+            return command
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own = {name: command for name, command in self.commands.items() if not command.hidden}
+        rows = {name: command.get_short_help_str() for name, command in own.items()} | _SUMMARIES
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(rows.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Wakegate: a self-hosted edge for auto-scaling HTTP services that sleep when nobody uses them."""
+
+
+def _serve_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A click option for each row of the table; values stay text, `wakegate.config` reads them."""
+    for option in reversed(OPTIONS):
+        default = f"  [default: {option.default}]" if isinstance(option.default, str) and not option.boolean else ""
+        settings: dict[str, Any] = {"help": option.help + default}
+        if option.boolean:
+            settings |= {"is_flag": True, "flag_value": "true", "type": str, "default": None}
+        else:
+            settings |= {"metavar": option.metavar, "multiple": option.repeatable}
+        command = click.option(option.flag, option.name, **settings)(command)
+    return command
+
+
+@main.command()
+@click.option("--config", metavar="FILE", envvar="WAKEGATE_CONFIG", help="TOML file with any of these options as keys.")
+@click.option("--check", is_flag=True, help="Only validate the configuration.")
+@_serve_options
+def serve(config: str | None, check: bool, **given: str | Sequence[str] | None) -> None:
+    """Run the gateway, the API and the store on this machine.
+
+    Every option is also an environment variable (WAKEGATE_HTTP) and a key of the TOML file (http = …).
+    Flag > environment > file > default.
+    """
+    from wakegate.serve import serve as run
+
+    flags = {name: [value] if isinstance(value, str) else list(value) for name, value in given.items() if value}
+    sys.exit(run(flags, Path(config) if config else None, check=check))
+
+
+@main.command(hidden=True)
+@click.argument("number", type=int)
+def worker(number: int) -> None:
+    """A gateway worker; started by `serve`. The number is for the eye of who looks at the process list."""
+    import_module("wakegate.worker").main()
+
+
+@main.command(hidden=True)
+def control() -> None:
+    """The API, autoscaler and reconciler; started by `serve`."""
+    import_module("wakegate.control").main()
+
+
+@main.command()
+def demo() -> None:
+    """Watch an example service start, serve, sleep, and wake under a held request."""
+    from wakegate.demo import demo as run
+
+    sys.exit(run())
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        click.echo(f"wakegate {installed('wakegate')}")
+    except PackageNotFoundError:
+        click.echo("wakegate (not installed: run from a checkout)")

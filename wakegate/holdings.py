@@ -1,0 +1,103 @@
+"""What the supervisor owns for its whole life: the data directory, the ids, the store's program, the listening sockets.
+
+Opened once, before any child; whatever is wrong with it is a ServeError that names the fix. Nothing of it changes on a
+reload.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import secrets
+
+from wakegate.config import Config
+from wakegate.datadir import DataDirectory
+from wakegate.errors import ServeError
+from wakegate.sockets import Listeners, listen
+from wakegate.store_process import EmbeddedStore
+
+# Bound to the sockets, the store, the directory or the number of processes of this life.
+FIXED = (
+    *("data_dir", "http", "https", "api", "workers", "redis", "role", "driver", "store_fsync", "process_uids"),
+    *("region", "gpus", "domain"),
+)
+
+
+class Holdings:
+    """Everything inherited by children. `config` has the real ports (after a port 0)."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises ServeError."""
+        os.umask(0o077)
+        uids_of_their_own = config.runs_control and config.driver == "process" and os.geteuid() == 0
+        self.data = DataDirectory.open(config.data_dir, shared_with_replicas=uids_of_their_own)
+        if uids_of_their_own:
+            _check_reachable(config)
+        self.node = self.data.node_id()
+        self.supervisor = secrets.token_hex(8)
+        self.store = None if config.redis else EmbeddedStore(self.data, config.store_fsync)
+        self._shared_store = config.redis
+        _make_secret_key(config)
+        self.api: list[Listeners] = []
+        self.http: list[Listeners] = []
+        try:
+            if config.runs_control:
+                self.api = listen([("--api", config.api)], 1)
+            if config.runs_workers:
+                self.http = listen([("--http", address) for address in config.http], config.workers)
+        except ServeError:
+            self.close_sockets()
+            raise
+        http = tuple(listeners.address for listeners in self.http) or config.http
+        self.config = dataclasses.replace(config, http=http, api=self.api[0].address if self.api else config.api)
+
+    def adjusted(self, config: Config) -> Config:
+        """Another configuration as this life can have it: what is fixed stays."""
+        return dataclasses.replace(config, **{name: getattr(self.config, name) for name in FIXED})
+
+    @property
+    def store_url(self) -> str:
+        return self.store.url if self.store else self._shared_store or ""
+
+    def http_descriptors(self) -> list[list[int]]:
+        """Over addresses, over workers."""
+        return [listeners.descriptors for listeners in self.http]
+
+    def api_descriptors(self) -> list[int]:
+        return [descriptor for listeners in self.api for descriptor in listeners.descriptors]
+
+    def store_descriptors(self) -> list[int]:
+        return self.store.descriptors if self.store else []
+
+    def addresses(self) -> list[str]:
+        """One line per address served."""
+        lines = [f"http  http://{listeners.address}" for listeners in self.http]
+        return lines + [f"api   http://{listeners.address}" for listeners in self.api]
+
+    def close_sockets(self) -> None:
+        for listeners in (*self.api, *self.http):
+            listeners.close()
+
+
+def _make_secret_key(config: Config) -> None:
+    """A new key for a new node; `WAKEGATE_SECRET_KEY` or a key that exists stays. The children check that it fits."""
+    if os.environ.get("WAKEGATE_SECRET_KEY") or config.secret_key_file.exists():
+        return
+    from state.secrets import make_secret_key  # loads a cryptography library: only a new node's supervisor pays
+
+    try:
+        make_secret_key(config.secret_key_file)
+    except OSError as error:
+        raise ServeError(f"{config.secret_key_file} can't be written: {error.strerror}") from None
+
+
+def _check_reachable(config: Config) -> None:
+    """Replicas have uids of their own and must get through every folder above the data directory (SPEC section 5)."""
+    for folder in config.data_dir.resolve().parents:
+        with contextlib.suppress(OSError):
+            if not folder.stat().st_mode & 0o001:
+                raise ServeError(
+                    f"replicas run with uids {config.process_uids} and can't pass {folder} to reach {config.data_dir}: "
+                    f"chmod o+x {folder}, or choose another place, as in --data-dir /var/lib/wakegate"
+                )

@@ -1,0 +1,175 @@
+"""The supervisor, `wakegate serve`: the life of a node from its first process to its last.
+
+Laws kept: the listening sockets are its own, so that no pending connection dies with a worker; two never run on one
+data directory; it stops in the order workers, control with the replicas, store. It knows no HTTP and loads nothing of
+the gateway or of control.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable
+
+from wakegate.config import Config
+from wakegate.errors import ServeError
+from wakegate.family import Family
+from wakegate.holdings import Holdings
+from wakegate.notify import notify, reloading
+from wakegate.store_watch import StoreWatch
+
+_STORE_STOP = 20.0  # s for the store to flush and end
+_AT_ONCE = 2.0  # s for control to kill the replicas when stopping at once
+_CONTROL_RETURN = 10.0  # s for a control that is being restarted when the stop comes: it has replicas to stop
+
+
+def say(text: str) -> None:
+    """One line for the operator. A closed terminal must not end the supervisor."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+class Supervisor:
+    """One life of `wakegate serve`."""
+
+    def __init__(self, holdings: Holdings, reconfigure: Callable[[], Config | None]) -> None:
+        """`reconfigure` reads the configuration anew for SIGHUP; None: it is wrong, and that was said."""
+        self._holdings = holdings
+        self._reconfigure = reconfigure
+        self._tasks = asyncio.TaskGroup()
+        self._family = Family(holdings, self._tasks, say)
+        self._stops = 0
+        self._keep_replicas = False
+        self._hangup = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until told to stop. Raises ServeError when that is not possible."""
+        self._handle_signals()
+        try:
+            async with self._tasks:
+                background = [self._tasks.create_task(self._family.beat()), self._tasks.create_task(self._reloads())]
+                if self._holdings.store and self._family.store:
+                    watch = StoreWatch(self._holdings.store, self._family.store, say, self._family.changed)
+                    background.append(self._tasks.create_task(watch.run(lambda: self._family.clock)))
+                await self._serve()
+                for task in background:
+                    task.cancel()
+        except* ServeError as group:
+            raise group.exceptions[0] from None
+        finally:
+            self._family.kill_all()
+            self._holdings.close_sockets()
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGCHLD, self._family.reap)
+        loop.add_signal_handler(signal.SIGTERM, self._stop, False)
+        loop.add_signal_handler(signal.SIGINT, self._stop, False)
+        loop.add_signal_handler(signal.SIGUSR2, self._stop, True)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
+
+    def _stop(self, keep_replicas: bool) -> None:
+        self._stops += 1
+        self._keep_replicas = self._keep_replicas or keep_replicas
+        self._family.changed()
+
+    @property
+    def _stopping(self) -> bool:
+        return self._stops > 0
+
+    @property
+    def _at_once(self) -> bool:
+        return self._stops > 1
+
+    async def _serve(self) -> None:
+        family = self._family
+        if family.store:
+            family.want([family.store])
+            await family.until(lambda: self._stopping or family.ready)
+        if not self._stopping:
+            family.want([*family.workers, *([family.control] if family.control else [])])
+            await family.until(lambda: self._stopping or family.ready)
+        if not self._stopping:
+            for line in self._holdings.addresses():
+                say(line)
+            say("ready")
+            notify("READY=1", "STATUS=serving")
+        await family.until(lambda: self._stopping)
+        notify("STOPPING=1", "STATUS=draining")
+        await self._drain()
+
+    # Stopping
+
+    async def _drain(self) -> None:
+        family = self._family
+        family.adopting = False
+        self._holdings.close_sockets()
+        family.unwant(family.workers)
+        for worker in family.living("worker"):
+            worker.drain(family.config.drain_timeout, family.clock, reload=False)
+        await family.until(lambda: self._at_once or not family.living("worker"))
+        family.kill(family.living("worker"))
+        await self._stop_control()
+        if family.store:
+            family.unwant([family.store])
+            if store := family.store.process:
+                store.leave(family.clock + (_AT_ONCE if self._at_once else _STORE_STOP))
+                store.signal(signal.SIGTERM)
+        await family.until(lambda: family.empty)
+
+    async def _stop_control(self) -> None:
+        family, slot = self._family, self._family.control
+        if slot is None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CONTROL_RETURN):
+                await family.until(lambda: self._at_once or slot.ready or not slot.ever_ready)
+        family.unwant([slot])
+        seconds = 0 if self._at_once else family.config.drain_timeout
+        for control in family.living("control"):
+            control.drain(seconds, family.clock, keep_replicas=self._keep_replicas)
+        await family.until(lambda: self._at_once or not family.living("control"))
+        for control in family.living("control"):
+            control.drain(0, family.clock, keep_replicas=self._keep_replicas)
+            control.leave(family.clock + _AT_ONCE)
+        await family.until(lambda: not family.living("control"))
+
+    # Reloading
+
+    async def _reloads(self) -> None:
+        """On each SIGHUP: new workers accept before the old ones stop, then control is started anew."""
+        while True:
+            await self._hangup.wait()
+            self._hangup.clear()
+            config = self._reconfigure()
+            if config is None or self._stopping or not self._family.ready:
+                continue
+            reloading()
+            self._family.config = self._holdings.adjusted(config)
+            if await self._replace_workers() and await self._replace_control():
+                say("reloaded")
+            notify("READY=1", "STATUS=serving")
+
+    async def _replace_workers(self) -> bool:
+        """One after the other. Whether all were replaced: one that does not become ready ends the attempt."""
+        for slot in self._family.workers:
+            incoming = slot.fill_beside()
+            await self._family.until(lambda: self._stopping or slot.incoming is None or slot.incoming.ready)  # noqa: B023
+            if self._stopping or not incoming.ready:
+                say(f"reload given up: {incoming} did not become ready")
+                return False
+            if slot.incoming is incoming and (old := slot.replace()):
+                old.drain(self._family.config.drain_timeout, self._family.clock, reload=True)
+        return True
+
+    async def _replace_control(self) -> bool:
+        slot = self._family.control
+        if slot is None or slot.process is None:
+            return slot is None
+        old = slot.process
+        old.drain(self._family.config.drain_timeout, self._family.clock, keep_replicas=True)
+        await self._family.until(lambda: self._stopping or (slot.process is not old and slot.ready))
+        return not self._stopping
