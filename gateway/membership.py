@@ -1,7 +1,8 @@
 """A worker's registration: while it lasts, control stops no replica without this worker's acknowledgement (law 3).
 
 It is made before the snapshot is read, and made again whenever the store is found without it (a store that was
-restarted from older files, or that gave the worker up for lost). It ends by a clean exit, or by others after proof of death.
+restarted from older files, or that gave the worker up for lost). It ends by a clean exit, or by others after proof of
+death.
 """
 
 from __future__ import annotations
