@@ -2,30 +2,28 @@
 
 The runtime owns the sockets, the mirror of the store and the pipe; `Edge` owns everything between an accepted
 connection and a replica. Nothing here waits for the store (law 1); what it asks of the rest of the system is the
-`Demand` protocol below, and both of its calls only hurry what the next report would say anyway (law 2).
+`Demand` protocol, and both of its calls only hurry what the next report would say anyway (law 2).
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, cast
 
+from gateway import pool
 from gateway.access_log import AccessLog
+from gateway.dispatch import Demand, Dispatcher
+from gateway.http1.server import ServerConnection
+from gateway.service import Service
 from gateway.settings import GatewaySettings
+from gateway.sweep import TICK, Sweep
 from gateway.table import Table
 from state.models import Backend
 
-
-class Demand(Protocol):
-    """What the data plane tells the world outside. Both are called on the loop and must not block or raise."""
-
-    def wake(self, service_id: str) -> None:
-        """A request is held and no ready replica is known; at most once per service per 100 ms."""
-
-    def changed(self, service_id: str) -> None:
-        """The in-flight count of a replica that is draining or gone fell to zero: report now."""
+__all__ = ["Demand", "Edge", "Load"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +37,36 @@ class Load:
 
 
 class Edge:
-    """Construct, `start()` on the running loop, give `protocol_factory()` to the listeners, `await drain()`, `close()`."""
+    """Construct, `start()` on the loop, pass `protocol_factory()` to the listeners; `await drain()`, `close()`."""
 
     def __init__(self, settings: GatewaySettings, table: Table, access_log: AccessLog, demand: Demand) -> None:
-        raise NotImplementedError
+        self._table = table
+        self._log = access_log
+        self._sweep = Sweep(time.monotonic())
+        self._office = Dispatcher(settings, table, access_log, demand, self._sweep)
+        self._sweep.hooks.append(self._office.tend)
+        self._timer: asyncio.TimerHandle | None = None
+        self._draining = False
+        table.hold_limit, table.hold_timeout = settings.hold_limit, settings.hold_timeout
 
     def start(self) -> None:
         """Begin the sweep of deadlines (every 250 ms). The loop must be running."""
-        raise NotImplementedError
+        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+
+    def _tick(self) -> None:
+        self._sweep.run(time.monotonic())
+        self._log.flush()
+        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
 
     def protocol_factory(self) -> Callable[[], asyncio.BaseProtocol]:
         """For `loop.create_server(factory, sock=…, backlog=4096)`: one protocol per client connection, plain HTTP."""
-        raise NotImplementedError
+        return self._accept
+
+    def _accept(self) -> asyncio.BaseProtocol:
+        connection = ServerConnection(self._office, False)
+        if self._draining:
+            connection.drain()
+        return cast("asyncio.BaseProtocol", connection)  # a protocol by its methods, so that it compiles
 
     def update(self, backend: Backend) -> None:
         """A service's backend changed. Releases held requests as far as there is capacity, or refuses them.
@@ -58,23 +74,61 @@ class Edge:
         Takes effect before it returns: an acknowledgement may be sent afterwards. A service that this worker never
         served is not built by this (its backend is looked up through `Table`'s source when first asked for).
         """
-        raise NotImplementedError
+        service = self._table.services.get(backend.service)
+        if service is None:
+            return
+        for replica in service.apply(backend, self._table.hold_timeout):
+            pool.close_idle(replica)
+        self._settle(service)
+
+    def _settle(self, service: Service) -> None:
+        """After a change: whoever is held goes, is told that it is in vain, or waits on."""
+        if len(service.room) == 0:
+            return
+        if service.deleted or (service.refusing and not service.ready):
+            self._office.refuse_held(service)
+        else:
+            self._office.release(service, time.monotonic())
 
     def forget(self, service_id: str) -> None:
         """The backend is gone (service removed): held requests get 503, those in flight finish."""
-        raise NotImplementedError
+        service = self._table.services.get(service_id)
+        if service is None:
+            return
+        for replica in service.remove():
+            pool.close_idle(replica)
+        self._settle(service)
 
     def reroute(self, host: str) -> None:
         """The route of `host` was added, changed or removed. Requests held by a service that was deleted get 503."""
-        raise NotImplementedError
+        self._table.forget_host(host)
+        route = self._table.route(host)
+        if route is not None and route.deleted_at is not None:
+            self.forget(route.service)
 
     def resync(self) -> None:
         """Everything may have changed: look all known hosts and services up again in `Table`'s source."""
-        raise NotImplementedError
+        self._table.forget_hosts()
+        for service_id in list(self._table.services):
+            backend = self._table.backend(service_id)
+            if backend is None:
+                self.forget(service_id)
+            else:
+                self.update(backend)
 
     def loads(self) -> dict[str, Load]:
         """By service id; services with nothing in flight and nothing held are left out (zero)."""
-        raise NotImplementedError
+        now = time.monotonic()
+        return {
+            service.id: Load(
+                service.in_flight,
+                len(service.room),
+                int(service.room.oldest(now) * 1000),
+                {replica.id: replica.in_flight for replica in service.replicas.values() if replica.in_flight},
+            )
+            for service in self._table.services.values()
+            if service.in_flight or len(service.room)
+        }
 
     def counters(self) -> dict[str, Any]:
         """Cumulative numbers since the start of this worker, plain JSON.
@@ -89,20 +143,43 @@ class Edge:
         Buckets are indices of `gateway.histogram` (`upper(index)` = its upper bound in seconds). Requests that reached
         no service are under the id "" with empty names. Services without a single request are left out.
         """
-        raise NotImplementedError
+        return {
+            "services": {books.id: books.counters() for books in self._office.books if books.requests},
+            "connections": len(self._office.connections),
+            "accepted": self._office.accepted,
+            "log_dropped": self._log.dropped,
+        }
 
     @property
     def connections(self) -> int:
         """Open client connections."""
-        raise NotImplementedError
+        return len(self._office.connections)
 
     async def drain(self, timeout: float) -> bool:
         """Close idle client connections, say `Connection: close` on the others, wait until all are gone.
 
         Held requests go on being held. True: none was left within `timeout` seconds. Doesn't close listeners.
         """
-        raise NotImplementedError
+        self._draining = True
+        for connection in list(self._office.connections):
+            connection.drain()
+        if not self._office.connections:
+            return True
+        empty = self._office.empty = asyncio.Event()
+        try:
+            async with asyncio.timeout(timeout):
+                await empty.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def close(self) -> None:
         """Cut what is left, stop the sweep, drop idle upstream connections. The access log is its owner's to close."""
-        raise NotImplementedError
+        if self._timer is not None:
+            self._timer.cancel()
+        self._office.close()
+        for connection in list(self._office.connections):
+            connection.abort()
+        for service in self._table.services.values():
+            for replica in service.replicas.values():
+                pool.close_idle(replica)

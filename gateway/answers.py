@@ -1,0 +1,127 @@
+"""The gateway's own answers: a status, `Proxy-Status` (RFC 9209) and a short body, JSON or HTML by `Accept`."""
+
+from __future__ import annotations
+
+import html
+import json
+from typing import Final
+
+from gateway.errors import Failure
+from gateway.fields import elements
+from gateway.messages import Request, Response
+
+REASONS: Final = {
+    100: b"Continue",
+    200: b"OK",
+    400: b"Bad Request",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    413: b"Content Too Large",
+    414: b"URI Too Long",
+    417: b"Expectation Failed",
+    431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
+    501: b"Not Implemented",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+    505: b"HTTP Version Not Supported",
+}
+ALLOWED: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
+_SECRET: Final = (b"authorization:", b"cookie:", b"proxy-authorization:")
+
+
+def answer(failure: Failure, request: Request | None) -> tuple[Response, bytes]:
+    """What the client is told; `request` is None if none could be read."""
+    request_id = request.request_id.decode("ascii") if request is not None else ""
+    reason = REASONS.get(failure.status, b"Error")
+    if request is not None and prefers_html(request.accept):
+        kind = b"text/html; charset=utf-8"
+        body = _page(failure, reason.decode(), request_id)
+    else:
+        kind = b"application/json"
+        body = _document(failure, reason.decode(), request_id)
+    response = _response(failure.status, reason, kind, body, request)
+    response.lines.append(proxy_status(failure))
+    if failure.retry_after:
+        response.lines.append(b"Retry-After: %d" % failure.retry_after)
+    if failure.status == 405:
+        response.lines.append(ALLOWED)
+    return response, b"" if response.bodiless else body
+
+
+def options_answer() -> tuple[Response, bytes]:
+    """OPTIONS with Max-Forwards 0."""
+    response = Response(200, REASONS[200])
+    response.length = 0
+    response.lines = [ALLOWED, b"Content-Length: 0"]
+    return response, b""
+
+
+def trace_answer(request: Request) -> tuple[Response, bytes]:
+    """TRACE with Max-Forwards 0: the request as we got it, less credentials (RFC 9110 9.3.8)."""
+    lines = [b"TRACE %b HTTP/1.1" % request.target, b"Host: %b" % request.host]
+    lines += [line for line in request.lines if not line.lower().startswith(_SECRET)]
+    body = b"\r\n".join(lines) + b"\r\n\r\n"
+    return _response(200, REASONS[200], b"message/http", body, request), body
+
+
+def proxy_status(failure: Failure) -> bytes:
+    """RFC 9209 2: `wakegate; error=…; details="…"`; details are our own words, made safe for a quoted string."""
+    details = "".join(c if " " <= c <= "~" and c not in '"\\' else "'" for c in failure.details)
+    return f'Proxy-Status: wakegate; error={failure.error}; details="{details}"'.encode("ascii")
+
+
+def prefers_html(accept: bytes) -> bool:
+    """RFC 9110 12.5.1, as far as it goes here: HTML is named with a greater weight than JSON."""
+    if b"html" not in accept:
+        return False
+    page = _weight(accept, (b"text/html", b"application/xhtml+xml"))
+    return page > max(_weight(accept, (b"application/json",)), 0.0)
+
+
+def _weight(accept: bytes, kinds: tuple[bytes, ...]) -> float:
+    best = 0.0
+    for element in elements(accept):
+        kind, _, parameters = element.partition(b";")
+        if kind.strip() in kinds:
+            _, found, weight = parameters.replace(b" ", b"").partition(b"q=")
+            best = max(best, _number(weight) if found else 1.0)
+    return best
+
+
+def _number(text: bytes) -> float:
+    try:
+        return float(text[:5])
+    except ValueError:
+        return 0.0
+
+
+def _response(status: int, reason: bytes, kind: bytes, body: bytes, request: Request | None) -> Response:
+    response = Response(status, reason)
+    response.length = len(body)
+    response.bodiless = request is not None and request.method == b"HEAD"
+    response.lines = [b"Content-Type: " + kind, b"Content-Length: %d" % len(body), b"Cache-Control: no-store"]
+    return response
+
+
+def _document(failure: Failure, reason: str, request_id: str) -> bytes:
+    document = {
+        "status": failure.status,
+        "title": reason,
+        "error": failure.error,
+        "detail": failure.details,
+        "request_id": request_id,
+    }
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+
+
+def _page(failure: Failure, reason: str, request_id: str) -> bytes:
+    title = f"{failure.status} {reason}"
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
+        f"<style>body{{font:16px/1.5 system-ui;margin:15vh auto;max-width:34em;padding:0 1em}}"
+        f"small{{color:#777}}</style><h1>{title}</h1><p>{html.escape(failure.details)}</p>"
+        f"<p><small>Request {html.escape(request_id)}</small></p></html>\n"
+    ).encode()

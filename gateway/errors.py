@@ -1,0 +1,32 @@
+"""Everything that can end a request without the replica's own answer.
+
+A `Failure` carries what the client is told: the status (RFC 9110 15), the error type of `Proxy-Status` (RFC 9209 2.3)
+and the details; the data plane passes it as a value on the warm path and raises it only while reading heads.
+"""
+
+from __future__ import annotations
+
+
+class Failure(Exception):
+    """An answer of our own. `retry_after`: seconds, 0 = no such field."""
+
+    def __init__(self, status: int, error: str, details: str, retry_after: int = 0) -> None:
+        super().__init__(details)
+        self.status = status
+        self.error = error
+        self.details = details
+        self.retry_after = retry_after
+
+
+class Malformed(Failure):
+    """The client's message can't be read in exactly one way (RFC 9112 2.2, 6.3)."""
+
+    def __init__(self, details: str, status: int = 400) -> None:
+        super().__init__(status, "http_request_error", details)
+
+
+class BadResponse(Failure):
+    """The replica's message can't be read in exactly one way."""
+
+    def __init__(self, details: str, error: str = "http_protocol_error") -> None:
+        super().__init__(502, error, details)

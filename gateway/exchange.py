@@ -1,0 +1,366 @@
+"""One request and its response, between a client and a replica, whatever HTTP version either side speaks.
+
+Its states and their order are the table in `gateway.states`. Laws kept here:
+
+- a response is completed or visibly cut, never ended early;
+- a request is counted, logged and taken off its replica exactly once, in `_finish`;
+- whether bytes are read from either side is a pure function of the state and of what waits.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from gateway.answers import answer, options_answer, trace_answer
+from gateway.errors import Failure
+from gateway.messages import Request, Response
+from gateway.sides import Downstream, Keeper, Upstream
+from gateway.states import (
+    ANSWER,
+    BODY,
+    BREAK,
+    DONE,
+    FORWARD,
+    HEAD,
+    HELD,
+    INTERIM,
+    INTERIM_HEAD,
+    LEAVE,
+    REQUEST_END,
+    RESPONSE_BODY,
+    RESPONSE_END,
+    RESPONSE_HEAD,
+    TUNNEL,
+    UPGRADE,
+    may_read_response,
+    step,
+)
+
+if TYPE_CHECKING:
+    from gateway.replica import Replica
+    from gateway.service import Service
+
+_REPLAYED: Final = 64 * 1024  # bytes of an idempotent request's body kept to send it again
+CLIENT_LEFT: Final = 499  # logged and counted, never sent
+
+
+class Limits:
+    """What an exchange must know of the settings (seconds, bytes; -1: no limit)."""
+
+    __slots__ = ("body_timeout", "max_body", "response_timeout", "tunnel_timeout")
+
+    def __init__(self, response_timeout: float, body_timeout: float, tunnel_timeout: float, max_body: int) -> None:
+        self.response_timeout = response_timeout
+        self.body_timeout = body_timeout
+        self.tunnel_timeout = tunnel_timeout
+        self.max_body = max_body
+
+
+class Exchange:
+    """Made when a request head has been read; forgotten by both sides when it is over."""
+
+    __slots__ = (
+        "began",
+        "body_ended",
+        "body_in",
+        "bytes_in",
+        "bytes_out",
+        "connect",
+        "connect_began",
+        "connecting",
+        "down",
+        "ended",
+        "error",
+        "first_byte",
+        "half_closed",
+        "held_bytes",
+        "held_since",
+        "hold",
+        "in_flight",
+        "keeper",
+        "kept",
+        "limits",
+        "over",
+        "reached",
+        "replica",
+        "request",
+        "retries",
+        "service",
+        "state",
+        "status",
+        "trailers",
+        "up",
+    )
+
+    def __init__(self, request: Request, down: Downstream, keeper: Keeper, limits: Limits, began: float) -> None:
+        self.request = request
+        self.down = down
+        self.keeper = keeper
+        self.limits = limits
+        self.state = HEAD
+        self.service: Service | None = None
+        self.replica: Replica | None = None
+        self.up: Upstream | None = None
+        self.connecting = False
+        self.in_flight = False  # counts as one at `replica`
+        self.reached = 0  # replicas that may have seen it and failed
+        self.retries = 0
+        self.kept: list[bytes] | None = None  # body sent so far, while it may have to be sent again
+        self.body_in = 0
+        self.body_ended = False
+        self.trailers: list[bytes] | None = None
+        self.half_closed = 0  # tunnel: 1 the client's direction is over, 2 the replica's
+        self.held_bytes = 0
+        self.held_since = 0.0  # monotonic; 0: never held
+        self.over = False
+        self.began = began  # monotonic
+        self.ended = 0.0  # monotonic; set by the keeper
+        self.hold = 0.0  # seconds
+        self.connect_began = 0.0
+        self.connect = 0.0
+        self.first_byte = 0.0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.status = 0
+        self.error: Failure | None = None
+
+    # From the keeper
+
+    def forwarded(self, up: Upstream, now: float) -> None:
+        """`up` is connected and ours: send the request there."""
+        self.up = up
+        self.state = step(self.state, FORWARD)
+        down = self.down
+        down.deadline = now + self.limits.response_timeout
+        if down.full:
+            up.gate(False)
+        up.send_request(self)
+        if self.request.length == 0:
+            self.state = step(self.state, REQUEST_END)
+            return
+        if self.kept is None and self.body_in == 0 and self.request.idempotent:
+            self.kept = []
+        elif self.kept is not None:
+            for piece in self.kept:
+                up.send_body(piece)
+        if self.body_ended:
+            self._end_request(up)
+        else:
+            down.deadline = now + self.limits.body_timeout
+            down.read_body(self)
+
+    @property
+    def replayable(self) -> bool:
+        """May be sent again although a replica may have seen some of it."""
+        request = self.request
+        return request.idempotent and (request.length == 0 or self.body_in == 0 or self.kept is not None)
+
+    def answer(self, failure: Failure) -> None:
+        """The gateway's own answer; only before the final head."""
+        self.error = failure
+        self._respond(*answer(failure, self.request))
+
+    def turn_back(self) -> None:
+        """Max-Forwards is used up (RFC 9110 7.6.2): we are the final recipient of this TRACE or OPTIONS."""
+        self._respond(*(trace_answer(self.request) if self.request.method == b"TRACE" else options_answer()))
+
+    def _respond(self, response: Response, body: bytes) -> None:
+        self.state = step(self.state, ANSWER)
+        self.status = response.status
+        self.first_byte = time.monotonic() - self.began
+        self.down.send_head(self, response, body, True, [])
+        self._finish((self.state & ~7) == DONE or self.request.length == 0)
+
+    # From the client's side
+
+    def request_body(self, data: bytes) -> None:
+        """A piece of the body, as content."""
+        up = self.up
+        if up is None:
+            return
+        self.body_in += len(data)
+        if self.limits.max_body >= 0 and self.body_in > self.limits.max_body:
+            self._fail(Failure(413, "http_request_error", "request body too large"))
+            return
+        if self.kept is not None:
+            if self.body_in <= _REPLAYED:
+                self.kept.append(data)
+            else:
+                self.kept = None
+        self.down.deadline = time.monotonic() + self.limits.body_timeout
+        up.send_body(data)
+
+    def request_end(self, trailers: list[bytes]) -> None:
+        """The body is complete."""
+        self.body_ended = True
+        self.trailers = trailers
+        if self.up is not None:
+            self._end_request(self.up)
+
+    def request_broken(self, failure: Failure) -> None:
+        """The rest of the body can't be read."""
+        self._fail(failure)
+
+    def tunnel_in(self, data: bytes) -> None:
+        if self.up is not None:
+            self.bytes_in += len(data)
+            self.down.deadline = time.monotonic() + self.limits.tunnel_timeout
+            self.up.send_raw(data)
+
+    def tunnel_in_end(self) -> None:
+        self._half_close(1)
+        if not self.over and self.up is not None:
+            self.up.end_raw()
+
+    def downstream_full(self, full: bool) -> None:
+        """The client takes less than is written, or again as much."""
+        if self.up is not None:
+            self.up.gate(may_read_response(self.state, full))
+        self.down.deadline = time.monotonic() + self.limits.response_timeout
+
+    def left(self) -> None:
+        """The client is gone: nobody is to work for it any more."""
+        if self.over:
+            return
+        if (self.state & ~7) == HELD:
+            self.keeper.leave(self)
+        tunnel = (self.state & ~7) == TUNNEL
+        self.state = step(self.state, LEAVE)
+        if not self.status or not tunnel:
+            self.status = self.status or CLIENT_LEFT
+        self._drop_upstream()
+        self._finish(False)
+
+    def expired(self, now: float) -> None:
+        """Nothing has moved for too long."""
+        request, response = self.state & ~7, self.state & 7
+        if request in (HELD, HEAD):
+            self.down.deadline = now + self.limits.response_timeout  # the room and the connector have their own
+        elif request == TUNNEL:
+            self._break(Failure(504, "connection_read_timeout", "tunnel idle for too long"))
+        elif response <= INTERIM and request == BODY and self.up is not None and not self.up.full:
+            self._fail(Failure(408, "http_request_error", "request body too slow"))
+        else:
+            self._fail(Failure(504, "http_response_timeout", "no response in time"))
+
+    # From the replica's side
+
+    def interim(self, response: Response) -> None:
+        """A 1xx other than 101."""
+        self.state = step(self.state, INTERIM_HEAD)
+        self.down.send_interim(self, response)
+
+    def upgraded(self, response: Response, early: bytes) -> None:
+        """101: from here on both sides are just bytes. `early`: what the replica sent behind its head."""
+        self.state = step(self.state, UPGRADE)
+        self.status = response.status
+        self.first_byte = time.monotonic() - self.began
+        self.down.send_interim(self, response)
+        self.down.deadline = time.monotonic() + self.limits.tunnel_timeout
+        if early:
+            self.tunnel_out(early)
+        self.down.tunnel(self)
+
+    def tunnel_out(self, data: bytes) -> None:
+        self.down.deadline = time.monotonic() + self.limits.tunnel_timeout
+        self.bytes_out += len(data)
+        self.down.send_raw(data)
+
+    def tunnel_out_end(self) -> None:
+        self._half_close(2)
+        if not self.over:
+            self.down.end_raw()
+
+    def response_head(self, response: Response, body: bytes, ended: bool, trailers: list[bytes]) -> None:
+        """The final head. `ended`: `body` is all of it, and the replica's side has let go of the exchange."""
+        now = time.monotonic()
+        self.first_byte = now - self.began
+        self.status = response.status
+        state = step(self.state, RESPONSE_HEAD)
+        if body:
+            state = step(state, RESPONSE_BODY)
+        if ended:
+            state = step(state, RESPONSE_END)
+            self.up = None
+        else:
+            self.down.deadline = now + self.limits.response_timeout
+        self.state = state
+        self.down.send_head(self, response, body, ended, trailers)
+        if ended:
+            self._finish((state & ~7) == DONE)
+
+    def response_body(self, body: bytes, ended: bool, trailers: list[bytes]) -> None:
+        """More of the body, or its end, or both."""
+        state = self.state
+        if body:
+            state = step(state, RESPONSE_BODY)
+        if ended:
+            state = step(state, RESPONSE_END)
+            self.up = None
+        else:
+            self.down.deadline = time.monotonic() + self.limits.response_timeout
+        self.state = state
+        self.down.send_body(self, body, ended, trailers)
+        if ended:
+            self._finish((state & ~7) == DONE)
+
+    def upstream_full(self) -> None:
+        """The replica takes less than is written, or again as much."""
+        self.down.gate()
+
+    def upstream_lost(self, failure: Failure) -> None:
+        """The replica's side has broken and let go of the exchange."""
+        self.up = None
+        if self.over:
+            return
+        if (self.state & ~7) != TUNNEL and (self.state & 7) <= INTERIM:
+            self.keeper.lost(self, failure)
+        else:
+            self._break(failure)
+
+    # Ends
+
+    def _end_request(self, up: Upstream) -> None:
+        self.state = step(self.state, REQUEST_END)
+        self.down.deadline = time.monotonic() + self.limits.response_timeout
+        if self.request.length < 0:
+            up.end_request(self.trailers or [])
+
+    def _half_close(self, direction: int) -> None:
+        self.half_closed |= direction
+        if self.half_closed == 3:
+            self.state = step(self.state, RESPONSE_END)
+            self._drop_upstream()
+            self._finish(False)
+
+    def _fail(self, failure: Failure) -> None:
+        """Answer if that is still possible, else cut."""
+        if (self.state & 7) > INTERIM:
+            self._break(failure)
+            return
+        self._drop_upstream()
+        self.answer(failure)
+
+    def _break(self, failure: Failure) -> None:
+        self.error = failure
+        self.state = step(self.state, BREAK)
+        self._drop_upstream()
+        self.down.cut()
+        self._finish(False)
+
+    def _drop_upstream(self) -> None:
+        up = self.up
+        if up is not None:
+            self.up = None
+            up.abort()
+
+    def _finish(self, whole: bool) -> None:
+        """Everything that must happen exactly once."""
+        self.over = True
+        self._drop_upstream()
+        self.keeper.ended(self)
+        self.down.finished(self, whole)
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.request!r} state={self.state & ~7}|{self.state & 7} status={self.status}>"

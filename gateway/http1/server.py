@@ -1,0 +1,501 @@
+"""A client's connection in HTTP/1 (RFC 9112): bytes in, exchanges, bytes out, one exchange at a time.
+
+A protocol for asyncio by its methods, not by its base class, so that it can be compiled. Laws kept here: an idle
+connection holds no exchange and no buffer; requests are answered in the order in which they came; nothing is read that
+has no place to go (`gate`); an answer that must end with the connection ends it only when the client has had the chance
+to read it (RFC 9112 9.6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Final
+
+from mypy_extensions import mypyc_attr
+
+from gateway.answers import answer
+from gateway.errors import Failure, Malformed
+from gateway.exchange import Exchange
+from gateway.fields import allowed_trailers
+from gateway.http1.chunked import ChunkError, Decoder, chunk, last_chunk
+from gateway.http1.request_head import parse_request
+from gateway.messages import UNKNOWN, Response
+from gateway.sides import Downstream
+from gateway.states import BODY, TUNNEL, may_read_request
+
+if TYPE_CHECKING:
+    from gateway.dispatch import Dispatcher
+
+_RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
+_JOINED: Final = 16 * 1024  # bytes of body that are copied behind the head rather than written apart
+_LINGERED: Final = 1024 * 1024  # bytes read and thrown away after an early answer
+_CLOSE_WAIT: Final = 8
+_CLOSE: Final = 7
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class ServerConnection(Downstream):
+    """One accepted connection. `office` is the worker's dispatcher, shared by all."""
+
+    __slots__ = (
+        "_buffer",
+        "_chunking",
+        "_closed",
+        "_closing",
+        "_decoder",
+        "_draining",
+        "_exchange",
+        "_head_due",
+        "_last",
+        "_left",
+        "_lingered",
+        "_office",
+        "_reading",
+        "_reset_on_cut",
+        "_scanned",
+        "_transport",
+        "_trusted",
+        "_working",
+    )
+
+    def __init__(self, office: Dispatcher, secure: bool) -> None:
+        super().__init__()
+        self.secure = secure
+        self._office = office
+        self._transport: asyncio.Transport | None = None
+        self._exchange: Exchange | None = None
+        self._buffer = b""  # bytes nobody has taken yet
+        self._scanned = 0  # of them: known to hold no end of a head
+        self._head_due = False  # the deadline is that of a head that has begun
+        self._left = 0  # bytes of the request's body still to come
+        self._decoder: Decoder | None = None
+        self._chunking = False  # the response goes out in chunks
+        self._reset_on_cut = False  # the response ends with the connection: a cut must be a reset
+        self._last = False  # the connection ends with this response
+        self._closing = False  # reading on only to throw away
+        self._closed = False
+        self._draining = False
+        self._reading = True
+        self._working = False
+        self._lingered = 0
+        self._trusted = False
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        office = self._office
+        peer = transport.get_extra_info("peername")
+        address = str(peer[0]) if isinstance(peer, tuple) else "unknown"
+        if address.startswith("::ffff:"):
+            address = address[7:]
+        self.peer = address.encode("ascii")
+        self._trusted = office.trusts(address)
+        proto = b"https" if self.secure else b"http"
+        self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: " % (self.peer, proto)
+        if not office.opened(self):
+            self._closed = True
+            transport.abort()
+            return
+        office.sweep.arm(self, time.monotonic() + office.settings.keep_alive_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            if self._closing:
+                self._throw_away(len(data))
+                return
+            self._buffer = self._buffer + data if self._buffer else data
+            self._work()
+        elif (exchange.state & ~7) == BODY and exchange.up is not None and not exchange.body_ended:
+            if self._buffer:
+                data = self._buffer + data
+                self._buffer = b""
+            self._feed(exchange, data)
+        elif (exchange.state & ~7) == TUNNEL:
+            exchange.tunnel_in(data)
+        else:
+            self._buffer = self._buffer + data if self._buffer else data
+            self._office.charge(exchange, len(data))
+            self.gate()
+
+    def eof_received(self) -> bool:
+        """A client that says it is done can't be told from one that has left; in a tunnel it is only half of it."""
+        exchange = self._exchange
+        if exchange is not None and (exchange.state & ~7) == TUNNEL:
+            exchange.tunnel_in_end()
+            return True
+        self._leave()
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._leave()
+        self._closed = True
+        self._transport = None
+        self._buffer = b""
+        self._office.closed(self)
+
+    def pause_writing(self) -> None:
+        self.full = True
+        if self._exchange is not None:
+            self._exchange.downstream_full(True)
+
+    def resume_writing(self) -> None:
+        self.full = False
+        if self._exchange is not None:
+            self._exchange.downstream_full(False)
+        elif self._buffer and not self._closing:
+            self._work()
+
+    # The sweep's and the worker's side
+
+    def expire(self, now: float) -> None:
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.expired(now)
+            if self._exchange is exchange and self.tick < 0:
+                self._office.sweep.arm(self, max(self.deadline, now + 1.0))
+        elif self._closing or not self._head_due:
+            self.abort()
+        else:
+            self._refuse(Malformed("request head too slow", 408))
+
+    def drain(self) -> None:
+        """Close now if idle, else with the response."""
+        self._draining = True
+        if self._exchange is None and not self._buffer and not self._closing:
+            self._close()
+
+    def look_for_leaving(self) -> None:
+        """While reading is paused the kernel alone knows whether the client has left: ask it, and act on it."""
+        if self._transport is None or self._reading:
+            return
+        sock = self._transport.get_extra_info("socket")
+        state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] if sock is not None else 0
+        if state in (_CLOSE_WAIT, _CLOSE):
+            self._leave()
+
+    # Requests
+
+    def _work(self) -> None:
+        """Take requests out of the buffer, one after the other, as long as each is over at once."""
+        if self._working:
+            return
+        self._working = True
+        while self._exchange is None and self._buffer and not self._closing and not self.full:
+            if not self._take_head():
+                break
+        self._working = False
+        if not self._reading:
+            self.gate()
+
+    def _take_head(self) -> bool:
+        """Begin the exchange of the head in the buffer; False: it is not complete, or was refused."""
+        data = self._buffer
+        office = self._office
+        if data.startswith(b"\r\n"):  # RFC 9112 2.2: empty lines before a request are skipped
+            while data.startswith(b"\r\n"):
+                data = data[2:]
+            self._buffer = data
+            self._scanned = 0
+            if not data:
+                return False
+        end = data.find(b"\r\n\r\n", self._scanned)
+        if end < 0 or end > office.settings.head_limit:
+            self._incomplete(data)
+            return False
+        self._buffer = data[end + 4 :]
+        self._scanned = 0
+        self._head_due = False
+        settings = office.settings
+        try:
+            request = parse_request(data[:end], settings.field_limit, settings.target_limit, self._trusted)
+        except Malformed as failure:
+            self._refuse(failure)
+            return False
+        self._last = self._draining or not request.keep_alive
+        self._exchange = exchange = Exchange(request, self, office, office.limits, time.monotonic())
+        exchange.bytes_in = end + 4
+        office.begin(exchange)
+        if self._buffer and self._exchange is exchange:
+            self._wait_with_rest(exchange)
+        return True
+
+    def _wait_with_rest(self, exchange: Exchange) -> None:
+        """Bytes behind the head that could not be used at once."""
+        self._office.charge(exchange, len(self._buffer))
+        self.gate()
+
+    def _incomplete(self, data: bytes) -> None:
+        """Refuse what can't become a head any more, else wait for the rest until the deadline."""
+        settings = self._office.settings
+        line = data.find(b"\r\n")
+        if (line < 0 and len(data) > settings.target_limit + 64) or line > settings.target_limit + 64:
+            self._refuse(Malformed("request target too long", 414))
+        elif len(data) > settings.head_limit:
+            self._refuse(Malformed("header section too large", 431))
+        elif data[0] < 0x21 or data[0] > 0x7E or data.count(b"\n") != data.count(b"\r\n"):
+            self._refuse(Malformed("not an HTTP/1 request"))
+        else:
+            self._scanned = max(0, len(data) - 3)
+            if not self._head_due:
+                self._head_due = True
+                self._office.sweep.arm(self, time.monotonic() + settings.head_timeout)
+
+    def _refuse(self, failure: Failure) -> None:
+        """Answer what could not be read as a request; nothing behind it can be read either."""
+        self._office.refused(self.peer, failure)
+        response, body = answer(failure, None)
+        self._last = True
+        self._write(self._head_bytes(response, None) + body)
+        self._linger()
+
+    def read_body(self, exchange: Exchange) -> None:
+        if exchange.request.length < 0:
+            self._decoder = Decoder()
+        else:
+            self._left = exchange.request.length
+        data = self._buffer
+        if data:
+            self._buffer = b""
+            self._feed(exchange, data)
+        if not self._reading:
+            self.gate()
+
+    def _feed(self, exchange: Exchange, data: bytes) -> None:
+        exchange.bytes_in += len(data)
+        if self._decoder is not None:
+            self._feed_chunks(exchange, self._decoder, data)
+            return
+        rest = b""
+        if len(data) > self._left:
+            rest = data[self._left :]
+            data = data[: self._left]
+            exchange.bytes_in -= len(rest)
+        self._left -= len(data)
+        exchange.request_body(data)
+        if self._left == 0 and self._exchange is exchange:
+            exchange.request_end([])
+        self._keep(rest)
+
+    def _feed_chunks(self, exchange: Exchange, decoder: Decoder, data: bytes) -> None:
+        try:
+            piece = decoder.feed(data)
+        except ChunkError as error:
+            exchange.request_broken(Malformed(str(error)))
+            return
+        if piece:
+            exchange.request_body(piece)
+        if decoder.done and self._exchange is exchange:
+            self._decoder = None
+            exchange.bytes_in -= len(decoder.rest)
+            exchange.request_end(allowed_trailers(decoder.trailers))
+            self._keep(decoder.rest)
+
+    def _keep(self, rest: bytes) -> None:
+        """Bytes behind a request: the next one's."""
+        if rest and not self._closing and not self._closed:
+            self._buffer = rest + self._buffer
+            self.gate()
+
+    def gate(self) -> None:
+        exchange = self._exchange
+        if self._closed or self._transport is None or self._transport.is_closing():
+            return
+        reading = True
+        if exchange is not None:
+            up_full = exchange.up is not None and exchange.up.full
+            reading = may_read_request(exchange.state, up_full, len(self._buffer))
+        elif not self._closing:
+            reading = not (self.full and self._buffer)
+        if reading != self._reading:
+            self._reading = reading
+            if reading:
+                self._transport.resume_reading()
+                self._office.paused.pop(self, None)
+            else:
+                self._transport.pause_reading()
+                self._office.paused[self] = None
+
+    # Responses
+
+    def send_interim(self, exchange: Exchange, response: Response) -> None:
+        if exchange.request.old:
+            return
+        parts = [b"HTTP/1.1 ", str(response.status).encode(), b" ", response.reason, b"\r\n"]
+        for line in response.lines:
+            parts.append(line)
+            parts.append(b"\r\n")
+        if response.status == 101:
+            parts.append(b"Connection: upgrade\r\nUpgrade: " + response.upgrade + b"\r\n")
+            parts.append(
+                b"Via: 1.1 " + self._office.via + b"\r\nX-Request-Id: " + exchange.request.request_id + b"\r\n"
+            )
+        parts.append(b"\r\n")
+        data = b"".join(parts)
+        exchange.bytes_out += len(data)
+        self._write(data)
+
+    def send_head(
+        self, exchange: Exchange, response: Response, body: bytes, ended: bool, trailers: list[bytes]
+    ) -> None:
+        request = exchange.request
+        self._chunking = False
+        self._reset_on_cut = False
+        if response.length == UNKNOWN and not response.bodiless:
+            if request.old:
+                self._last = True
+                self._reset_on_cut = True
+            else:
+                self._chunking = True
+        if not exchange.body_ended and request.length != 0 and (ended or request.expects_continue):
+            self._last = True  # the body, if it still comes, will not be read to its end
+        if self._draining:
+            self._last = True
+        head = self._head_bytes(response, exchange)
+        if self._chunking:
+            body = self._chunks(body, ended, trailers)
+        size = len(body)
+        exchange.bytes_out += len(head) + size
+        if size == 0:
+            self._write(head)
+        elif size <= _JOINED:
+            self._write(head + body)
+        else:
+            self._write(head)
+            self._write(body)
+
+    def send_body(self, exchange: Exchange, body: bytes, ended: bool, trailers: list[bytes]) -> None:
+        if self._chunking:
+            body = self._chunks(body, ended, trailers)
+        if body:
+            exchange.bytes_out += len(body)
+            self._write(body)
+
+    def _chunks(self, body: bytes, ended: bool, trailers: list[bytes]) -> bytes:
+        data = chunk(body) if body else b""
+        return data + last_chunk(trailers) if ended else data
+
+    def _head_bytes(self, response: Response, exchange: Exchange | None) -> bytes:
+        office = self._office
+        parts = [b"HTTP/1.1 ", str(response.status).encode("ascii"), b" ", response.reason, b"\r\n"]
+        if response.lines:
+            parts.append(b"\r\n".join(response.lines))
+            parts.append(b"\r\n")
+        if not response.dated:
+            parts.append(b"Date: ")
+            parts.append(office.sweep.date)
+            parts.append(b"\r\n")
+        if self._chunking:
+            parts.append(b"Transfer-Encoding: chunked\r\n")
+        if exchange is not None:
+            if exchange.hold > 0.0:
+                parts.append(b"Server-Timing: wake;dur=%d\r\n" % int(exchange.hold * 1000))
+            if self._last:
+                parts.append(b"Connection: close\r\n")
+            elif exchange.request.old:
+                parts.append(b"Connection: keep-alive\r\n")
+            parts.append(office.via_response)
+            parts.append(exchange.request.request_id)
+        else:
+            parts.append(b"Connection: close")
+        parts.append(b"\r\n\r\n")
+        return b"".join(parts)
+
+    def finished(self, exchange: Exchange, whole: bool) -> None:
+        self._exchange = None
+        self._decoder = None
+        if self._closed or self._closing:
+            return
+        if (exchange.state & ~7) == TUNNEL:
+            self._close()
+        elif self._last or not whole:
+            self._last = True
+            if whole and not self._buffer:
+                self._close()
+            else:
+                self._linger()
+        else:
+            self._office.sweep.arm(self, exchange.ended + self._office.settings.keep_alive_timeout)
+            if self._buffer:
+                self._work()
+            elif not self._reading:
+                self.gate()
+
+    def cut(self) -> None:
+        """The client must see that the response is not complete: no last chunk, missing bytes, or a reset."""
+        transport = self._transport
+        self._closing = True
+        if transport is None:
+            return
+        if self._reset_on_cut or self.full:
+            sock = transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.abort()
+        else:
+            self._close()
+
+    # Tunnels
+
+    def tunnel(self, exchange: Exchange) -> None:
+        data = self._buffer
+        self._buffer = b""
+        if data:
+            exchange.tunnel_in(data)
+        if not self._reading:
+            self.gate()
+
+    def send_raw(self, data: bytes) -> None:
+        self._write(data)
+
+    def end_raw(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write_eof()
+
+    # Ends
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _leave(self) -> None:
+        """The client is gone."""
+        exchange = self._exchange
+        if exchange is not None:
+            self._closing = True
+            self._exchange = None
+            exchange.left()
+        self._close()
+
+    def _linger(self) -> None:
+        """Say that no more comes, and read on for a while, so that no reset overtakes the answer."""
+        self._closing = True
+        self._buffer = b""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write_eof()
+        self._office.sweep.arm(self, time.monotonic() + self._office.settings.linger_timeout)
+        self.gate()
+
+    def _throw_away(self, size: int) -> None:
+        self._lingered += size
+        if self._lingered > _LINGERED:
+            self.abort()
+
+    def _close(self) -> None:
+        self._closing = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        self._closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def __repr__(self) -> str:
+        return f"<ServerConnection {self.peer!r} {self._exchange!r} buffer={len(self._buffer)}>"

@@ -1,0 +1,357 @@
+"""A connection to a replica in HTTP/1.1: one request out, one response in, then back among the idle ones.
+
+Body framing of responses is our own (RFC 9112 6.3): a parser for requests and responses alike can't be told of HEAD and
+has no end for bodies that end with the connection. Laws kept here: a connection is used again only if the response
+ended where its framing says, not a byte later, and the request had been sent completely; a body that stops short is a
+failure, never an end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Final
+
+from mypy_extensions import mypyc_attr
+
+from gateway.errors import BadResponse, Failure
+from gateway.exchange import Exchange
+from gateway.fields import allowed_trailers
+from gateway.http1.chunked import ChunkError, Decoder, chunk, last_chunk
+from gateway.http1.response_head import parse_response
+from gateway.messages import Response
+from gateway.sides import Upstream
+from gateway.states import DONE, TUNNEL
+
+if TYPE_CHECKING:
+    from gateway.dispatch import Dispatcher
+    from gateway.replica import Replica
+
+_ESTABLISHED: Final = 1
+
+# What is being read.
+_HEAD: Final = 0
+_LENGTH: Final = 1
+_CHUNKS: Final = 2
+_TO_THE_END: Final = 3
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class UpstreamConnection(Upstream):
+    """Belongs to its exchange while there is one, else to its replica's idle list."""
+
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_closed",
+        "_decoder",
+        "_exchange",
+        "_left",
+        "_method",
+        "_office",
+        "_reading",
+        "_response",
+        "_reuse_for",
+        "_transport",
+        "replica",
+    )
+
+    def __init__(self, office: Dispatcher, replica: Replica) -> None:
+        super().__init__()
+        self.replica = replica
+        self._office = office
+        self._transport: asyncio.Transport | None = None
+        self._exchange: Exchange | None = None
+        self._method = b""
+        self._buffer = b""  # of a head that is not complete
+        self._body = _HEAD
+        self._left = 0
+        self._decoder: Decoder | None = None
+        self._response: Response | None = None
+        self._reuse_for = 0
+        self._reading = True
+        self._closed = False
+
+    # The exchange's side
+
+    def send_request(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        request = exchange.request
+        self._method = request.method
+        down = exchange.down
+        parts = [request.method, b" ", request.target, b" HTTP/1.1\r\nHost: ", request.host, b"\r\n"]
+        if request.lines:
+            parts.append(b"\r\n".join(request.lines))
+            parts.append(b"\r\n")
+        if request.forwarded_for or request.forwarded_proto or request.forwarded_host:
+            self._relayed(exchange, parts)
+        else:
+            parts.append(down.forwarded)
+            parts.append(request.host)
+        parts.append(self._office.via_old_line if request.old else self._office.via_line)
+        parts.append(request.request_id)
+        parts.append(b"\r\ntraceparent: ")
+        parts.append(request.trace)
+        if request.length < 0:
+            parts.append(b"\r\nTransfer-Encoding: chunked")
+        if request.expects_continue:
+            parts.append(b"\r\nExpect: 100-continue")
+        if request.upgrade:
+            parts.append(b"\r\nConnection: upgrade\r\nUpgrade: " + request.upgrade)
+        elif request.takes_trailers:
+            parts.append(b"\r\nConnection: TE\r\nTE: trailers")
+        parts.append(b"\r\n\r\n")
+        self._write(b"".join(parts))
+
+    def _relayed(self, exchange: Exchange, parts: list[bytes]) -> None:
+        """The forwarded fields behind a trusted proxy."""
+        request = exchange.request
+        down = exchange.down
+        addresses = request.forwarded_for + b", " + down.peer if request.forwarded_for else down.peer
+        proto = request.forwarded_proto or (b"https" if down.secure else b"http")
+        parts.append(b"X-Forwarded-For: " + addresses + b"\r\nX-Forwarded-Proto: " + proto)
+        parts.append(b"\r\nX-Forwarded-Host: " + (request.forwarded_host or request.host))
+
+    def send_body(self, body: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None or not body:
+            return
+        self._write(chunk(body) if exchange.request.length < 0 else body)
+
+    def end_request(self, trailers: list[bytes]) -> None:
+        self._write(last_chunk(trailers))
+
+    def send_raw(self, data: bytes) -> None:
+        self._write(data)
+
+    def end_raw(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def gate(self, reading: bool) -> None:
+        if reading == self._reading or self._transport is None or self._transport.is_closing():
+            return
+        self._reading = reading
+        if reading:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def abort(self) -> None:
+        self._exchange = None
+        self._closed = True
+        self._office.sweep.disarm(self)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def alive(self, sure: bool) -> bool:
+        transport = self._transport
+        if self._closed or transport is None or transport.is_closing():
+            return False
+        if not sure:
+            return True
+        sock = transport.get_extra_info("socket")
+        return sock is not None and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
+
+    # The sweep's side
+
+    def expire(self, now: float) -> None:
+        if self._exchange is not None:
+            self._office.sweep.arm(self, now + self._office.settings.upstream_idle_timeout)
+            return
+        self._office.discard(self.replica, self)
+        self.abort()
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            self._office.discard(self.replica, self)  # nobody asked for this: never let it reach the next request
+            self.abort()
+        elif (exchange.state & ~7) == TUNNEL:
+            exchange.tunnel_out(data)
+        elif self._body == _LENGTH:
+            self._feed_length(exchange, data)
+        elif self._body == _HEAD:
+            self._read_head(exchange, data)
+        elif self._body == _CHUNKS:
+            self._feed_chunks(exchange, data)
+        else:
+            exchange.response_body(data, False, [])
+
+    def eof_received(self) -> bool:
+        exchange = self._exchange
+        if exchange is not None and (exchange.state & ~7) == TUNNEL:
+            exchange.tunnel_out_end()
+            return True
+        self._ended(None)
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._ended(error)
+        self._closed = True
+        self._transport = None
+        self._office.sweep.disarm(self)
+
+    def pause_writing(self) -> None:
+        self.full = True
+        if self._exchange is not None:
+            self._exchange.upstream_full()
+
+    def resume_writing(self) -> None:
+        self.full = False
+        if self._exchange is not None:
+            self._exchange.upstream_full()
+
+    # Responses
+
+    def _read_head(self, exchange: Exchange, data: bytes) -> None:
+        """Heads until the final one: any number of 1xx may come before it (RFC 9110 15.2)."""
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0 or end > self._office.settings.response_head_limit:
+                self._incomplete(data)
+                return
+            try:
+                response = parse_response(data[:end], self._method)
+            except BadResponse as failure:
+                self._fail(failure)
+                return
+            data = data[end + 4 :]
+            if response.status >= 200:
+                self._final(exchange, response, data)
+                return
+            if response.status == 101:
+                self._upgraded(exchange, response, data)
+                return
+            exchange.interim(response)
+            if not data or self._exchange is not exchange:
+                return
+
+    def _incomplete(self, data: bytes) -> None:
+        if len(data) > self._office.settings.response_head_limit:
+            self._fail(BadResponse("response head too large", "http_response_header_section_size"))
+        elif not data.startswith(b"HTTP/1."[: len(data)]) or data.count(b"\n") != data.count(b"\r\n"):
+            self._fail(BadResponse("not an HTTP/1 response"))
+        else:
+            self._buffer = data
+
+    def _upgraded(self, exchange: Exchange, response: Response, early: bytes) -> None:
+        if not exchange.request.upgrade or response.upgrade.lower() != exchange.request.upgrade.lower():
+            self._fail(BadResponse("upgraded without being asked", "http_upgrade_failed"))
+            return
+        exchange.upgraded(response, early)
+
+    def _final(self, exchange: Exchange, response: Response, data: bytes) -> None:
+        self._response = response
+        length = response.length
+        if response.bodiless:
+            length = 0
+        if length >= 0:
+            size = len(data)
+            if size >= length:
+                surplus = size > length
+                self._release(exchange, response.keep_alive and not surplus)
+                exchange.response_head(response, data[:length] if surplus else data, True, [])
+                return
+            self._body = _LENGTH
+            self._left = length - size
+            exchange.response_head(response, data, False, [])
+        elif response.chunked:
+            self._body = _CHUNKS
+            self._decoder = Decoder()
+            self._first_chunks(exchange, response, data)
+        else:
+            self._body = _TO_THE_END
+            exchange.response_head(response, data, False, [])
+
+    def _first_chunks(self, exchange: Exchange, response: Response, data: bytes) -> None:
+        decoder = self._decoder
+        if decoder is None:
+            return
+        try:
+            piece = decoder.feed(data)
+        except ChunkError as error:
+            self._fail(BadResponse(str(error)))
+            return
+        if decoder.done:
+            self._release(exchange, response.keep_alive and not decoder.rest)
+        exchange.response_head(response, piece, decoder.done, allowed_trailers(decoder.trailers))
+
+    def _feed_length(self, exchange: Exchange, data: bytes) -> None:
+        size = len(data)
+        if size < self._left:
+            self._left -= size
+            exchange.response_body(data, False, [])
+            return
+        surplus = size > self._left
+        if surplus:
+            data = data[: self._left]
+        self._release(exchange, self._response is not None and self._response.keep_alive and not surplus)
+        exchange.response_body(data, True, [])
+
+    def _feed_chunks(self, exchange: Exchange, data: bytes) -> None:
+        decoder = self._decoder
+        if decoder is None:
+            return
+        try:
+            piece = decoder.feed(data)
+        except ChunkError as error:
+            self._fail(BadResponse(str(error)))
+            return
+        if decoder.done:
+            self._release(exchange, self._response is not None and self._response.keep_alive and not decoder.rest)
+            exchange.response_body(piece, True, allowed_trailers(decoder.trailers))
+        elif piece:
+            exchange.response_body(piece, False, [])
+
+    def _release(self, exchange: Exchange, clean: bool) -> None:
+        """Let go of the exchange; wait for another if nothing speaks against it."""
+        response = self._response
+        self._exchange = None
+        self._response = None
+        self._decoder = None
+        self._body = _HEAD
+        if not clean or (exchange.state & ~7) != DONE or self.full or not self.replica.ready:
+            self.abort()
+            return
+        self.reused = True
+        self.gate(True)
+        self._office.idle(self.replica, self, response.reuse_for if response is not None else 0)
+
+    def _ended(self, error: Exception | None) -> None:
+        """The replica has closed: the end of some bodies, a failure of all others, nothing while idle."""
+        exchange = self._exchange
+        self._exchange = None
+        if exchange is None:
+            if not self._closed:
+                self._office.discard(self.replica, self)
+        elif self._body == _TO_THE_END and error is None and (exchange.state & ~7) != TUNNEL:
+            exchange.response_body(b"", True, [])
+        elif self._body == _HEAD:
+            details = "closed before the response head was complete" if self._buffer else "closed without a response"
+            exchange.upstream_lost(Failure(502, "connection_terminated", details))
+        else:
+            exchange.upstream_lost(Failure(502, "http_response_incomplete", "response cut short"))
+        self._closed = True
+
+    def _fail(self, failure: Failure) -> None:
+        """The response can't be read: nothing more of it is believed."""
+        exchange = self._exchange
+        self.abort()
+        if exchange is not None:
+            exchange.upstream_lost(failure)
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def __repr__(self) -> str:
+        return f"<UpstreamConnection {self.replica!r} {self._exchange!r}>"

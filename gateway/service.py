@@ -1,0 +1,130 @@
+"""A service as this worker serves it: its replicas, its waiting room and its counters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from activator.room import Room
+from gateway.replica import Replica
+from state.models import Backend, Phase
+
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange
+
+
+class Service:
+    """Mutable and living as long as the worker, so that its counters never go back. `id` "": no service at all."""
+
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "concurrency",
+        "deleted",
+        "duration",
+        "duration_sum",
+        "errors",
+        "hold",
+        "hold_sum",
+        "id",
+        "in_flight",
+        "name",
+        "namespace",
+        "ready",
+        "reason",
+        "refusing",
+        "replicas",
+        "requests",
+        "retries",
+        "retry_after",
+        "room",
+        "title",
+        "woken_at",
+    )
+
+    def __init__(self, service_id: str, hold_limit: int, hold_timeout: float) -> None:
+        self.id = service_id
+        self.namespace = ""
+        self.name = ""
+        self.title = ""  # for the log: namespace/name
+        self.replicas: dict[str, Replica] = {}  # those that leave included, until nothing is in flight there
+        self.ready: list[Replica] = []
+        self.concurrency = 0
+        self.refusing = False
+        self.reason = ""
+        self.retry_after = 1
+        self.deleted = False
+        self.room: Room[Exchange] = Room(hold_limit, hold_timeout)
+        self.woken_at = -1.0
+        self.in_flight = 0
+        self.requests: dict[int, int] = {}
+        self.duration: dict[int, int] = {}
+        self.duration_sum = 0.0
+        self.hold: dict[int, int] = {}
+        self.hold_sum = 0.0
+        self.errors: dict[str, int] = {}
+        self.retries = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    def apply(self, backend: Backend, hold_timeout: float) -> list[Replica]:
+        """Become what `backend` says (`hold_timeout`: the node's default). The replicas that left the rotation."""
+        self.call(backend.namespace, backend.name)
+        self.deleted = False
+        self.concurrency = backend.concurrency
+        self.refusing = backend.phase is Phase.REFUSING
+        self.reason = backend.reason or "the service is not available"
+        self.retry_after = backend.retry_after
+        self.room.timeout = hold_timeout if backend.hold_timeout is None else float(backend.hold_timeout)
+        listed: set[str] = set()
+        for endpoint in backend.endpoints:
+            listed.add(endpoint.id)
+            self._endpoint(endpoint.id, endpoint.host, endpoint.port, endpoint.ready)
+        return self._rotate(listed)
+
+    def remove(self) -> list[Replica]:
+        """The backend is gone: nothing is ready, requests in flight finish. The replicas that left the rotation."""
+        self.deleted = True
+        return self._rotate(set())
+
+    def _endpoint(self, replica_id: str, host: str, port: int, ready: bool) -> None:
+        replica = self.replicas.get(replica_id)
+        if replica is None or replica.host != host or replica.port != port:
+            replica = self.replicas[replica_id] = Replica(replica_id, host, port)
+        elif ready and not replica.ready:
+            replica.reached()  # called back, or healthy again: whatever it failed at is over
+        replica.ready = ready
+        replica.gone = False
+
+    def _rotate(self, listed: set[str]) -> list[Replica]:
+        before = self.ready
+        for replica_id, replica in list(self.replicas.items()):
+            if replica_id not in listed:
+                replica.ready = False
+                replica.gone = True
+                if replica.in_flight == 0:
+                    del self.replicas[replica_id]
+        self.ready = [replica for replica in self.replicas.values() if replica.ready]
+        return [replica for replica in before if not replica.ready]
+
+    def call(self, namespace: str, name: str) -> None:
+        self.namespace, self.name = namespace, name
+        self.title = f"{namespace}/{name}"
+
+    def counters(self) -> dict[str, Any]:
+        """As `Edge.counters` says."""
+        return {
+            "namespace": self.namespace,
+            "name": self.name,
+            "requests": {str(code): count for code, count in self.requests.items()},
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "duration": {str(bucket): count for bucket, count in self.duration.items()},
+            "duration_sum": self.duration_sum,
+            "hold": {str(bucket): count for bucket, count in self.hold.items()},
+            "hold_sum": self.hold_sum,
+            "errors": dict(self.errors),
+            "retries": self.retries,
+        }
+
+    def __repr__(self) -> str:
+        return f"<Service {self.id} ready={self.ready} in_flight={self.in_flight} held={len(self.room)}>"

@@ -1,0 +1,145 @@
+"""The two sides of an exchange and its keeper, as the exchange needs them: no HTTP version, no sockets.
+
+Base classes rather than protocols, so that calls through them are cheap when compiled.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mypy_extensions import mypyc_attr
+
+from gateway.errors import Failure
+from gateway.messages import Response
+from gateway.sweep import Timed
+
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Downstream(Timed):
+    """The client's side, as the exchange needs it."""
+
+    __slots__ = ("forwarded", "full", "peer", "secure")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = False  # more is written than the client takes
+        self.peer = b""  # the client's address
+        self.secure = False
+        self.forwarded = b""  # the forwarded fields of all its requests, up to X-Forwarded-Host's value
+
+    def send_interim(self, exchange: Exchange, response: Response) -> None:
+        """A 1xx, if the client can take one."""
+        raise NotImplementedError
+
+    def send_head(
+        self, exchange: Exchange, response: Response, body: bytes, ended: bool, trailers: list[bytes]
+    ) -> None:
+        """The final head with what there is of the body, in one go."""
+        raise NotImplementedError
+
+    def send_body(self, exchange: Exchange, body: bytes, ended: bool, trailers: list[bytes]) -> None:
+        """More of the body, or its end, or both."""
+        raise NotImplementedError
+
+    def send_raw(self, data: bytes) -> None:
+        """Bytes of a tunnel."""
+        raise NotImplementedError
+
+    def end_raw(self) -> None:
+        """The replica's direction of a tunnel is over."""
+        raise NotImplementedError
+
+    def read_body(self, exchange: Exchange) -> None:
+        """The request's body may come now."""
+        raise NotImplementedError
+
+    def tunnel(self, exchange: Exchange) -> None:
+        """Everything read from now on belongs to the tunnel."""
+        raise NotImplementedError
+
+    def gate(self) -> None:
+        """Something that `may_read_request` looks at has changed."""
+        raise NotImplementedError
+
+    def finished(self, exchange: Exchange, whole: bool) -> None:
+        """The exchange is over. `whole`: the request was read to its end and the response sent to its end."""
+        raise NotImplementedError
+
+    def cut(self) -> None:
+        """The response can't be completed: make the client see that."""
+        raise NotImplementedError
+
+    def drain(self) -> None:
+        """Close now if idle, else with the response."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Close whatever goes on."""
+        raise NotImplementedError
+
+    def look_for_leaving(self) -> None:
+        """Not being read: has the client left? If so, act on it."""
+        raise NotImplementedError
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Upstream(Timed):
+    """The replica's side, as the exchange and the pool need it."""
+
+    __slots__ = ("full", "reused", "usable_until")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = False  # more is written than the replica takes
+        self.reused = False
+        self.usable_until = 0.0  # while idle: when the replica may close it
+
+    def send_request(self, exchange: Exchange) -> None:
+        raise NotImplementedError
+
+    def send_body(self, body: bytes) -> None:
+        raise NotImplementedError
+
+    def end_request(self, trailers: list[bytes]) -> None:
+        """Only for bodies of unknown length: tell where they end."""
+        raise NotImplementedError
+
+    def send_raw(self, data: bytes) -> None:
+        raise NotImplementedError
+
+    def end_raw(self) -> None:
+        raise NotImplementedError
+
+    def gate(self, reading: bool) -> None:
+        """Read, or stop reading."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Close at once and call nobody."""
+        raise NotImplementedError
+
+    def alive(self, sure: bool) -> bool:
+        """While idle: may it take a request? `sure`: ask the kernel, for requests that can't be sent twice."""
+        raise NotImplementedError
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Keeper:
+    """Who looks after exchanges: routes, picks, holds, retries and counts."""
+
+    __slots__ = ()
+
+    def lost(self, exchange: Exchange, failure: Failure) -> None:
+        """The replica failed before its final head. Send it again, hold it, or answer `failure`."""
+        raise NotImplementedError
+
+    def leave(self, exchange: Exchange) -> None:
+        """The client of a held exchange is gone."""
+        raise NotImplementedError
+
+    def ended(self, exchange: Exchange) -> None:
+        """It is over: count, log, free the slot."""
+        raise NotImplementedError
