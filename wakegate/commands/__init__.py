@@ -1,0 +1,1 @@
+"""Commands of `wakegate` that are clients of the API."""

@@ -1,0 +1,64 @@
+"""`wakegate keys`: create, list, revoke."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+
+from wakegate.client import find
+from wakegate.commands.output import as_json, calls_the_api, print_rows
+
+
+def quoted(token: str) -> str:
+    """Single-quoted: shells expand the `$`."""
+    return shlex.quote(token)
+
+
+@click.group()
+def keys() -> None:
+    """Keys of the API: NAME$SECRET, for one namespace or for every (*)."""
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--namespace", metavar="NS", help="Where it counts; * = everywhere. Default: where your own key counts.")
+@click.option("--scope", type=click.Choice(["read", "write", "admin"]), required=True)
+@click.option("--expires", metavar="WHEN", help="A span such as 90d, or a time such as 2027-03-18T12:00:00Z.")
+@as_json
+@calls_the_api
+def create(name: str, namespace: str | None, scope: str, expires: str | None, as_json: bool) -> None:
+    """Make a key and print it; it is shown this once."""
+    body = {"name": name, "namespace": namespace, "scope": scope, "expires": expires}
+    answer = find().call("POST", "auth", "v1", "keys", body=body)
+    if as_json:
+        click.echo(answer.text)
+        return
+    click.echo(quoted(answer.body["key"]))
+    click.echo("Shown this once. Use it as: export WAKEGATE_API_KEY=" + quoted(answer.body["key"]), err=True)
+
+
+@keys.command(name="list")
+@as_json
+@calls_the_api
+def list_(as_json: bool) -> None:
+    """List the keys that you may administer."""
+    answer = find().call("GET", "auth", "v1", "keys")
+    if as_json:
+        click.echo(answer.text)
+        return
+    columns = ("NAMESPACE", "NAME", "SCOPE", "CREATED", "EXPIRES", "LAST USED")
+    shown = ("namespace", "name", "scope", "created_at", "expires_at", "used_at")
+    print_rows(columns, [[key[field] or "never" for field in shown] for key in answer.body["items"]])
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--namespace", metavar="NS", help="Whose key, where several namespaces have one of that name.")
+@as_json
+@calls_the_api
+def revoke(name: str, namespace: str | None, as_json: bool) -> None:
+    """Revoke a key: it is refused from now on."""
+    find().call("DELETE", "auth", "v1", "keys", name, query={"namespace": namespace})
+    if not as_json:
+        click.echo(f"revoked {name}")
