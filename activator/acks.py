@@ -1,0 +1,102 @@
+"""Waiting until every registered worker has applied a change (law 3).
+
+The order is the law: commit first, read who is registered afterwards, then wait for their reports. A worker that
+registers later reads a snapshot that has the change already. Whoever is missing is told to the supervisor, which ends
+a local worker that is silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Collection, Hashable
+from dataclasses import dataclass
+from typing import Final
+
+from activator.demand import Demand
+from state.mirror import Mirror
+from state.store import Store, StoreError
+
+_LOOK_AGAIN: Final = 0.2  # seconds: a worker that died leaves the registered without reporting
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """Who was registered, read after everything up to `as_of` had been committed."""
+
+    workers: frozenset[str]
+    as_of: int
+
+
+class Acknowledgements:
+    """`unacknowledged` is a level: the incarnations that some committed change waits for; `on_unacknowledged` is called
+    with the sorted list whenever it changes."""
+
+    def __init__(
+        self,
+        store: Store,
+        mirror: Mirror,
+        demand: Demand,
+        on_unacknowledged: Callable[[list[str]], None] = lambda _: None,
+    ) -> None:
+        self._store = store
+        self._mirror = mirror
+        self._demand = demand
+        self._tell = on_unacknowledged
+        self._missing: dict[Hashable, frozenset[str]] = {}
+        self._told: list[str] = []
+        self._changed: set[asyncio.Event] = set()
+
+    @property
+    def unacknowledged(self) -> list[str]:
+        return self._told
+
+    async def roster(self) -> Roster:
+        """Raises Unavailable."""
+        as_of = self._mirror.revision
+        return Roster(frozenset(await self._store.registered()), as_of)
+
+    async def wait(self, revision: int, timeout: float | None) -> bool:
+        """Whether every registered worker acknowledged the committed `revision` within `timeout` seconds.
+
+        A store that is gone acknowledges nothing: it is waited for.
+        """
+        changed = asyncio.Event()
+        self._changed.add(changed)
+        try:
+            async with asyncio.timeout(timeout):
+                while not await self._all_have(revision, changed):
+                    changed.clear()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(changed.wait(), _LOOK_AGAIN)
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            self._changed.discard(changed)
+            self.note(changed, ())
+
+    def heard(self) -> None:
+        """A report came in."""
+        for event in self._changed:
+            event.set()
+
+    def note(self, key: Hashable, missing: Collection[str]) -> None:
+        """Somebody (`key`) waits for these workers now; empty = for none any more."""
+        if missing:
+            self._missing[key] = frozenset(missing)
+        elif self._missing.pop(key, None) is None:
+            return
+        told = sorted({worker.rpartition("/")[2] for workers in self._missing.values() for worker in workers})
+        if told != self._told:
+            self._told = told
+            self._tell(told)
+
+    async def _all_have(self, revision: int, key: Hashable) -> bool:
+        try:
+            workers = await self._store.registered()
+        except StoreError:
+            return False
+        missing = self._demand.missing(revision, workers, self._mirror.run_id)
+        self.note(key, missing)
+        return not missing

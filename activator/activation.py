@@ -1,0 +1,167 @@
+"""The control side of sleep and wake, wired: what a composition root makes one of.
+
+    mirror = Mirror(store, [*activator.views.KINDS, ...], lambda touched: activation.changed(touched))
+    activation = Activation(store, mirror, driver, lease, settings, supervisor=..., environment=..., build_log=...)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(mirror.run())
+        tasks.create_task(lease.run(activation.gained, activation.lost))
+        tasks.create_task(activation.run())
+
+The API gets `acks` (`wait(revision, timeout)`), the metrics get `cold_starts` and `catalog.counts()`, the supervisor
+gets the list of `on_unacknowledged` and tells who is `gone`. On the way out: `await activation.close(keep=...)`, after
+which `run` may be cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from activator.acks import Acknowledgements
+from activator.agent import Agent
+from activator.builds import BuildLogs
+from activator.coldstarts import ColdStarts
+from activator.demand import Demand, MalformedReport, parse
+from activator.drivers import Driver
+from activator.journal import Journal
+from activator.keeper import Environment
+from activator.leader import Leader
+from activator.ledger import Ledger
+from activator.registrations import Registrations
+from activator.settings import Settings
+from activator.views import Catalog
+from state.kinds import Kind
+from state.leases import Lease
+from state.mirror import Mirror
+from state.store import REPORTS, WAKES, Fence, Store
+
+log = logging.getLogger(__name__)
+
+OnReport = Callable[[bytes], None]
+"""Sees every report of a worker as it came; must not raise or block."""
+
+
+class Activation:
+    """One per control process. `supervisor`: the id of the supervisor's run, as in the workers' registrations."""
+
+    def __init__(
+        self,
+        store: Store,
+        mirror: Mirror,
+        driver: Driver,
+        lease: Lease,
+        settings: Settings,
+        *,
+        supervisor: str,
+        environment: Environment,
+        build_log: BuildLogs,
+        on_unacknowledged: Callable[[list[str]], None] = lambda _: None,
+        on_report: OnReport = lambda _: None,
+    ) -> None:
+        self._store = store
+        self._on_report = on_report
+        self.demand = Demand()
+        self.catalog = Catalog(mirror)
+        self.cold_starts = ColdStarts()
+        self.journal = Journal(store)
+        self.acks = Acknowledgements(store, mirror, self.demand, on_unacknowledged)
+        self.registrations = Registrations(
+            store,
+            mirror,
+            self.demand,
+            self.acks,
+            node=settings.node,
+            supervisor=supervisor,
+            stale_limit=settings.stale_limit,
+        )
+        ledger = Ledger(store, mirror, self.catalog)
+        self.leader = Leader(
+            store,
+            mirror,
+            lease,
+            ledger=ledger,
+            catalog=self.catalog,
+            demand=self.demand,
+            acks=self.acks,
+            journal=self.journal,
+            cold_starts=self.cold_starts,
+            settings=settings,
+        )
+        self.agent = Agent(
+            mirror,
+            driver,
+            ledger=ledger,
+            catalog=self.catalog,
+            demand=self.demand,
+            acks=self.acks,
+            journal=self.journal,
+            cold_starts=self.cold_starts,
+            settings=settings,
+            environment=environment,
+            build_log=build_log,
+        )
+
+    async def run(self) -> None:
+        """For ever. Raises what the driver's `open` raises."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen(), name="reports and wakes")
+            tasks.create_task(self.journal.run(), name="events")
+            tasks.create_task(self.registrations.run(), name="registrations")
+            tasks.create_task(self.agent.run(), name="agent")
+            tasks.create_task(self.leader.run(), name="leader")
+
+    def changed(self, touched: Sequence[tuple[Kind, str]]) -> None:
+        """For the mirror's `on_change`."""
+        services, replicas = self.catalog.changed(touched)
+        if services or replicas:
+            self.agent.changed(services, replicas)
+            self.leader.changed(services)
+
+    def gained(self, fence: Fence) -> None:
+        """For the lease."""
+        log.info("leading, with token %d", fence.token)
+        self.leader.hurry()
+
+    def lost(self) -> None:
+        """For the lease."""
+        log.warning("not leading any more")
+        self.leader.hurry()
+
+    def gone(self, incarnations: Iterable[str]) -> None:
+        """These workers have ended, says the supervisor."""
+        self.registrations.gone(incarnations)
+
+    async def close(self, *, keep: bool) -> None:
+        """Nothing is decided or started any more; replicas end unless they are to be kept for the next control."""
+        self.leader.close()
+        await self.agent.close(keep=keep)
+
+    async def _listen(self) -> None:
+        async for channel, data in self._store.subscribe(REPORTS, WAKES):
+            if channel == WAKES:
+                self._woken(data.decode(errors="replace"))
+            else:
+                self._reported(data)
+
+    def _woken(self, service: str) -> None:
+        if self.catalog.service(service) is not None:
+            self.demand.hint(service, time.monotonic())
+            self.leader.woken(service)
+            self.agent.wanted(service)
+
+    def _reported(self, data: bytes) -> None:
+        try:
+            report = parse(data)
+        except MalformedReport as error:
+            log.warning("%s", error)
+            return
+        services = self.demand.report(report, time.monotonic())
+        self.acks.heard()
+        self.leader.reported(services)
+        for service, load in report.services.items():
+            if load.held:
+                self.agent.wanted(service)
+        self._on_report(data)

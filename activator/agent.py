@@ -1,0 +1,187 @@
+"""The part of control that looks after the replicas and builds of its own node, whoever leads.
+
+Laws kept here: 4 (on start it adopts what the driver finds; what the store does not know is stopped, what nobody runs
+is replaced, nothing is doubled, because every step is taken from what is stored) and 7 (every task has this owner).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final
+
+from activator.acks import Acknowledgements
+from activator.builds import BUILDABLE, BuildLogs, Builds
+from activator.coldstarts import ColdStarts
+from activator.demand import Demand
+from activator.drivers import Driver, Exit
+from activator.journal import Journal
+from activator.keeper import Environment, Keeper, Node
+from activator.ledger import Ledger
+from activator.racing import unless
+from activator.settings import Settings
+from activator.views import Catalog
+from state.mirror import Mirror
+from state.models import DeploymentState
+
+log = logging.getLogger(__name__)
+
+_PRUNE_EVERY: Final = 3600.0  # seconds
+_AFTER_A_FAULT: Final = 1.0  # seconds until a keeper or build that raised is taken up again
+
+
+class Agent:
+    """`run` until `close`; `changed` and `wanted` at any time."""
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        driver: Driver,
+        *,
+        ledger: Ledger,
+        catalog: Catalog,
+        demand: Demand,
+        acks: Acknowledgements,
+        journal: Journal,
+        cold_starts: ColdStarts,
+        settings: Settings,
+        environment: Environment,
+        build_log: BuildLogs,
+    ) -> None:
+        self._mirror = mirror
+        self._driver = driver
+        self._catalog = catalog
+        self._settings = settings
+        places = asyncio.Semaphore(settings.builds_at_once)
+        self._builds = Builds(driver, ledger, journal, environment, build_log, places)
+        self._node = Node(
+            driver, ledger, catalog, demand, acks, journal, cold_starts, settings, environment, self._builds.again
+        )
+        self._keepers: dict[str, Keeper] = {}
+        self._building: dict[str, asyncio.Task[None]] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._owned: set[asyncio.Task[None]] = set()
+        self._closed = asyncio.Event()
+        self._ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Adopt, then keep. Raises what `driver.open` raises."""
+        await self._mirror.synced()
+        await self._driver.open(self._exited)
+        for observed in await self._driver.observe():
+            if observed.alive:
+                self._node.running.add(observed.replica_id)
+            elif observed.exit is not None and _known(observed.exit):
+                self._node.exits[observed.replica_id] = observed.exit
+            self._node.ports[observed.replica_id] = observed.port
+        async with asyncio.TaskGroup() as self._tasks:
+            own = {r.id for r in self._catalog.replicas() if r.node == self._settings.node}
+            for replica_id in own.union(self._node.ports):
+                self._keep(replica_id)
+            self._look_at(deployment.service for deployment in self._catalog.deployments())
+            await unless(self._closed, self._prune())
+            for task in self._owned:
+                task.cancel()
+        self._ended.set()
+
+    def changed(self, services: Iterable[str], replicas: Iterable[str]) -> None:
+        """The mirror has something new about these."""
+        if self._tasks is None:
+            return
+        for replica_id in replicas:
+            replica = self._catalog.replica(replica_id)
+            keeper = self._keepers.get(replica_id)
+            if keeper is not None:
+                keeper.nudge()
+            elif replica is not None and replica.node == self._settings.node:
+                self._keep(replica_id)
+        self._look_at(services)
+
+    def wanted(self, service: str) -> None:
+        """Somebody is held for this service now."""
+        for replica_id in self._catalog.replica_ids(service):
+            keeper = self._keepers.get(replica_id)
+            if keeper is not None:
+                keeper.hurry()
+
+    async def close(self, *, keep: bool) -> None:
+        """End the builds, and the replicas unless they are to be kept for the next control. Nothing is stored of it:
+        the next start finds them stopped, and nobody's fault."""
+        self._closed.set()
+        if self._tasks is not None:
+            await self._ended.wait()
+        await self._driver.close(keep=keep)
+
+    def _exited(self, replica_id: str, how: Exit) -> None:
+        self._node.running.discard(replica_id)
+        if self._closed.is_set():
+            return
+        self._node.exits[replica_id] = how
+        keeper = self._keepers.get(replica_id)
+        if keeper is not None:
+            keeper.nudge()
+
+    def _keep(self, replica_id: str) -> None:
+        keeper = self._keepers[replica_id] = Keeper(self._node, replica_id)
+        self._own(f"replica {replica_id}", self._kept(keeper, replica_id))
+
+    async def _kept(self, keeper: Keeper, replica_id: str) -> None:
+        while True:
+            try:
+                await keeper.run()
+                break
+            except Exception:
+                log.exception("replica %s: taken up again", replica_id)
+                await asyncio.sleep(_AFTER_A_FAULT)
+        del self._keepers[replica_id]
+
+    def _look_at(self, services: Iterable[str]) -> None:
+        """Start the builds that are this node's to do, end those that nobody wants any more."""
+        for service_id in set(services):
+            service = self._catalog.service(service_id)
+            for deployment in self._catalog.deployments_of(service_id):
+                mine = deployment.node == self._settings.node and deployment.state in BUILDABLE
+                wanted = mine and service is not None and service.deleted_at is None
+                if wanted and service is not None and deployment.id not in self._building:
+                    work = self._built(self._builds.run(service, deployment.id), deployment.id)
+                    self._building[deployment.id] = self._own(f"build {deployment.id}", work)
+        for deployment_id, task in self._building.items():
+            known = self._catalog.deployment(deployment_id)
+            if known is None or known.state is DeploymentState.CANCELLED:
+                task.cancel()
+
+    async def _built(self, work: Coroutine[Any, Any, None], deployment_id: str) -> None:
+        try:
+            await work
+        except Exception:
+            log.exception("build of deployment %s: taken up again", deployment_id)
+            await asyncio.sleep(_AFTER_A_FAULT)
+        finally:
+            del self._building[deployment_id]
+        known = self._catalog.deployment(deployment_id)
+        if known is not None and not self._closed.is_set():
+            self._look_at((known.service,))
+
+    def _own(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        if self._tasks is None:
+            raise RuntimeError("the agent does not run")
+        task = self._tasks.create_task(work, name=name)
+        self._owned.add(task)
+        task.add_done_callback(self._owned.discard)
+        return task
+
+    async def _prune(self) -> None:
+        """Now and then drop the artifacts that no deployment needs."""
+        while True:
+            await asyncio.sleep(_PRUNE_EVERY)
+            keep: dict[str, set[str]] = {}
+            for deployment in self._catalog.deployments():
+                if deployment.artifact is not None:
+                    keep.setdefault(deployment.service, set()).add(deployment.artifact)
+            await self._driver.prune(keep)
+
+
+def _known(how: Exit) -> bool:
+    """Whether it ended by itself; one that was stopped, or ended with the machine, is nobody's fault."""
+    return not how.stopped and (how.code is not None or how.signal is not None)

@@ -1,0 +1,63 @@
+"""The average of a level over the last seconds, in bounded memory. Pure: time is an argument and never goes back.
+
+A level (what is in flight and held) holds from one observation to the next, so the average is an integral divided by
+its span. Over a span longer than what was observed it is the average of what was observed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+_SPACING: Final = 0.25  # seconds between the points that are kept
+
+
+class Average:
+    """Observations of one level; answers for spans of up to `longest` seconds."""
+
+    __slots__ = ("_area", "_at", "_level", "_longest", "_points")
+
+    def __init__(self, now: float, longest: float = 60.0) -> None:
+        self._longest = longest
+        self._level = 0.0
+        self._at = now
+        self._area = 0.0
+        self._points: deque[tuple[float, float]] = deque([(now, 0.0)])  # (time, area under the level up to it)
+
+    @property
+    def level(self) -> float:
+        return self._level
+
+    def observe(self, level: float, now: float) -> None:
+        """The level is this from now on."""
+        self._advance(now)
+        self._level = level
+
+    def over(self, span: float, now: float) -> float:
+        """The average over the last `span` seconds."""
+        self._advance(now)
+        start = max(now - span, self._points[0][0])
+        if now <= start:
+            return self._level
+        return max(0.0, self._area - self._area_at(start)) / (now - start)
+
+    def _advance(self, now: float) -> None:
+        now = max(now, self._at)
+        self._area += self._level * (now - self._at)
+        self._at = now
+        if now - self._points[-1][0] >= _SPACING:
+            self._points.append((now, self._area))
+        while len(self._points) > 1 and self._points[1][0] <= now - self._longest:
+            self._points.popleft()
+
+    def _area_at(self, time: float) -> float:
+        """By interpolation between the two points around it."""
+        after = (self._at, self._area)
+        for before in reversed(self._points):
+            if before[0] <= time:
+                if after[0] <= before[0]:
+                    return before[1]
+                share = (time - before[0]) / (after[0] - before[0])
+                return before[1] + share * (after[1] - before[1])
+            after = before
+        return self._points[0][1]

@@ -1,0 +1,97 @@
+"""Builds of this node: a deployment on its way becomes an artifact, or fails with the builder's reason.
+
+Laws kept here: 4 (a build that a killed control left behind is started again; the driver finds what is built already)
+and 7 (only so many at once).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from activator import verdicts
+from activator.drivers import Artifact, BuildFailed, BuildJob, BuildLog, Driver, StartFailed
+from activator.journal import Journal
+from activator.keeper import Environment
+from activator.ledger import Ledger
+from activator.planning import Note
+from activator.views import View
+from state.ids import now_us
+from state.models import Deployment, DeploymentState, Service
+from state.secrets import SecretError
+
+log = logging.getLogger(__name__)
+
+BuildLogs = Callable[[str, str], BuildLog]
+"""The build log of (service id, deployment id)."""
+
+BUILDABLE = (DeploymentState.PENDING, DeploymentState.BUILDING)
+
+
+@dataclass(slots=True)
+class Builds:
+    """`run` builds one deployment to its end."""
+
+    driver: Driver
+    ledger: Ledger
+    journal: Journal
+    environment: Environment
+    logs: BuildLogs
+    places: asyncio.Semaphore
+
+    async def run(self, service: Service, deployment_id: str) -> None:
+        async with self.places:
+            view = await self.ledger.change(service.id, lambda v: verdicts.building(v, deployment_id), ordered=False)
+            deployment = None if view is None else view.deployments.get(deployment_id)
+            if deployment is None or deployment.state is not DeploymentState.BUILDING:
+                return
+            self._tell(deployment, "deployment.building", f"{deployment.run.repo} at {deployment.run.branch}")
+            try:
+                artifact = await self._build(service, deployment)
+            except BuildFailed as error:
+                await self._failed(deployment, error.reason)
+            else:
+                await self._built(deployment, artifact)
+
+    async def again(self, service: Service, deployment: Deployment) -> str:
+        """The reference of an artifact that this node lost or never had. Raises StartFailed."""
+        try:
+            return (await self._build(service, deployment)).ref
+        except BuildFailed as error:
+            raise StartFailed(error.reason) from error
+
+    async def _build(self, service: Service, deployment: Deployment) -> Artifact:
+        run = deployment.run
+        if run.repo is None or run.branch is None:
+            raise BuildFailed("this node's driver can't run images")
+        try:
+            env = self.environment(service, run)
+        except SecretError as error:
+            raise BuildFailed(f"its environment can't be read: {error}") from error
+        job = BuildJob(
+            service_id=service.id,
+            namespace=service.namespace,
+            deployment_id=deployment.id,
+            repo=run.repo,
+            branch=run.branch,
+            env=env,
+            commit=deployment.commit,
+        )
+        return await self.driver.build(job, self.logs(service.id, deployment.id))
+
+    async def _built(self, deployment: Deployment, artifact: Artifact) -> None:
+        def step(view: View) -> View:
+            return verdicts.built(view, deployment.id, artifact.commit, artifact.ref)
+
+        await self.ledger.change(deployment.service, step)
+        self._tell(deployment, "deployment.built", f"commit {artifact.commit}")
+
+    async def _failed(self, deployment: Deployment, reason: str) -> None:
+        stamp = now_us()
+        await self.ledger.change(deployment.service, lambda v: verdicts.unbuilt(v, deployment.id, reason, stamp))
+        self._tell(deployment, "deployment.failed", reason)
+
+    def _tell(self, deployment: Deployment, kind: str, reason: str) -> None:
+        self.journal.tell(deployment.service, (Note(kind, reason, deployment=deployment.id),))

@@ -1,0 +1,185 @@
+"""What the workers report, as levels: what is in flight, what is held, and which revision each has applied.
+
+Laws kept here: 2 (a report replaces the one before; a missing report is not an idle one: the last one of a worker
+counts for as long as it is registered; a wake only hurries what the next report would say) and 3 (drained = one report
+with the revision, of the store's present run, and nothing in flight). Pure: time is an argument, monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+HINT_SECONDS: Final = 2.5  # by then every worker's regular report has said whether somebody is held
+
+HINTS_SWEPT: Final = 1000
+
+
+class MalformedReport(ValueError):
+    """The message is no report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Of one service: requests in flight and held, and those in flight by replica."""
+
+    in_flight: int = 0
+    held: int = 0
+    replicas: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def busy(self) -> bool:
+        return self.in_flight > 0 or self.held > 0
+
+
+IDLE: Final = Load()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The newest message of one worker; services that it left out are idle.
+
+    `requests`: how many each service has had from this worker so far; None = this report doesn't count them.
+    """
+
+    worker: str
+    seq: int
+    run_id: str
+    revision: int
+    services: Mapping[str, Load]
+    requests: Mapping[str, int] | None = None
+
+
+def parse(data: bytes) -> Report:
+    """Raises MalformedReport."""
+    try:
+        raw: Any = json.loads(data)
+        services = {
+            service: Load(int(load["in_flight"]), int(load["held"]), {r: int(n) for r, n in load["replicas"].items()})
+            for service, load in raw["services"].items()
+        }
+        worker, run_id = str(raw["worker"]), str(raw["run_id"])
+        return Report(worker, int(raw["seq"]), run_id, int(raw["revision"]), services, _requests(raw))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise MalformedReport(f"a worker's report can't be read: {error!r}") from error
+
+
+def _requests(raw: Any) -> dict[str, int] | None:
+    counters = raw.get("counters")
+    if counters is None:
+        return None
+    return {s: sum(map(int, c.get("requests", {}).values())) for s, c in counters.get("services", {}).items()}
+
+
+class Demand:
+    """The last report of each worker, and the wakes of the last moments."""
+
+    def __init__(self) -> None:
+        self._reports: dict[str, Report] = {}
+        self._heard: dict[str, float] = {}
+        self._hints: dict[str, float] = {}
+        self._counted: dict[str, dict[str, int]] = {}
+        self._active: dict[str, float] = {}
+
+    def report(self, report: Report, now: float) -> set[str]:
+        """Take a report in; returns the services whose load it tells or takes back. Older ones are ignored."""
+        known = self._reports.get(report.worker)
+        if known is not None and known.seq >= report.seq:
+            return set()
+        self._reports[report.worker] = report
+        self._heard[report.worker] = now
+        self._count(report, now)
+        for service, load in report.services.items():
+            if load.busy:
+                self._active[service] = now
+        return set(report.services) | (set(known.services) if known else set())
+
+    def _count(self, report: Report, now: float) -> None:
+        """Requests that came and went between two reports are activity too. The first count of a worker is no news."""
+        if report.requests is None:
+            return
+        known = self._counted.setdefault(report.worker, {})
+        first = not known
+        for service, count in report.requests.items():
+            if count > known.get(service, 0) and not first:
+                self._active[service] = now
+            known[service] = count
+        known.setdefault("", 0)  # it has been heard, even if there was nothing to count
+
+    def active_at(self, service: str) -> float | None:
+        """When it last had a request, as far as reports say."""
+        return self._active.get(service)
+
+    def hint(self, service: str, now: float) -> None:
+        """Somebody is held for a service that has no ready replica."""
+        if len(self._hints) > HINTS_SWEPT:
+            self._hints = {s: until for s, until in self._hints.items() if until > now}
+        self._hints[service] = now + HINT_SECONDS
+        self._active[service] = now
+
+    def keep(self, registered: Collection[str]) -> set[str]:
+        """Drop the reports of workers that are not registered any more; returns the services that they served."""
+        gone = [worker for worker in self._reports if worker not in registered]
+        services: set[str] = set()
+        for worker in gone:
+            services |= set(self._reports.pop(worker).services)
+            del self._heard[worker]
+            self._counted.pop(worker, None)
+        return services
+
+    def forget(self, service: str) -> None:
+        """The service is gone."""
+        self._active.pop(service, None)
+        for counted in self._counted.values():
+            counted.pop(service, None)
+
+    def load(self, service: str, now: float) -> Load:
+        """The sum over all workers; a fresh wake counts as one held."""
+        in_flight = held = 0
+        replicas: dict[str, int] = {}
+        for report in self._reports.values():
+            load = report.services.get(service)
+            if load is not None:
+                in_flight += load.in_flight
+                held += load.held
+                for replica, count in load.replicas.items():
+                    replicas[replica] = replicas.get(replica, 0) + count
+        if held == 0 and self._hints.get(service, now) > now:
+            held = 1
+        return Load(in_flight, held, replicas)
+
+    def services(self, now: float) -> set[str]:
+        """Those with any load, or woken just now."""
+        self._hints = {s: until for s, until in self._hints.items() if until > now}
+        return set(self._hints).union(*(report.services for report in self._reports.values()))
+
+    def held(self, service: str, now: float) -> bool:
+        return self._hints.get(service, now) > now or any(
+            load.held > 0 for r in self._reports.values() if (load := r.services.get(service)) is not None
+        )
+
+    def heard(self, worker: str) -> float | None:
+        """When the worker last reported."""
+        return self._heard.get(worker)
+
+    def complete(self, registered: Iterable[str], run_id: str) -> bool:
+        """Whether every registered worker has reported under this run of the store."""
+        return not self.missing(0, registered, run_id)
+
+    def missing(self, revision: int, registered: Iterable[str], run_id: str) -> set[str]:
+        """The registered workers that have not acknowledged `revision` in this run of the store."""
+        return {worker for worker in registered if not self._acknowledged(worker, revision, run_id)}
+
+    def drained(self, service: str, replica: str, revision: int, registered: Iterable[str], run_id: str) -> bool:
+        """Whether every registered worker has acknowledged, and has nothing in flight on the replica."""
+        return all(
+            self._acknowledged(worker, revision, run_id)
+            and not self._reports[worker].services.get(service, IDLE).replicas.get(replica)
+            for worker in registered
+        )
+
+    def _acknowledged(self, worker: str, revision: int, run_id: str) -> bool:
+        report = self._reports.get(worker)
+        return report is not None and report.run_id == run_id and report.revision >= revision

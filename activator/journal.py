@@ -1,0 +1,68 @@
+"""Events of services on their way to the store, off the path of what they tell about.
+
+Law 7: bounded; what is dropped while the store is gone is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from activator.planning import Note
+from state.ids import now_us
+from state.models import Event
+from state.store import Store, StoreError
+
+log = logging.getLogger(__name__)
+
+_BOUND: Final = 10_000
+_RETRY: Final = 0.5  # seconds
+
+
+class Journal:
+    """`tell` at any time; `run` writes, in order."""
+
+    def __init__(self, store: Store) -> None:
+        self.dropped = 0
+        self._store = store
+        self._waiting: deque[tuple[str, Event | None]] = deque()
+        self._more = asyncio.Event()
+
+    def tell(self, service: str, notes: Iterable[Note]) -> None:
+        for note in notes:
+            log.info("service %s: %s: %s", service, note.kind, note.reason)
+            self._put(service, Event(now_us(), note.kind, note.reason, note.deployment, note.replica))
+
+    def forget(self, service: str) -> None:
+        """The service is gone, and so is who could ask for its events."""
+        self._put(service, None)
+
+    def _put(self, service: str, event: Event | None) -> None:
+        if len(self._waiting) >= _BOUND:
+            self._waiting.popleft()
+            self.dropped += 1
+        self._waiting.append((service, event))
+        self._more.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while self._waiting:
+                entry = self._waiting[0]
+                try:
+                    await self._write(*entry)
+                except StoreError:
+                    await asyncio.sleep(_RETRY)  # the pace of trying again
+                else:
+                    if self._waiting and self._waiting[0] is entry:
+                        self._waiting.popleft()
+
+    async def _write(self, service: str, event: Event | None) -> None:
+        if event is None:
+            await self._store.forget_events(service)
+        else:
+            await self._store.append_event(service, event)

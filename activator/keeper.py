@@ -1,0 +1,311 @@
+"""One replica of this node, from its stored intent to its removal.
+
+Laws kept here: 4 (each round looks at what is stored and at what the driver knows, and takes the one step between them;
+it may be killed at any line), 3 (what it stops is `stopping`, which only the leader makes of a drained replica; the
+address is free only after every worker acknowledged its removal) and 1 (with the store gone it keeps probing; nothing
+stops).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from activator import verdicts
+from activator.acks import Acknowledgements
+from activator.coldstarts import ColdStarts, told
+from activator.demand import Demand
+from activator.drivers import ArtifactMissing, Driver, Exit, Launch, Started, StartFailed
+from activator.journal import Journal
+from activator.ledger import Ledger
+from activator.planning import Note
+from activator.prober import Finding, probe
+from activator.racing import unless, within
+from activator.settings import Settings
+from activator.views import Catalog, View
+from state.ids import now_us
+from state.kinds import Kind
+from state.models import Deployment, Replica, ReplicaState, RunSpec, Service
+from state.secrets import SecretError
+
+log = logging.getLogger(__name__)
+
+Environment = Callable[[Service, RunSpec], Mapping[str, str]]
+"""The service's own environment in plain text (the composition root has the key). May raise SecretError."""
+
+AILING_AFTER: Final = 3  # checks in a row
+CONDEMNED_AFTER: Final = 6
+_LINE: Final = 300  # characters of a log line that go into a reason
+_PATIENCE: Final = 2.0  # seconds of waiting for acknowledgements before looking again whether it is still asked for
+_BACKING_OFF: Final = 1.3
+
+
+@dataclass(slots=True)
+class Node:
+    """What the keepers of one node share. `running` and `exits` are what the driver said, by replica id."""
+
+    driver: Driver
+    ledger: Ledger
+    catalog: Catalog
+    demand: Demand
+    acks: Acknowledgements
+    journal: Journal
+    cold_starts: ColdStarts
+    settings: Settings
+    environment: Environment
+    rebuild: Callable[[Service, Deployment], Awaitable[str]]
+    running: set[str] = field(default_factory=set)
+    exits: dict[str, Exit] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=dict)
+
+    def allocate(self, replica_id: str) -> int:
+        """A port that no replica of this node has or is about to have. Raises StartFailed."""
+        stored = {r.port for r in self.catalog.replicas() if r.node == self.settings.node}
+        port = self.driver.allocate(stored | set(self.ports.values()))
+        self.ports[replica_id] = port
+        return port
+
+
+class Keeper:
+    """`run` until the replica is gone. `nudge` when anything about it changed, `hurry` when somebody is held for it."""
+
+    def __init__(self, node: Node, replica_id: str) -> None:
+        self._node = node
+        self._id = replica_id
+        self._changed = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._proving_since: float | None = None
+        self._pace = node.settings.probe_fast
+        self._last = Finding("it was not asked")
+        self._failures = 0
+        self._check_at = 0.0
+
+    def nudge(self) -> None:
+        self._changed.set()
+
+    def hurry(self) -> None:
+        self._hurry.set()
+
+    async def run(self) -> None:
+        while True:
+            self._changed.clear()
+            replica = self._node.catalog.replica(self._id)
+            if replica is None or replica.node != self._node.settings.node:
+                if await self._leave():
+                    return
+            else:
+                await self._step(replica)
+
+    async def _step(self, replica: Replica) -> None:
+        service = self._node.catalog.service(replica.service)
+        if service is None:  # the mirror is reading everything anew
+            await self._changed.wait()
+        elif replica.state in (ReplicaState.STOPPING, ReplicaState.FAILED):
+            await self._end(replica, 0.0 if service.forced else self._node.settings.stop_grace)
+        elif replica.state is ReplicaState.INTENT:
+            await self._start(replica, service)
+        elif self._id in self._node.exits:
+            await self._broke(replica, _how(self._node.exits[self._id], replica))
+        elif self._id not in self._node.running:
+            await self._node.ledger.change(replica.service, lambda view: verdicts.lost(view, self._id))
+        elif replica.state is ReplicaState.STARTING:
+            await self._prove(replica, service)
+        elif replica.state is ReplicaState.DRAINING:
+            await self._changed.wait()
+        else:
+            await self._watch(replica)
+
+    # -- starting
+
+    async def _start(self, replica: Replica, service: Service) -> None:
+        """Store the port, then start; an intent that an earlier control already acted upon is found by the driver."""
+        node, now = self._node, time.monotonic
+        node.cold_starts.reached(self._id, "schedule", now())
+        try:
+            port = replica.port or node.allocate(self._id)
+            view = await self._change(replica, lambda v: verdicts.addressed(v, self._id, port))
+            deployment = None if view is None else view.deployments.get(replica.deployment)
+            if view is None or deployment is None or not self._is(view, ReplicaState.INTENT):
+                return
+            started = await self._launch(service, deployment, port)
+        except StartFailed as error:
+            how = node.exits.get(self._id)
+            await self._broke(replica, error.reason if how is None else _how(how, replica))
+            return
+        node.running.add(self._id)
+        node.cold_starts.reached(self._id, "start", now())
+        self._proving_since = now()
+        stamp = now_us()
+        await self._change(replica, lambda v: verdicts.started(v, self._id, started.host, started.port, stamp))
+
+    async def _launch(self, service: Service, deployment: Deployment, port: int) -> Started:
+        """Raises StartFailed."""
+        node = self._node
+        try:
+            env = node.environment(service, deployment.run)
+        except SecretError as error:
+            raise StartFailed(f"its environment can't be read: {error}") from error
+        launch = Launch(
+            replica_id=self._id,
+            service_id=service.id,
+            namespace=service.namespace,
+            deployment_id=deployment.id,
+            artifact=deployment.artifact or "",
+            port=port,
+            env=env,
+            cpu=deployment.run.cpu,
+            memory=deployment.run.memory,
+        )
+        try:
+            return await node.driver.start(launch)
+        except ArtifactMissing:
+            artifact = await node.rebuild(service, deployment)
+            node.cold_starts.reached(self._id, "fetch", time.monotonic())
+            return await node.driver.start(replace(launch, artifact=artifact))
+
+    async def _prove(self, replica: Replica, service: Service) -> None:
+        """Probe until it is healthy: as fast as can be while somebody is held."""
+        settings = self._node.settings
+        now = time.monotonic()
+        since = self._proving_since = now if self._proving_since is None else self._proving_since
+        limit = service.scaling.startup_timeout
+        if now - since >= limit:
+            await self._broke(replica, f"{self._last.problem} for {limit} s", tried_enough=True)
+            return
+        finding = await unless(self._changed, self._probe(replica))
+        if finding is None:
+            return
+        self._last = finding
+        if finding.healthy:
+            await self._passed(replica)
+            return
+        self._hurry.clear()
+        if self._node.demand.held(replica.service, time.monotonic()):
+            self._pace = settings.probe_fast
+        else:
+            self._pace = min(self._pace * _BACKING_OFF, settings.probe_slow)
+        next_at = min(now + self._pace, since + limit)
+        await unless(self._changed, within(self._hurry, next_at - time.monotonic()))
+
+    async def _probe(self, replica: Replica) -> Finding:
+        view = self._node.catalog.deployment(replica.deployment)
+        path = "/" if view is None else view.run.health_check_path
+        finding = await probe(replica.host, replica.port, path, self._node.settings.probe_timeout)
+        if finding.healthy and not await self._node.driver.listens(self._id):
+            return Finding(f"another process answered on port {replica.port}")
+        return finding
+
+    async def _passed(self, replica: Replica) -> None:
+        stamp = now_us()
+        view = await self._change(replica, lambda v: verdicts.passed(v, self._id, stamp), ordered=True)
+        if view is None or not self._is(view, ReplicaState.READY):
+            return
+        self._failures = 0
+        self._check_at = time.monotonic() + self._node.settings.health_interval
+        phases = self._node.cold_starts.finish(self._id, time.monotonic())
+        if phases is not None:
+            self._tell(replica, "replica.ready", f"cold start {told(phases)}")
+        else:
+            self._tell(replica, "replica.ready", "its health check passed")
+
+    # -- in rotation
+
+    async def _watch(self, replica: Replica) -> None:
+        """Check it now and then: 3 failures take it out of rotation, 6 replace it."""
+        interval = self._node.settings.health_interval
+        if self._check_at == 0.0:  # adopted: not all of them in the same moment
+            self._check_at = time.monotonic() + interval * (hash(self._id) % 1000) / 1000
+        if await within(self._changed, self._check_at - time.monotonic()):
+            return
+        finding = await unless(self._changed, self._probe(replica))
+        if finding is None:
+            return
+        self._check_at = time.monotonic() + interval
+        if finding.healthy:
+            self._failures = 0
+            if replica.state is ReplicaState.UNHEALTHY:
+                await self._passed(replica)
+            return
+        self._failures += 1
+        await self._ailing(replica, f"{finding.problem}, {self._failures} times in a row")
+
+    async def _ailing(self, replica: Replica, reason: str) -> None:
+        if self._failures >= CONDEMNED_AFTER and replica.state is ReplicaState.UNHEALTHY:
+            await self._change(replica, lambda v: verdicts.condemned(v, self._id, reason), ordered=True)
+            self._tell(replica, "replica.replaced", reason)
+        elif self._failures >= AILING_AFTER and replica.state is ReplicaState.READY:
+            await self._change(replica, lambda v: verdicts.ailed(v, self._id, reason), ordered=True)
+            self._tell(replica, "replica.unhealthy", reason)
+
+    # -- ending
+
+    async def _broke(self, replica: Replica, reason: str, *, tried_enough: bool = False) -> None:
+        self._node.cold_starts.abandon(self._id)
+        stamp = now_us()
+        before = self._node.catalog.deployment(replica.deployment)
+
+        def step(view: View) -> View:
+            return verdicts.broke(view, self._id, reason, stamp, tried_enough=tried_enough)
+
+        view = await self._change(replica, step, ordered=True)
+        self._tell(replica, "replica.failed", reason)
+        after = None if view is None else view.deployments.get(replica.deployment)
+        if before is not None and after is not None and before.state is not after.state:
+            note = Note("deployment.failed", reason, deployment=after.id)
+            self._node.journal.tell(replica.service, (note,))
+
+    async def _end(self, replica: Replica, grace: float) -> None:
+        """Nothing of it runs any more; once every worker knows, its address is free."""
+        node = self._node
+        if self._id in node.running:
+            await node.driver.stop(self._id, grace)
+            node.running.discard(self._id)
+        record = node.catalog.mirror.get(Kind.REPLICA, self._id)
+        if replica.state is ReplicaState.FAILED or record is None:
+            await self._changed.wait()
+            return
+        if await node.acks.wait(record.version, _PATIENCE):
+            await node.driver.forget(self._id)
+            await self._change(replica, lambda v: verdicts.removed(v, self._id), ordered=True)
+
+    async def _leave(self) -> bool:
+        """The store knows nothing of it: it was removed, or the store is older than it is. Whether that is the end.
+
+        What runs may still be in a worker's memory, so it ends like any other: after the acknowledgements.
+        """
+        node = self._node
+        if self._id in node.running:
+            if not await node.acks.wait(node.catalog.mirror.revision, node.settings.drain_timeout):
+                return False
+            if node.catalog.replica(self._id) is not None:
+                return False
+            log.warning("stopping replica %s, which the store does not know", self._id)
+            await node.driver.stop(self._id, node.settings.stop_grace)
+        await node.driver.forget(self._id)
+        node.running.discard(self._id)
+        node.exits.pop(self._id, None)
+        node.ports.pop(self._id, None)
+        node.cold_starts.abandon(self._id)
+        return node.catalog.replica(self._id) is None
+
+    async def _change(self, replica: Replica, step: Callable[[View], View], *, ordered: bool = False) -> View | None:
+        return await self._node.ledger.change(replica.service, step, ordered=ordered)
+
+    def _is(self, view: View, state: ReplicaState) -> bool:
+        replica = view.replicas.get(self._id)
+        return replica is not None and replica.state is state
+
+    def _tell(self, replica: Replica, kind: str, reason: str) -> None:
+        note = Note(kind, reason, deployment=replica.deployment, replica=self._id)
+        self._node.journal.tell(replica.service, (note,))
+
+
+def _how(how: Exit, replica: Replica) -> str:
+    """How it ended, for a person; with the last thing that it said."""
+    when = " while starting" if replica.ready_at is None else ""
+    said = next((line.strip() for line in reversed(how.last_lines) if line.strip()), None)
+    return f"{how}{when}" if said is None else f"{how}{when}; last line of its log: {said[:_LINE]}"

@@ -1,0 +1,128 @@
+"""What a node's agent finds out about its replicas and builds, as changes of the view. Pure (law 5).
+
+Each function returns the next view, or the same one when the finding is no news (law 4: it may be said twice).
+
+When a replica of a deployment that never was active breaks, the deployment is judged in the same commit: it fails with
+the second one that breaks while starting. The first may have met a race (a port taken, a database that was not up yet),
+the second says that it is the program, and its owner should not wait for backoffs to hear so. One that was not ready
+within `startup_timeout` is not tried again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from activator import backends
+from activator.lifecycle import DEPLOYMENT, REPLICA, DeploymentEvent, ReplicaEvent
+from activator.views import View
+from state.models import Deployment, DeploymentState, Replica, ReplicaState
+
+TRIES: Final = 2
+
+
+def addressed(view: View, replica_id: str, port: int) -> View:
+    """The port that it will listen on is stored before it starts (law 4)."""
+    replica = view.replicas.get(replica_id)
+    if replica is None or replica.state is not ReplicaState.INTENT:
+        return view
+    return view.put(replace(replica, port=port))
+
+
+def started(view: View, replica_id: str, host: str, port: int, now: int) -> View:
+    replica = view.replicas.get(replica_id)
+    if replica is None or replica.state is not ReplicaState.INTENT:
+        return view
+    return view.put(replace(replica, state=ReplicaState.STARTING, host=host, port=port, started_at=now))
+
+
+def passed(view: View, replica_id: str, now: int) -> View:
+    """A check saw 200: it takes requests from the next revision on."""
+    replica = view.replicas.get(replica_id)
+    state = None if replica is None else REPLICA.get((replica.state, ReplicaEvent.PASSED))
+    if replica is None or state is None:
+        return view
+    ready_at = now if replica.ready_at is None else replica.ready_at
+    return view.put(replace(replica, state=state, ready_at=ready_at, reason=None))
+
+
+def ailed(view: View, replica_id: str, reason: str) -> View:
+    return _moved(view, replica_id, ReplicaEvent.AILED, reason)
+
+
+def condemned(view: View, replica_id: str, reason: str) -> View:
+    """It drains and is not called back; the leader puts another in its place."""
+    return _moved(view, replica_id, ReplicaEvent.CONDEMNED, reason)
+
+
+def lost(view: View, replica_id: str) -> View:
+    """Nothing runs and nobody knows how it ended (the machine was switched off): replaced, and nobody's fault."""
+    return _moved(view, replica_id, ReplicaEvent.LOST, None)
+
+
+def broke(view: View, replica_id: str, reason: str, now: int, *, tried_enough: bool = False) -> View:
+    """It exited or can't be started (`tried_enough`: another try would take just as long and end the same)."""
+    replica = view.replicas.get(replica_id)
+    after = _moved(view, replica_id, ReplicaEvent.BROKE, reason)
+    if replica is None or after is view or after.replicas[replica_id].state is not ReplicaState.FAILED:
+        return after
+    deployment = after.deployments.get(replica.deployment)
+    if deployment is not None and deployment.state is DeploymentState.STARTING:
+        return _judged(after, deployment, reason, now, tried_enough)
+    return after.put(replace(after.scale, failures=after.scale.failures + 1, reason=reason))
+
+
+def removed(view: View, replica_id: str) -> View:
+    """It is gone, and every worker knows: its address may be used again."""
+    replica = view.replicas.get(replica_id)
+    return view if replica is None or replica.state is not ReplicaState.STOPPING else view.without(replica_id)
+
+
+def building(view: View, deployment_id: str) -> View:
+    return _built(view, deployment_id, DeploymentEvent.BUILD)
+
+
+def built(view: View, deployment_id: str, commit: str, artifact: str) -> View:
+    deployment = view.deployments.get(deployment_id)
+    after = _built(view, deployment_id, DeploymentEvent.BUILT)
+    if deployment is None or after is view:
+        return view
+    return after.put(replace(after.deployments[deployment_id], commit=commit, artifact=artifact))
+
+
+def unbuilt(view: View, deployment_id: str, reason: str, now: int) -> View:
+    deployment = view.deployments.get(deployment_id)
+    if deployment is None or deployment.state is DeploymentState.STARTING:
+        return view
+    after = _built(view, deployment_id, DeploymentEvent.FAIL)
+    if after is view:
+        return view
+    return after.put(replace(after.deployments[deployment_id], reason=reason, finished_at=now))
+
+
+def _moved(view: View, replica_id: str, event: ReplicaEvent, reason: str | None) -> View:
+    replica = view.replicas.get(replica_id)
+    state = None if replica is None else REPLICA.get((replica.state, event))
+    return view if replica is None or state is None else view.put(replace(replica, state=state, reason=reason))
+
+
+def _built(view: View, deployment_id: str, event: DeploymentEvent) -> View:
+    deployment = view.deployments.get(deployment_id)
+    state = None if deployment is None else DEPLOYMENT.get((deployment.state, event))
+    return view if deployment is None or state is None else view.put(replace(deployment, state=state))
+
+
+def _judged(view: View, deployment: Deployment, reason: str, now: int, tried_enough: bool) -> View:
+    own = view.of(deployment)
+    broken = sum(replica.state is ReplicaState.FAILED for replica in own)
+    if broken < TRIES and not tried_enough:
+        return view
+    failed = replace(deployment, state=DeploymentState.FAILED, reason=reason, finished_at=now)
+    return view.put(failed, *(_released(replica) for replica in own))
+
+
+def _released(replica: Replica) -> Replica:
+    """Nothing of a failed deployment runs on. One that was in rotation (alone, before the switch) drains first."""
+    state = REPLICA.get((replica.state, ReplicaEvent.RELEASE), replica.state)
+    in_use = replica.state in backends.ALIVE and state is ReplicaState.DRAINING
+    return replace(replica, state=state, reason="its deployment failed" if in_use else replica.reason)
