@@ -50,7 +50,7 @@ clean: ## everything that make made
 
 debian-test:
 	@packaging/debian-packages.sh git=git podman=podman runc=runc netavark=netavark aardvark-dns=aardvark-dns \
-		mmdebstrap=mmdebstrap
+		mmdebstrap=mmdebstrap wrk=wrk nginx=nginx-light
 
 debian-bench:
 	@packaging/debian-packages.sh git=git wrk=wrk nginx=nginx-light haproxy=haproxy caddy=caddy

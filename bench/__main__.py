@@ -3,15 +3,20 @@
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
-from bench import machine, report, throughput
+from bench import machine, memory, report, throughput, wake
 from bench.backend import Backend
+from bench.connections import raise_file_limit
 from bench.peers import PEERS, Proxy
 from bench.process import BenchError
+from bench.product import Form, Product, backend_files, backend_service, forms
 
-PARTS = ("throughput",)
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("throughput", "memory", "wake")
 
 
 def arguments() -> argparse.Namespace:
@@ -19,52 +24,116 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of the throughput part")
     parser.add_argument("--seconds", type=float, default=5, help="load per proxy, body and round")
     parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated; empty for none")
-    parser.add_argument("--only", default=",".join(PARTS), help=f"comma-separated parts of {', '.join(PARTS)}")
-    parser.add_argument("--quick", action="store_true", help="one round of two seconds")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", help="where the JSON goes")
+    parser.add_argument("--only", default=",".join(PARTS), help=f"comma-separated parts of {','.join(PARTS)}")
+    parser.add_argument("--services", type=int, default=10, help="services that wake side by side in the wake report")
+    parser.add_argument("--wakes", type=int, default=5, help="wakes of each")
+    parser.add_argument("--without-wakegate", action="store_true", help="the peers alone")
+    parser.add_argument("--quick", action="store_true", help="one round of two seconds, few wakes")
+    parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results", help="where the JSON goes")
     chosen = parser.parse_args()
     if chosen.quick:
-        chosen.rounds, chosen.seconds = 1, 2
+        chosen.rounds, chosen.seconds, chosen.services, chosen.wakes = 1, min(2, chosen.seconds), 4, 1
     return chosen
 
 
-def measure_throughput(chosen: argparse.Namespace, directory: Path, cores: machine.Cores) -> dict[str, object]:
-    """Start the backend and every proxy that is there, load them in turn."""
-    missing: list[str] = []
+def measure_throughput(run: "Run") -> dict[str, object]:
+    """Start every proxy that is there, load them in turn."""
     with ExitStack() as stack:
-        backend = Backend(directory / "backend", cores.load)
+        backend = Backend(run.directory / "backend", run.cores.load)
         stack.callback(backend.stop)
-        proxies: list[Proxy] = []
-        for name in filter(None, chosen.peers.split(",")):
-            try:
-                proxies.append(PEERS[name].start(directory / name, backend.port, cores.proxy))
-            except BenchError as error:
-                print(f"missing: {error}", flush=True)
-                missing.append(name)
-            else:
-                stack.callback(proxies[-1].stop)
+        proxies = run.start_peers(stack, backend, run.chosen.peers.split(","))
+        for form in run.forms:
+            product = Product(form, run.directory / f"throughput-{form.command.parent.parent.name}", run.cores.proxy)
+            stack.callback(product.stop)
+            product.deploy("nginx", backend_files(run.cores.load), **backend_service())
+            proxies.append(product.proxy("nginx"))
         if not proxies:
             raise BenchError("nothing to measure")
-        samples = throughput.interleaved(proxies, chosen.rounds, chosen.seconds, cores)
-        versions = {proxy.name: proxy.version for proxy in proxies}
+        samples = throughput.interleaved(proxies, run.chosen.rounds, run.chosen.seconds, run.cores)
+    versions = {proxy.name: proxy.version for proxy in proxies}
     rows = throughput.summary(samples)
     print("\n" + report.throughput_table(rows, versions) + "\n", flush=True)
-    return {"rows": rows, "samples": [vars_of(sample) for sample in samples], "versions": versions, "missing": missing}
+    return {"rows": rows, "samples": [asdict(sample) for sample in samples], "versions": versions}
 
 
-def vars_of(sample: throughput.Sample) -> dict[str, object]:
-    return {name: getattr(sample, name) for name in sample.__dataclass_fields__}
+def measure_memory(run: "Run") -> dict[str, object]:
+    """Idle connections in each form and in nginx, held requests in each form; every figure on fresh processes."""
+    costs: list[memory.Cost] = []
+    released: dict[str, object] = {}
+    with ExitStack() as stack:
+        backend = Backend(run.directory / "memory-backend", run.cores.load)
+        stack.callback(backend.stop)
+        compared = run.start_peers(stack, backend, ["nginx"] if "nginx" in run.chosen.peers else [])
+        costs += [memory.idle_connections(proxy, run.idle) for proxy in compared]
+    for form in run.forms:
+        product = Product(form, run.directory / f"idle-{form.command.parent.parent.name}", run.cores.proxy)
+        try:
+            product.deploy("nginx", backend_files(run.cores.load), **backend_service())
+            costs.append(memory.idle_connections(product.proxy("nginx"), run.idle))
+        finally:
+            product.stop()
+        directory = run.directory / f"held-{form.command.parent.parent.name}"
+        cost, released[form.name] = memory.held_requests(form, directory, run.cores, memory.HELD)
+        costs.append(cost)
+    rows = [asdict(cost) for cost in costs]
+    print(report.memory_table(rows) + f"\n\nheld requests released: {released}\n", flush=True)
+    return {"rows": rows, "released": released}
+
+
+def measure_wake(run: "Run") -> dict[str, object]:
+    """The first form only: compiled where there is one."""
+    if not run.forms:
+        return {}
+    told = wake.report(run.forms[0], run.directory / "wake", run.cores, run.chosen.services, run.chosen.wakes)
+    print(report.distribution_table("wake", "ms", told["milliseconds"]), flush=True)  # type: ignore[arg-type]
+    print(f"\ncold start by phase: {told['cold_start_seconds_by_phase']}\n", flush=True)
+    return told
+
+
+class Run:
+    """One run: what was chosen, where its files are, which proxies there are and which are missing."""
+
+    def __init__(self, chosen: argparse.Namespace, directory: Path) -> None:
+        self.chosen = chosen
+        self.directory = directory
+        self.cores = machine.choose_cores()
+        self.forms: list[Form] = [] if chosen.without_wakegate else forms(ROOT)
+        self.missing: dict[str, str] = {}
+        self.idle = min(memory.IDLE, raise_file_limit() - 1000)
+
+    def start_peers(self, stack: ExitStack, backend: Backend, names: list[str]) -> list[Proxy]:
+        """Start the named peers; those that can't be are named as missing."""
+        proxies = []
+        for name in filter(None, names):
+            try:
+                proxy = PEERS[name].start(self.directory / f"{name}-{backend.port}", backend.port, self.cores.proxy)
+            except BenchError as error:
+                print(f"missing: {error}", flush=True)
+                self.missing[name] = str(error)
+            else:
+                stack.callback(proxy.stop)
+                proxies.append(proxy)
+        return proxies
 
 
 def main() -> int:
     chosen = arguments()
-    cores = machine.choose_cores()
-    results: dict[str, object] = {"machine": machine.describe(cores), "other_work": machine.other_work()}
-    print(f"{results['machine']}\nother work on this machine: {results['other_work']:.2f} cores\n", flush=True)
+    parts: dict[str, Callable[[Run], dict[str, object]]] = {
+        "throughput": measure_throughput,
+        "memory": measure_memory,
+        "wake": measure_wake,
+    }
     with tempfile.TemporaryDirectory(prefix="wgbench-") as name:
         directory = Path(name)
         directory.chmod(0o755)
-        results["throughput"] = measure_throughput(chosen, directory, cores)
+        run = Run(chosen, directory)
+        results: dict[str, object] = {"machine": machine.describe(run.cores), "other_work": machine.other_work()}
+        results["forms"] = {form.name: form.compiled_modules() for form in run.forms}
+        print(f"{results['machine']}\nother work on this machine: {results['other_work']:.2f} cores", flush=True)
+        print(f"wakegate, compiled modules of the data plane: {results['forms']}\n", flush=True)
+        for part in filter(None, chosen.only.split(",")):
+            results[part] = parts[part](run)
+        results["missing"] = run.missing
     print(f"written: {report.save(results, chosen.results)}")
     return 0
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.backend import nginx_binary, render
+from bench.backend import render
 from bench.process import BenchError, Running, command_line, free_port, memory
 
 HERE = Path(__file__).parent
@@ -134,7 +134,7 @@ AIOHTTP_VERSION = ["-c", "import aiohttp; print(aiohttp.__version__)"]
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("nginx", nginx_binary(), "nginx.conf", _nginx, ["-v"], worker=lambda line: "worker process" in line),
+        Peer("nginx", "nginx", "nginx.conf", _nginx, ["-v"], worker=lambda line: "worker process" in line),
         Peer("haproxy", "haproxy", "haproxy.cfg", _haproxy, ["-v"], log_is_stdout=True),
         Peer("caddy", "caddy", "Caddyfile", _caddy, ["version"]),
         Peer("envoy", "envoy", "envoy.yaml", _envoy, ["--version"]),

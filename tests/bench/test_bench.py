@@ -1,0 +1,63 @@
+"""A run of the benchmark of one second with one peer writes figures that make sense. It is no measurement."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.report import distribution
+from bench.throughput import Sample, ratio, summary
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def sample(proxy: str, round_: int, cpu_us: float) -> Sample:
+    """A sample in which only the CPU matters."""
+    return Sample(proxy, "/small", round_, 100, 0, 50.0, cpu_us, cpu_us, 0.5, 900, 2000, 1, 100, 0)
+
+
+def test_ratio_is_the_median_of_the_rounds_ratios() -> None:
+    samples = [sample("nginx", n, cpu) for n, cpu in enumerate((10.0, 20.0, 40.0))]
+    samples += [sample("wakegate", n, cpu) for n, cpu in enumerate((15.0, 40.0, 60.0))]
+    found = ratio(samples, "/small", "wakegate", "nginx")
+    assert found is not None
+    assert (found.median, found.low, found.high) == (1.5, 1.5, 2.0)
+    assert ratio(samples, "/small", "wakegate", "haproxy") is None
+
+
+def test_summary_sums_what_is_counted_and_takes_medians_of_what_is_measured() -> None:
+    [row] = summary([sample("nginx", n, cpu) for n, cpu in enumerate((1.0, 2.0, 9.0))])
+    assert row["cpu_us"] == 2.0
+    assert (row["requests"], row["log_lines"], row["upstream_connections"]) == (300, 300, 3)
+
+
+def test_distribution() -> None:
+    found = distribution([float(n) for n in range(100, 0, -1)])
+    assert (found["n"], found["min"], found["p50"], found["p99"], found["max"]) == (100, 1.0, 51.0, 100.0, 100.0)
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(
+    os.environ.get("CI") != "true" and shutil.which("wrk") is None, reason="wrk is missing; `make bench` installs it"
+)
+def test_a_short_run_writes_sane_figures(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "--rounds", "1", "--seconds", "1", "--peers", "aiohttp"]
+    command += ["--only", "throughput", "--without-wakegate", "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [file] = tmp_path.iterdir()
+    told = json.loads(file.read_text())
+    assert told["missing"] == {}
+    rows = {row["target"]: row for row in told["throughput"]["rows"]}
+    assert set(rows) == {"/small", "/1m"}
+    for row in rows.values():
+        assert row["errors"] == 0
+        assert row["log_missing"] == 0
+        assert row["requests"] > 0
+        assert row["cpu_us"] > 0
+        assert 0 < row["p50_us"] <= row["p99_us"]
+    assert rows["/small"]["upstream_connections"] > 0  # the large bodies go over the same ones
