@@ -116,7 +116,7 @@ def spawn_child(role: str, descriptors: Sequence[int], now: float) -> tuple[Chil
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "wakegate", *role.split()],
                 stdin=subprocess.DEVNULL,
-                env=_environment() | {ENVIRONMENT: str(theirs.fileno())},
+                env=child_environment() | {ENVIRONMENT: str(theirs.fileno())},
                 pass_fds=[theirs.fileno(), *descriptors],
                 process_group=0,
             )
@@ -143,7 +143,7 @@ def spawn_program(
     return Process(process, role, now)
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """Ours, with the folder that this package was loaded from: a checkout needs no installation."""
     root = str(Path(wakegate.__file__).parents[1])
     if "site-packages" in root:

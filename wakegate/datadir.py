@@ -29,7 +29,8 @@ class DataDirectory:
     def open(cls, path: Path, *, shared_with_replicas: bool) -> DataDirectory:
         """Make (0700; 0711 if replicas have uids of their own), check and lock it. Raises ServeError."""
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_parents(path)
+            path.mkdir(mode=0o700, exist_ok=True)
             path.chmod(0o711 if shared_with_replicas else 0o700)
             descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -68,6 +69,14 @@ class DataDirectory:
         except OSError as error:
             raise ServeError(f"the data directory can't be written: {_said(error)}") from None
         return line
+
+
+def _make_parents(path: Path) -> None:
+    """Folders on the way are made passable, whatever our umask: they are not the data directory."""
+    for folder in reversed(path.parents):
+        if not folder.exists():
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o755)
 
 
 def _lock(path: Path, descriptor: int) -> None:

@@ -222,7 +222,7 @@ class Node:
     # Services
 
     def commit(self, repo: str, files: Mapping[str, str], *, branch: str = "main") -> str:
-        """Commit these files (names starting with `bin/` executable) as all of `repo` on `branch`; returns the commit."""
+        """Commit these files (`bin/…` executable) as all of `repo` on `branch`; returns the commit."""
         path = self.git / repo
         if not (path / ".git").exists():
             path.mkdir(parents=True)
