@@ -91,6 +91,20 @@ def demo() -> None:
 
 
 @main.command()
+@click.option("--data-dir", metavar="DIR", envvar="WAKEGATE_DATA_DIR", default="./.wakegate", show_default=True)
+def repair(data_dir: str) -> None:
+    """Cut the damaged end off the embedded store's file."""
+    from wakegate.errors import ServeError
+    from wakegate.repair import repair as run
+
+    try:
+        for line in run(Path(data_dir).absolute()):
+            click.echo(line)
+    except ServeError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command()
 def version() -> None:
     """Print the version."""
     from importlib.metadata import PackageNotFoundError

@@ -167,7 +167,7 @@ class Family:
         if process.leaving or slot not in self._wanted:
             return
         text = f"{process} {_how(process)}"
-        if slot is self.store and self._holdings.store:
+        if slot is self.store and self._holdings.store and (process.status or 0) >= 0:
             text += f": {self._holdings.store.complaint()}"
         if not slot.ever_ready and (slot is self.store or process.status == _EX_CONFIG or slot.hopeless):
             self._pointless = text

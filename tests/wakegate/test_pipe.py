@@ -11,7 +11,6 @@ import pytest
 
 from wakegate.pipe import ENVIRONMENT, LIMIT, Channel, Message, Pipe
 
-
 CHILD = [
     "import asyncio",
     "from wakegate.pipe import Pipe",

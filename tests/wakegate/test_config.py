@@ -1,0 +1,183 @@
+"""The configuration by values: precedence, every mistake at once, the round trip."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wakegate.config import Config, ConfigError, Loaded, load
+from wakegate.options import OPTIONS
+from wakegate.values import Address, Span, listener, public, resolver, size
+
+
+def mistakes(flags=None, environment=None, file=None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(flags or {}, environment or {}, file)
+    return list(caught.value.mistakes)
+
+
+@pytest.fixture
+def toml(tmp_path):
+    def write(text: str) -> Path:
+        (tmp_path / "w.toml").write_text(text)
+        return tmp_path / "w.toml"
+
+    return write
+
+
+def test_the_defaults_are_those_of_the_specification():
+    config = load({}, {}).config
+    assert config.data_dir == Path.cwd() / ".wakegate"
+    assert config.http == (Address("127.0.0.1", 8080),)
+    assert config.api == Address("127.0.0.1", 8081)
+    assert (config.idle_timeout, config.hold_timeout, config.hold_limit) == (300, 120, 1000)
+    assert (config.response_timeout, config.drain_timeout, config.stale_limit) == (300, 30, 3600)
+    assert (config.domain, config.role, config.driver, config.region) == (
+        "apps.localhost",
+        "all",
+        "process",
+        "us-east-1",
+    )
+    assert config.access_log == str(Path.cwd() / ".wakegate" / "access.log")
+    assert config.process_uids == Span(61000, 61999)
+    assert config.max_body is None
+    assert config.redis is None
+    assert config.public_http_port == 8080
+
+
+VALUE = st.integers(1, 9999).map(str)
+
+
+@given(flag=st.none() | VALUE, variable=st.none() | VALUE, key=st.none() | VALUE)
+def test_flag_over_environment_over_file_over_default(tmp_path_factory, flag, variable, key):
+    file = tmp_path_factory.getbasetemp() / "precedence.toml"
+    file.write_text(f"hold-limit = {key}\n" if key else "")
+    flags = {"hold_limit": [flag]} if flag else {}
+    environment = {"WAKEGATE_HOLD_LIMIT": variable} if variable else {}
+    assert load(flags, environment, file).config.hold_limit == int(flag or variable or key or 1000)
+
+
+def test_an_overridden_value_is_not_looked_at(toml):
+    assert load({"workers": ["2"]}, {"WAKEGATE_WORKERS": "many"}, toml("workers = -1")).config.workers == 2
+
+
+def test_every_mistake_is_named_at_once(toml):
+    file = toml('http = ["x"]\nhtpps = 1\nacme-eab = "kid"\n[api]\nx = 1\n')
+    environment = {"WAKEGATE_WORKERS": "0", "WAKEGATE_HOLD_LIMITS": "1", "WAKEGATE_IDLE_TIMEOUT": "nan"}
+    found = mistakes({"role": ["gateway"], "domain": ["-x"], "max_body": ["0"]}, environment, file)
+    text = "\n".join(found)
+    assert len(found) == 10
+    assert f"{file}: htpps: no such option (did you mean https?)" in text
+    assert "WAKEGATE_HOLD_LIMITS: no such option (did you mean WAKEGATE_HOLD_LIMIT?)" in text
+    assert "WAKEGATE_WORKERS: expected a whole number from 1 to 1024" in text
+    assert "WAKEGATE_IDLE_TIMEOUT: expected seconds from 1 to 86400" in text
+    assert f"{file}: api: expected a string or a number" in text
+    assert f"{file}: http: expected host:port" in text
+    assert "--role: gateway needs --redis" in text
+    for flag in ("--domain: ", "--max-body: ", f"{file}: acme-eab: expected KID:KEY"):
+        assert flag in text
+
+
+def test_a_file_that_is_not_there_or_not_toml_is_one_mistake_among_others(tmp_path, toml):
+    assert len(mistakes({"workers": ["x"]}, {}, tmp_path / "none.toml")) == 2
+    assert "line 1" in mistakes({}, {}, toml("http 1"))[0]
+    (tmp_path / "latin.toml").write_bytes(b"domain = '\xff'")
+    assert len(mistakes({}, {}, tmp_path / "latin.toml")) == 1
+
+
+def test_toml_types(toml):
+    file = toml(
+        'api_insecure = true\nworkers = 3\ngit-poll = 1.5\nhttp = ["127.0.0.1:1", "127.0.0.1:2"]\napi = "0.0.0.0:3"'
+    )
+    config = load({}, {}, file).config
+    assert (config.api_insecure, config.workers, config.git_poll, len(config.http)) == (True, 3, 1.5, 2)
+    assert mistakes({}, {}, toml("workers = true")) == [f"{file}: workers: expected a string or a number"]
+    assert mistakes({}, {}, toml("workers = [1]")) == [f"{file}: workers: expected one value, not a list"]
+    assert mistakes({}, {}, toml('api-insecure = "yes"')) == [f"{file}: api-insecure: expected true or false"]
+
+
+def test_what_holds_between_options():
+    assert "needs TLS, or --api-insecure" in mistakes({"api": ["0.0.0.0:8081"]})[0]
+    assert load({"api": [":8081"], "api_insecure": ["true"]}, {}).config.api == Address("::", 8081)
+    assert mistakes({"role": ["control"]})[0].startswith("--role: control needs --redis")
+    assert load({"role": ["control"], "redis": ["redis://h"]}, {}).config.runs_workers is False
+    assert "needs --acme-directory" in mistakes({"acme_eab": ["k:v"]})[0]
+    assert "overlaps" in mistakes({"http": ["127.0.0.1:8081"]})[0]
+    assert "overlaps" in mistakes({"http": ["0.0.0.0:80", "127.0.0.1:80"]})[0]
+    assert load({"http": ["127.0.0.1:8443"]}, {})  # the default of --https is not opened
+    assert load({"http": ["127.0.0.1:0", "127.0.0.1:0"]}, {})
+
+
+def test_variables_of_others_are_left_alone():
+    load({}, {"WAKEGATE_SECRET_KEY": "x", "WAKEGATE_API_KEY": "x", "WAKEGATE_SERVICE_HOST": "x"})
+    load({}, {"WAKEGATE_PORT_8080_TCP_ADDR": "x", "WAKEGATE_API_PORT": "tcp://x", "PATH": "x"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1:80", Address("127.0.0.1", 80)),
+        ("[::]:80", Address("::", 80)),
+        ("[0:0::1]:80", Address("::1", 80)),
+        (":80", Address("::", 80)),
+        ("LOCALHOST:80", Address("localhost", 80)),
+    ],
+)
+def test_listeners(text, expected):
+    assert listener(text) == expected
+    assert listener(str(expected)) == expected
+
+
+@pytest.mark.parametrize("text", ["", "80", "x:80", "::1:80", "[127.0.0.1]:80", "1.2.3.4:65536", "1.2.3.4:-1", "[::1]"])
+def test_what_is_no_listener(text):
+    with pytest.raises(ValueError):
+        listener(text)
+
+
+def test_other_values():
+    assert public("443") == public(":443") == Address("", 443)
+    assert str(public(str(public("443")))) == ":443"
+    assert resolver("::1") == Address("::1", 53)
+    assert (size("1"), size("10k"), size("10MiB"), size("2 GB")) == (1, 10240, 10 << 20, 2 << 30)
+    assert load({"gpus": ["T4=2, L4=1"]}, {}).config.gpus == "T4=2,L4=1"
+    assert load({"trusted_proxies": ["10.0.0.0/8,::1"]}, {}).config.trusted_proxies == ("10.0.0.0/8", "::1/128")
+    for name, text in {"git_url": "x", "redis": "http://x", "gpus": "T5=1", "process_uids": "0-1", "hsts": "x"}.items():
+        assert len(mistakes({name: [text]})) == 1, name
+
+
+EXAMPLES = {
+    "public_http": "edge.example.com:80",
+    "public_https": "443",
+    "api_host": "api.example.com",
+    "redis": "rediss://u:p@h:6379/1",
+    "max_body": "1MiB",
+    "acme_directory": "letsencrypt",
+    "acme_email": "a@example.com",
+    "acme_eab": "kid:key",
+    "dns_server": "192.0.2.53",
+    "trusted_proxies": "10.0.0.0/8",
+}
+
+
+def test_the_configuration_travels_as_json(tmp_path):
+    file = tmp_path / "ca.pem"
+    file.write_text("")
+    given = {name: [text] for name, text in EXAMPLES.items()} | {"acme_ca_bundle": [str(file)]}
+    loaded = load(given, {})
+    assert isinstance(loaded, Loaded)
+    for config in (loaded.config, load({}, {}).config):
+        assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert sorted(loaded.without_effect()) == [
+        "--acme-ca-bundle",
+        "--acme-directory",
+        "--acme-eab",
+        "--acme-email",
+        "--api-host",
+        "--public-https",
+    ]
+
+
+def test_the_table_and_the_object_name_the_same_options():
+    assert sorted(Config.__dataclass_fields__) == sorted(option.name for option in OPTIONS)
