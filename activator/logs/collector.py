@@ -8,6 +8,7 @@ While nothing can be kept (a full disk) the raw files wait, bounded by `LogLimit
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Protocol
 
@@ -49,6 +50,7 @@ class Collector:
         self._watched: dict[int, str] = {}
         self._inotify = _inotify()
         self._dropped = 0
+        self._sweep_at = 0.0
         self._stuck: dict[str, str] = {}
 
     @property
@@ -127,15 +129,17 @@ class Collector:
 
     async def _pause(self) -> None:
         """Until something grew, or all are to be looked at anyway."""
-        try:
-            async with asyncio.timeout(_SWEEP if self._inotify is not None else _SWEEP_UNTOLD):
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._sweep_at):
                 await self._wake.wait()
-            await asyncio.sleep(_RETRY if self._stuck else _GATHER)
-        except TimeoutError:
+                await asyncio.sleep(_RETRY if self._stuck else _GATHER)
+        self._wake.clear()
+        if loop.time() >= self._sweep_at:
+            self._sweep_at = loop.time() + (_SWEEP if self._inotify is not None else _SWEEP_UNTOLD)
             self._dirty.update(dict.fromkeys(self._intakes))
             for name, intake in list(self._finished.items()):
                 await self._drain(name, intake)
-        self._wake.clear()
 
     async def _pass(self) -> None:
         """Take in a piece of each that grew, in turn, until nobody has more."""

@@ -21,7 +21,7 @@ class NoPortError(RuntimeError):
 def own_range(local: tuple[int, int]) -> range:
     """The wider of the stretches of 20000-65535 below and above the kernel's own range (`local`, inclusive)."""
     low, high = local
-    below, above = range(_FIRST, max(_FIRST, low)), range(min(high, _LAST) + 1, _LAST + 1)
+    below, above = range(_FIRST, max(_FIRST, low)), range(max(_FIRST, high + 1), _LAST + 1)
     return max(below, above, key=len)
 
 

@@ -15,6 +15,7 @@ import pwd
 import shutil
 import stat
 import subprocess
+import threading
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,7 @@ class Users:
         self._path = path
         self._uids = uids
         self._locks = locks
+        self._choosing = threading.Lock()
         self._held: dict[int, int] = {}
         self._given = self._load()
         for uid in self._given.values():
@@ -118,11 +120,12 @@ class Users:
 
     def of(self, namespace: str) -> Identity:
         """The namespace's uid; a new one is stored durably before anybody uses it. Raises `UsersError`, `OSError`."""
-        if namespace not in self._given:
-            given = {**self._given, namespace: self._unused()}
-            write_whole(self._path, json.dumps(given, indent=1).encode(), durable=True)
-            self._given = given
-        return Identity(self._given[namespace])
+        with self._choosing:  # from several threads: two namespaces must not get one uid
+            if namespace not in self._given:
+                given = {**self._given, namespace: self._unused()}
+                write_whole(self._path, json.dumps(given, indent=1).encode(), durable=True)
+                self._given.update(given)
+            return Identity(self._given[namespace])
 
     def _unused(self) -> int:
         taken = {*self._given.values(), *map(uid_of, (stat.pid for stat in living()))}
