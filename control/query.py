@@ -17,7 +17,7 @@ Reader = Callable[[str], Any]
 
 BODY_LIMIT: Final = 1 << 20  # bytes
 _BODY_TIMEOUT: Final = 30.0  # seconds for the whole body
-_WHOLE: Final = re.compile(r"[0-9]{1,15}")
+_WHOLE: Final = re.compile(r"[0-9]{1,18}")
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:

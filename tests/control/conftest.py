@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import secrets
 import socket
@@ -78,12 +79,13 @@ class Client:
         *,
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
-        data: bytes | None = None,
+        data: Any = None,
     ) -> Answer:
-        sent = {"Authorization": f"Bearer {self.token if token is None else token}", **(headers or {})}
-        if token == "":
-            del sent["Authorization"]
-        more: dict[str, Any] = {"data": data} if data is not None else {}
+        key = self.token if token is None else token
+        sent = {**({"Authorization": f"Bearer {key}"} if key else {}), **(headers or {})}
+        more: dict[str, Any] = {}
+        if data is not None:
+            more["data"] = io.BytesIO(data) if isinstance(data, bytes) else data
         if body is not None:
             more["json"] = body
         async with self.session.request(method, self.url + path, headers=sent, **more) as response:
@@ -103,7 +105,7 @@ class Rig:
     api: Client
     url: str
     token: str
-    reconnect: Callable[[], None] = lambda: None
+    server: ApiServer
 
     async def create(self, name: str, namespace: str = "acme", **fields: Any) -> Answer:
         body = {"name": name, "repo": "acme/app", "gpu": "none", **fields}
@@ -167,7 +169,18 @@ async def rig(store: Store, site: Site, tmp_path: Path) -> AsyncIterator[Rig]:
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with aiohttp.ClientSession() as session:
         yield Rig(
-            store, mirror, catalogue, services, vault, workers, logs, site, Client(session, url, token), url, token
+            store,
+            mirror,
+            catalogue,
+            services,
+            vault,
+            workers,
+            logs,
+            site,
+            Client(session, url, token),
+            url,
+            token,
+            server,
         )
     await server.stop()
     following.cancel()

@@ -1,0 +1,243 @@
+"""The API as HTTP: paths, methods, types, sizes, time-outs, problems, health, metrics, logs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+
+import pytest
+
+from activator.logs import Stream
+from control import app, server
+from control.times import iso, parse
+
+CREATE = "/auth/v1/seed/acme/services"
+BODY = {"name": "api", "repo": "acme/api", "gpu": "none"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/", "/nothing", "/acme", "/acme/services/", "/acme/service/", "/acme/service/x/", "/healthz/",
+        "/auth/v1/keys/",
+        "/acme/service/x/y", "//services", "/auth/v1/seed/acme/services/x/y", "/acme//services", "/metrics/",
+    ],
+)  # fmt: skip
+async def test_unknown_paths_and_trailing_slashes_are_404(rig, path):
+    answer = await rig.api("GET", path)
+    assert answer.status == 404
+    assert answer.headers["Content-Type"].startswith("application/problem+json")
+    problem = answer.json
+    assert (problem["title"], problem["status"]) == ("Not Found", 404)
+    assert problem["detail"]
+    assert problem["request_id"] == answer.headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("PUT", "/acme/services", "GET, HEAD"),
+        ("POST", "/healthz", "GET, HEAD"),
+        ("GET", CREATE, "POST"),
+        ("PATCH", "/auth/v1/keys", "GET, HEAD, POST"),
+        ("GET", CREATE + "/x", "DELETE"),
+        ("DELETE", "/acme/service/x", "GET, HEAD"),
+    ],
+)
+async def test_a_wrong_method_is_405_with_allow(rig, method, path, allow):
+    answer = await rig.api(method, path)
+    assert (answer.status, answer.headers["Allow"]) == (405, allow)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/acme/services?x=1", {"x"}),
+        ("/acme/services?status=asleep", {"status"}),
+        ("/acme/services?page=0&limit=101&z=", {"page", "limit", "z"}),
+        ("/acme/services?page=1.0&limit=-1", {"page", "limit"}),
+        ("/acme/services?page=&limit=a", {"page", "limit"}),
+        ("/acme/services?page=1&page=2", {"page"}),
+        ("/acme/services?limit=5&per_page=5", {"per_page"}),
+        ("/acme/services?page=٣", {"page"}),
+        ("/acme/service/api?x=1", {"x"}),
+        ("/acme/service/api/logs?limit=0", {"limit"}),
+        ("/acme/service/api/logs?limit=10001", {"limit"}),
+        ("/acme/service/api/logs?lines=5&tail=5", {"tail"}),
+        ("/acme/service/api/logs?since=yesterday&until=2026-01-01", {"since", "until"}),
+        ("/acme/service/api/logs?stream=x&cursor=x", {"stream", "cursor"}),
+        ("/acme/service/api/logs?since=2026-03-18T12:00:00", {"since"}),
+        ("/acme/service/api/events?limit=1001", {"limit"}),
+        ("/healthz?x=1", {"x"}),
+        ("/readyz?x=1", {"x"}),
+        ("/metrics?x=1", {"x"}),
+        ("/auth/v1/keys?x=1", {"x"}),
+    ],
+)  # fmt: skip
+async def test_unknown_and_bad_parameters_are_400_and_named(rig, path, fields):
+    await rig.create("api")
+    answer = await rig.api("GET", path)
+    assert (answer.status, answer.fields) == (400, fields)
+
+
+@pytest.mark.parametrize("query", ["?force=yes", "?force", "?x=1"])
+async def test_parameters_of_a_delete(rig, query):
+    await rig.create("api")
+    assert (await rig.api("DELETE", CREATE + "/api" + query)).status == 400
+    assert (await rig.api("GET", "/acme/service/api")).status == 200
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "", "application/json; charset=latin1"]
+)
+async def test_what_is_not_json_is_415(rig, content_type):
+    answer = await rig.api("POST", CREATE, data=json.dumps(BODY).encode(), headers={"Content-Type": content_type})
+    assert answer.status == 415
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"{", b"{'name': 1}", b'{"name": NaN}', b'{"name": "a", "name": "b"}', b"\xff\xfe", b'{"port": 1e999999}',
+        b"[" * 100_000, b'{"a": ' * 50_000, b'{"port": ' + b"1" * 5000 + b"}",
+    ],
+)  # fmt: skip
+async def test_malformed_json_is_400(rig, data):
+    answer = await rig.api("POST", CREATE, data=data, headers={"Content-Type": "application/json"})
+    assert answer.status == 400
+    assert await rig.contents() == {}
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_over_1_mib_is_413(rig, chunked):
+    filler = json.dumps({**BODY, "zz": "x" * (1 << 20)}).encode()
+
+    async def pieces():
+        for start in range(0, len(filler), 65_536):
+            yield filler[start : start + 65_536]
+
+    headers = {"Content-Type": "application/json"}
+    answer = await rig.api("POST", CREATE, data=pieces() if chunked else filler, headers=headers)
+    assert answer.status == 413
+    fits = json.dumps({**BODY, "zz": ""})[:-2] + "x" * ((1 << 20) - len(json.dumps({**BODY, "zz": ""}))) + '"}'
+    assert len(fits) == 1 << 20
+    assert (await rig.api("POST", CREATE, data=fits.encode(), headers=headers)).fields == {"zz"}
+
+
+async def test_a_fault_of_ours_is_500_without_a_trace_and_nothing_half_made(rig, monkeypatch, caplog):
+    def broken(*_args):
+        raise RuntimeError("inner workings")
+
+    monkeypatch.setattr(app, "service_view", broken)
+    await rig.create("api")
+    answer = await rig.api("GET", "/acme/service/api")
+    assert answer.status == 500
+    assert "inner workings" not in answer.text
+    assert "Traceback" not in answer.text
+    assert answer.json["request_id"] in caplog.text
+    assert "inner workings" in caplog.text
+
+
+async def test_health_needs_no_key_and_no_store(rig):
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert (await rig.api("GET", path, token="")).status == 200
+    assert (await rig.api("GET", "/metrics", token="")).text == "wakegate_up 1\n"
+
+
+async def test_metrics_beyond_loopback_need_a_key_of_every_namespace(rig, monkeypatch):
+    monkeypatch.setattr(app, "_from_loopback", lambda _: False)
+    assert (await rig.api("GET", "/metrics", token="")).status == 401
+    assert (await rig.api("GET", "/metrics", token=await rig.key("one", "acme", "admin"))).status == 403
+    assert (await rig.api("GET", "/metrics", token=await rig.key("all", "*", "read"))).status == 200
+
+
+async def test_readiness_warns_of_a_second_namespace_where_nothing_keeps_them_apart(rig, site):
+    api = rig.catalogue
+    assert (await rig.api("GET", "/readyz")).json == {"status": "ready", "reasons": [], "warnings": []}
+    await rig.create("a", namespace="one")
+    await rig.create("a", namespace="two")
+    assert (await rig.api("GET", "/readyz")).json["warnings"] == []  # this site keeps them apart
+    assert api.inhabited() == {"one", "two"}
+
+
+async def test_logs_are_the_newest_lines_oldest_first(rig):
+    service = (await rig.create("api")).json["id"]
+    rig.logs.append(service, "d1", [f"build {n}" for n in range(5)])
+    rig.logs.append(service, "d1", [f"line {n}" for n in range(20)], Stream.STDOUT)
+    page = (await rig.api("GET", "/acme/service/api/logs?limit=3")).json
+    assert [item["line"] for item in page["items"]] == ["line 17", "line 18", "line 19"]
+    assert page["truncated"] is True
+    assert set(page["items"][0]) == {"time", "replica", "deployment", "stream", "line"}
+    built = (await rig.api("GET", "/acme/service/api/logs?stream=build&deployment=d1")).json
+    assert [item["line"] for item in built["items"]] == [f"build {n}" for n in range(5)]
+    assert built["truncated"] is False
+    assert (await rig.api("GET", "/acme/service/api/logs?replica=nobody")).json["items"] == []
+
+
+async def test_logs_since_is_strictly_after_with_any_offset(rig):
+    service = (await rig.create("api")).json["id"]
+    rig.logs.append(service, None, [f"line {n}" for n in range(10)])
+    lines = (await rig.api("GET", "/acme/service/api/logs")).json["items"]
+    fifth = lines[5]["time"]
+    rest = (await rig.api("GET", f"/acme/service/api/logs?since={fifth}")).json["items"]
+    assert [item["line"] for item in rest] == [f"line {n}" for n in range(6, 10)]
+    until = (await rig.api("GET", f"/acme/service/api/logs?until={fifth}")).json["items"]
+    assert [item["line"] for item in until] == [f"line {n}" for n in range(6)]
+    shifted = iso(parse(fifth) + 2 * 3600 * 1_000_000).replace("Z", "%2B02:00")
+    assert (await rig.api("GET", f"/acme/service/api/logs?since={shifted}")).json["items"] == rest
+
+
+async def test_the_cursor_resumes_without_a_gap(rig):
+    service = (await rig.create("api")).json["id"]
+    rig.logs.append(service, None, ["first"])
+    page = (await rig.api("GET", "/acme/service/api/logs")).json
+    rig.logs.append(service, None, [f"line {n}" for n in range(7)])
+    seen = []
+    for _ in range(4):
+        page = (await rig.api("GET", f"/acme/service/api/logs?limit=3&cursor={page['next']}")).json
+        seen += [item["line"] for item in page["items"]]
+    assert seen == [f"line {n}" for n in range(7)]
+    assert page["next"] is not None
+
+
+async def test_logs_of_a_deleted_service_stay_readable_under_its_id(rig):
+    service = (await rig.create("api")).json["id"]
+    rig.logs.append(service, None, ["last words"])
+    await rig.delete("api")
+    assert (await rig.api("GET", "/acme/service/api/logs")).status == 404
+    assert (await rig.api("GET", f"/acme/service/{service}/logs")).json["items"][0]["line"] == "last words"
+    assert (await rig.api("GET", f"/other/service/{service}/logs")).status == 404
+
+
+async def test_a_silent_connection_is_closed(rig, monkeypatch):
+    monkeypatch.setattr(server, "HEAD_TIMEOUT", 0.2)
+    host, port = rig.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def test_a_stop_lets_a_request_in_flight_finish(rig):
+    rig.workers.acknowledge.clear()
+    creating = asyncio.create_task(rig.create("api"))
+    async with asyncio.timeout(5):
+        while not rig.workers.asked:
+            await asyncio.sleep(0.005)
+    stopping = asyncio.create_task(rig.server.stop())
+    host, port = rig.url.removeprefix("http://").split(":")
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                socket.create_connection((host, int(port)), 1).close()
+                await asyncio.sleep(0.01)
+            except OSError:
+                break
+    rig.workers.acknowledge.set()
+    assert (await creating).status == 201
+    await stopping
