@@ -40,7 +40,7 @@ class AccessLog:
         self._clock = ""
         self._queue: queue.SimpleQueue[tuple[bytes, int] | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._writer: threading.Thread | None = None
 
     @property
     def dropped(self) -> int:
@@ -80,17 +80,17 @@ class AccessLog:
         self._waiting += len(data)
         self._lines = []
         self._size = 0
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._write, name="access log", daemon=True)
-            self._thread.start()
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write, name="access log", daemon=True)
+            self._writer.start()
 
     def close(self) -> None:
         """Write what is left (blocking, at most 2 s) and end the thread."""
         self.flush()
-        if self._thread is not None:
+        if self._writer is not None:
             self._queue.put(None)
-            self._thread.join(_CLOSING)
-            self._thread = None
+            self._writer.join(_CLOSING)
+            self._writer = None
 
     def _write(self) -> None:
         """The thread."""

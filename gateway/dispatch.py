@@ -31,7 +31,7 @@ from gateway.settings import GatewaySettings
 from gateway.sides import Downstream, Keeper, Upstream
 from gateway.states import HEAD, HELD, HOLD, RETRY, step
 from gateway.sweep import Sweep
-from gateway.table import Deleted, Table
+from gateway.table import Deleted, Table, plain_host
 
 _WAKE_EVERY = 0.1  # seconds, per service
 
@@ -283,6 +283,14 @@ class Dispatcher(Keeper):
         for exchange in service.room.release(len(service.room)):
             self._unheld(exchange, service, now)
             exchange.answer(_deleted() if service.deleted else _refusal(service))
+
+    def refuse_host(self, service: Service, host: bytes) -> None:
+        """This one of the service's hosts was deleted."""
+        now = time.monotonic()
+        for exchange in [one for one in service.room if plain_host(one.request.host) == host]:
+            service.room.cancel(exchange)
+            self._unheld(exchange, service, now)
+            exchange.answer(_deleted())
 
     def leave(self, exchange: Exchange) -> None:
         service = exchange.service

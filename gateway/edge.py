@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -100,15 +100,22 @@ class Edge:
         self._settle(service)
 
     def reroute(self, host: str) -> None:
-        """The route of `host` was added, changed or removed. Requests held by a service that was deleted get 503."""
+        """The route of `host` was added, changed or removed. Requests held for a deleted host get 503."""
         self._table.forget_host(host)
-        route = self._table.route(host)
-        if route is not None and route.deleted_at is not None:
-            self.forget(route.service)
+        self._check_held([host])
+
+    def _check_held(self, hosts: Iterable[str]) -> None:
+        """Requests held for hosts that are gone wait in vain."""
+        for host in hosts:
+            route = self._table.route(host)
+            if route is not None and route.deleted_at is not None and route.service in self._table.services:
+                self._office.refuse_host(self._table.services[route.service], host.encode())
 
     def resync(self) -> None:
         """Everything may have changed: look all known hosts and services up again in `Table`'s source."""
+        hosts = self._table.hosts()
         self._table.forget_hosts()
+        self._check_held(hosts)
         for service_id in list(self._table.services):
             backend = self._table.backend(service_id)
             if backend is None:

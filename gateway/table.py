@@ -64,6 +64,10 @@ class Table:
         for spelled in self._spellings.pop(host.encode(), ()):
             del self._hosts[spelled]
 
+    def hosts(self) -> list[str]:
+        """Those that have been asked for and found."""
+        return [name.decode("ascii") for name in self._spellings]
+
     def forget_hosts(self) -> None:
         self._hosts.clear()
         self._spellings.clear()

@@ -7,6 +7,7 @@ whose every connection is driven by the test itself, `talk.serve(...)` says whic
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterable
@@ -81,10 +82,8 @@ class Peer:
 
     async def closed(self) -> None:
         """The other side ends the connection, without another byte."""
-        try:
+        with contextlib.suppress(ConnectionError):
             assert await self.rest() == b""
-        except ConnectionError:
-            pass
 
     async def silent(self) -> None:
         """Nothing has come, although the other side has had the chance: for what must not happen."""
