@@ -1,0 +1,320 @@
+"""`wakegate serve` from outside: starting, refusing to start, dying children, signals."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e_node import ROOT, Node, eventually
+
+pytestmark = pytest.mark.e2e
+
+ROLES = ("control", "worker 1", "valkey-server")
+SERVER = (Path(ROOT) / "examples" / "hello" / "server.py").read_text()
+HELLO = {"Procfile": "web: python3 server.py\n", "server.py": SERVER}
+HOST = "hello-acme.apps.localhost"
+
+
+def works(node: Node) -> bool:
+    """Both doors answer, and what they answer comes from the store."""
+    try:
+        return node.api("GET", "/acme/services").status == 200 and node.request("nobody.example.com").status == 404
+    except OSError:
+        return False
+
+
+def deploy(node: Node, **fields: object) -> None:
+    node.commit("acme/hello", HELLO)
+    node.create("acme", "hello", **fields)
+    node.wait_status("acme", "hello", "running")
+
+
+def process_of(answer: bytes) -> str:
+    """`Hello from process N, …` → N."""
+    return answer.decode().split()[3].rstrip(",")
+
+
+@contextlib.contextmanager
+def asking(node: Node, host: str, expected: int) -> Iterator[list[object]]:
+    """New connections one after the other, meanwhile; yields what was answered otherwise than expected."""
+    wrong: list[object] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        while not done.is_set():
+            try:
+                if (status := node.request(host, timeout=10).status) != expected:
+                    wrong.append(status)
+            except OSError as error:
+                wrong.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield wrong
+    finally:
+        done.set()
+        thread.join()
+
+
+# Starting and stopping
+
+
+def test_it_says_its_addresses_and_ready_and_stops_without_a_trace(make_node):
+    node = make_node().start()
+    said = [line.split()[0] for line in node.lines() if line.startswith(("http ", "api ", "ready"))]
+    assert said == ["http", "api", "ready"]
+    assert set(node.pids()) == {"control", "worker 1", "worker 2", "valkey-server"}
+    assert works(node)
+    assert node.stop() == 0
+    assert node.strays() == []
+    assert not (node.data / "store.sock").exists()
+
+
+def test_files_are_for_the_owner_alone(node):
+    allowed = 0o711 if os.geteuid() == 0 else 0o700
+    assert node.data.stat().st_mode & 0o777 == allowed
+    for name in ("admin.key", "secret.key", "node.id", "lock", "store.log", "store.sock"):
+        assert (node.data / name).stat().st_mode & 0o077 == 0, name
+
+
+def test_a_second_serve_on_the_directory_names_the_first(node, make_node):
+    second = make_node()
+    second.options += ["--data-dir", str(node.data)]
+    second.start(wait=False)
+    assert second.process.wait(20) == 1
+    assert f"another `wakegate serve` (pid {node.pid}) runs on {node.data}" in second.said
+    assert works(node)
+
+
+def test_every_port_in_use_is_named(make_node):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        node = make_node(options=["--http", address]).start(wait=False)
+        assert node.process.wait(20) == 1
+    assert f"--http {address}: already in use" in node.said
+    assert node.strays() == []
+
+
+def test_a_port_that_another_serve_shares_is_in_use(node, make_node):
+    """SO_REUSEPORT alone would let both bind."""
+    second = make_node(options=["--http", f"127.0.0.1:{node.http_port}"]).start(wait=False)
+    assert second.process.wait(20) == 1
+    assert "already in use" in second.said
+
+
+def test_a_directory_that_cannot_be_made_is_said(make_node):
+    node = make_node()
+    (node.root / "file").write_text("")
+    node.options += ["--data-dir", str(node.root / "file" / "data")]
+    node.start(wait=False)
+    assert node.process.wait(20) == 1
+    assert "the data directory can't be written" in node.said
+    assert "choose another --data-dir" in node.said
+
+
+@pytest.mark.root
+def test_a_directory_that_replicas_cannot_reach_names_the_fix(make_node):
+    node = make_node()
+    (node.root / "closed").mkdir(mode=0o700)
+    node.options += ["--data-dir", str(node.root / "closed" / "data")]
+    node.start(wait=False)
+    assert node.process.wait(20) == 1
+    assert f"chmod o+x {node.root}/closed" in node.said
+
+
+def test_too_few_open_files_is_said(make_node):
+    node = make_node()
+    limited = ["sh", "-c", 'ulimit -n 512; exec "$@"', "sh", sys.executable, "-m", "wakegate", "serve", *node.options]
+    done = subprocess.run(limited, cwd=ROOT, env=node.env, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 1
+    assert "only 512 open files are allowed" in done.stderr
+    assert "LimitNOFILE" in done.stderr
+
+
+def test_a_wrong_configuration_exits_2_and_check_starts_nothing(make_node):
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "wakegate", "serve", *arguments]
+        return subprocess.run(command, cwd=ROOT, env=make_node().env, capture_output=True, text=True, check=False)
+
+    wrong = run("--workers", "0", "--api", "0.0.0.0:1", "--check")
+    assert wrong.returncode == 2
+    assert len(wrong.stderr.splitlines()) == 2
+    right = run("--check", "--data-dir", "/nonexistent/x")
+    assert (right.returncode, right.stdout) == (0, "the configuration is valid\n")
+
+
+def test_a_long_data_directory_has_no_need_of_a_short_socket_path(make_node):
+    node = make_node(workers=1)
+    node.data = node.root / ("long-" * 30) / "data"
+    node.options += ["--data-dir", str(node.data)]
+    node.start()
+    assert works(node)
+    assert node.stop() == 0
+
+
+# Dying and silent children
+
+
+def test_whatever_is_killed_comes_back(node):
+    for role in ROLES:
+        old = node.kill(role)
+        node.replaced(role, old)
+        eventually(lambda: works(node), 30, f"after the death of {role}")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_whatever_falls_silent_is_replaced(node, role):
+    """After 10 s; meanwhile the other worker accepts for a silent one."""
+    old = node.kill(role, signal.SIGSTOP)
+    node.replaced(role, old, 30)
+    eventually(lambda: works(node), 30, f"after the silence of {role}")
+    assert f"{role} (pid {old}) has not answered for 10 s: killed" in node.said
+
+
+def test_neighbours_accept_for_a_worker_that_is_silent(node):
+    """From a second of silence on, every new connection is served, whichever queue the kernel puts it in."""
+    silent = node.kill("worker 1", signal.SIGSTOP)
+
+    def all_answered() -> bool:
+        try:
+            return all(node.request("nobody.example.com", timeout=0.5).status == 404 for _ in range(30))
+        except OSError:
+            return False
+
+    eventually(all_answered, 8, "the neighbour serves both queues")
+    assert silent in node.pids()["worker 1"], "it is not replaced yet"
+    os.kill(silent, signal.SIGCONT)
+
+
+def test_no_new_connection_is_lost_while_workers_die(node):
+    with asking(node, "nobody.example.com", 404) as wrong:
+        for role in ("worker 1", "worker 2", "worker 1"):
+            old = node.child(role)
+            # One request may be inside the worker at that moment; it is the only one that may fail.
+            failed = len(wrong)
+            os.kill(old, signal.SIGKILL)
+            node.replaced(role, old)
+            assert len(wrong) <= failed + 1, wrong
+
+
+def test_our_own_stall_is_held_against_nobody(node):
+    before = node.pids()
+    node.send(signal.SIGSTOP)
+    time.sleep(11)  # longer than the silence that a child is allowed
+    node.send(signal.SIGCONT)
+    eventually(lambda: works(node), 10)
+    assert node.stop() == 0
+    assert "killed" not in node.said
+    assert set(before) == {"control", "worker 1", "worker 2", "valkey-server"}
+
+
+def test_children_do_not_outlive_a_supervisor_that_is_killed(make_node):
+    node = make_node().start()
+    deploy(node)
+    first = process_of(node.request(HOST).body)
+    children = [pid for pids in node.pids().values() for pid in pids]
+    node.stop(signal.SIGKILL)
+    eventually(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in children), 5, "the children end")
+    node.start()
+    eventually(lambda: node.request(HOST).status == 200, 10)
+    assert process_of(node.request(HOST).body) == first, "the replica was adopted"
+
+
+# Signals
+
+
+def test_sigterm_finishes_what_is_in_flight_and_stops_the_replicas(make_node):
+    node = make_node().start()
+    node.commit("acme/hello", HELLO | {"server.py": SERVER.replace("awake = ", "time.sleep(1.5); awake = ", 1)})
+    node.create("acme", "hello")
+    node.wait_status("acme", "hello", "running")
+    answers: list[int] = []
+    thread = threading.Thread(target=lambda: answers.append(node.request(HOST).status))
+    thread.start()
+    eventually(lambda: _connected(node.http_port), 5, "the request is on its way")
+    assert node.stop() == 0
+    thread.join()
+    assert answers == [200]
+    assert node.strays() == []
+
+
+def test_a_second_sigterm_stops_at_once(make_node):
+    node = make_node(options=["--drain-timeout", "3000"]).start()
+    deploy(node)
+    with socket.create_connection(("127.0.0.1", node.http_port)) as client:
+        client.sendall(f"POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 5\r\n\r\nab".encode())
+        eventually(lambda: _connected(node.http_port), 5)
+        node.send(signal.SIGTERM)
+        eventually(lambda: _refused(node.http_port), 10, "it stops accepting")
+        assert not node.exited, "a request is in flight"
+        assert node.stop(signal.SIGTERM, 10) == 0
+    assert node.strays() == []
+
+
+def test_sigusr2_leaves_the_replicas_and_the_next_serve_adopts_them(make_node):
+    node = make_node().start()
+    deploy(node)
+    first = process_of(node.request(HOST).body)
+    assert node.stop(signal.SIGUSR2) == 0
+    assert Path(f"/proc/{first}").exists()
+    node.start()
+    eventually(lambda: node.request(HOST).status == 200, 10)
+    assert process_of(node.request(HOST).body) == first
+    assert node.stop() == 0
+    eventually(lambda: not Path(f"/proc/{first}").exists(), 5)
+
+
+def test_sighup_replaces_the_workers_without_dropping_a_connection(node):
+    before = node.pids()
+    with asking(node, "nobody.example.com", 404) as wrong:
+        node.send(signal.SIGHUP)
+        eventually(lambda: "reloaded" in node.lines(), 40)
+    assert wrong == []
+    eventually(lambda: all(len(pids) == 1 for pids in node.pids().values()), 20, "the old workers end")
+    after = node.pids()
+    assert after["valkey-server"] == before["valkey-server"]
+    for role in ("worker 1", "worker 2", "control"):
+        assert after[role] != before[role], role
+    assert works(node)
+
+
+def test_sighup_with_a_wrong_file_changes_nothing(make_node):
+    node = make_node(workers=1)
+    file = node.root / "wakegate.toml"
+    file.write_text('domain = "apps.localhost"\n')
+    node.options += ["--config", str(file)]
+    node.start()
+    before = node.pids()
+    file.write_text("workers = 2\nhold-limit = 0\n")
+    node.send(signal.SIGHUP)
+    eventually(lambda: "not reloaded, the configuration is wrong" in node.said, 10)
+    assert "hold-limit: expected a whole number" in node.said
+    assert node.pids() == before
+    assert works(node)
+
+
+def _connected(port: int) -> bool:
+    """Whether anybody has a connection to this port (state 01 in /proc/net/tcp)."""
+    wanted = f":{port:04X}"
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return any(row[1].endswith(wanted) and row[3] == "01" for row in rows)
+
+
+def _refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+    return False
