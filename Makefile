@@ -32,7 +32,8 @@ lint: $(INSTALLED) ## only what needs no running
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED) $(COMPILED) debian-bench ## Wakegate beside nginx, HAProxy, Caddy, Envoy, aiohttp
+bench: $(INSTALLED) debian-bench ## Wakegate beside nginx, HAProxy, Caddy, Envoy, aiohttp
+	@$(MAKE) --no-print-directory $(COMPILED) || { echo "no compiled wheel: plain Python only" >&2; rm -rf .venv-compiled; }
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
 wheel: $(COMPILED) ## a wheel with compiled hot modules in dist/, installed in .venv-compiled
@@ -67,14 +68,18 @@ $(VENV)/.locked: requirements.lock | $(VENV)/.created
 	@touch $@
 
 $(INSTALLED): pyproject.toml $(wildcard setup.py) $(VENV)/.locked
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
-# Compiling needs a C compiler and Python's headers; without them the target says so and fails.
+# Compiling needs a C compiler and Python's headers.
 dist/.built: $(PRODUCT) pyproject.toml $(wildcard setup.py) | $(INSTALLED)
-	@packaging/debian-packages.sh gcc=gcc
+	@packaging/debian-packages.sh 'gcc=gcc libc6-dev'
+	@$(BIN)/python -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || \
+		packaging/debian-packages.sh Python.h=python3-dev
 	rm -rf build dist
-	WAKEGATE_COMPILE=1 $(BIN)/python -m build --no-isolation --wheel
+	WAKEGATE_COMPILE=1 $(BIN)/python -m build --no-isolation --wheel >dist.log 2>&1 || { cat dist.log >&2; exit 1; }
+	@rm -f dist.log
+	@ls dist/*.whl
 	@touch $@
 
 $(COMPILED): dist/.built requirements-runtime.lock
