@@ -24,7 +24,7 @@ from control.auth import allow, authenticate, forbidden, reaches
 from control.catalogue import Catalogue
 from control.keys import Keys
 from control.ports import Logs, Objects
-from control.problem import problems
+from control.problem import Problem, problems
 from control.schemas import read_create, read_key
 from control.services import Services, service_not_found
 from control.site import Site
@@ -178,7 +178,7 @@ class Api:
     async def exposition(self, request: web.Request) -> web.Response:
         """Metrics of all namespaces: from loopback without a key, else by one of every namespace."""
         if not _from_loopback(request):
-            key = authenticate(request, self.catalogue)
+            key = self._caller(request)
             if key.namespace != names.EVERY_NAMESPACE:
                 raise forbidden()
         query.parameters(request, {})
@@ -190,11 +190,17 @@ class Api:
     def _allowed(self, request: web.Request, scope: str) -> str:
         """The namespace of the path, if the caller may do that there."""
         namespace = request.match_info["namespace"]
-        allow(authenticate(request, self.catalogue), namespace, scope, self.catalogue)
+        allow(self._caller(request), namespace, scope, self.catalogue)
         return namespace
 
+    def _caller(self, request: web.Request) -> ApiKey:
+        """Raises Problem 401; 503 as long as no key can be known."""
+        if not self.objects.run_id:
+            raise Problem(503, "The store has not been read yet; try again.", headers={"Retry-After": "1"})
+        return authenticate(request, self.catalogue)
+
     def _administrator(self, request: web.Request) -> ApiKey:
-        key = authenticate(request, self.catalogue)
+        key = self._caller(request)
         if not reaches(key.scope, "admin"):
             raise forbidden()
         return key

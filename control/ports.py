@@ -17,6 +17,8 @@ class Objects(Protocol):
     """The objects of the store in memory (`state.mirror.Mirror`)."""
 
     connected: bool
+    run_id: str
+    """Empty until a first snapshot is in: nothing is known before."""
 
     def get(self, kind: Kind, object_id: str) -> Record | None: ...
     def records(self, kind: Kind) -> Mapping[str, Record]: ...

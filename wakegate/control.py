@@ -1,0 +1,303 @@
+"""The composition root of the control process: the API, the autoscaler and reconciler, and this node's replicas.
+
+The supervisor's word is the pipe; a SIGTERM sent to this process alone drains it and keeps the replicas, since the
+supervisor starts another control. A task that fails ends the process, loudly: the next one adopts what it left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+
+from activator.activation import Activation
+from activator.drivers.process import ProcessDriver, UsersError
+from activator.logs import Collector, LogStore
+from activator.settings import Settings
+from control.app import Api
+from control.catalogue import Catalogue
+from control.domains import Platform
+from control.keys import Keys, make_first_key
+from control.server import ApiServer
+from control.services import Services
+from control.site import Offer, Site
+from state.kinds import Kind
+from state.leases import Lease
+from state.mirror import Mirror
+from state.models import RunSpec, Service
+from state.secrets import ENVIRONMENT, SecretError, Vault, fingerprint, read_secret_key
+from state.store import ABSENT, Change, Conflict, Store, StoreError
+from wakegate.client import KEY_FILE, URL_FILE
+from wakegate.config import Config
+from wakegate.metrics import Metrics
+from wakegate.pipe import Message, Pipe
+
+_LEFT_TO_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_LEASE: Final = "leader"
+_FINGERPRINT: Final = "secret-key"
+_API_GRACE: Final = 5.0  # seconds for API calls in flight: a delete may wait that long
+_RETRY: Final = 0.2  # seconds between attempts to reach a store that is gone
+
+_log = logging.getLogger("wakegate.control")
+
+
+class StartError(Exception):
+    """Control can't run like this; the text says what to do."""
+
+
+def main() -> None:
+    """Run control until it is drained (exit 0), can't run (exit 2) or its supervisor is gone (exit at once)."""
+    for number in _LEFT_TO_THE_SUPERVISOR:
+        signal.signal(number, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="control: %(name)s: %(message)s")
+    sys.exit(uvloop.run(_run()))
+
+
+async def _run() -> int:
+    pipe, start = await Pipe.from_env()
+    code = 0
+    try:
+        control = Control(start, pipe)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, control.drain, Drain(0, keep_replicas=True))
+        pipe.on_message = control.told
+        await control.run()
+    except* (StartError, SecretError, UsersError) as group:
+        for error in _leaves(group):
+            pipe.say(f"error: {error}")
+        code = 2
+    finally:
+        pipe.close()
+    return code
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """How to end: `timeout` seconds at most, with the replicas ended or kept for the next control."""
+
+    timeout: float
+    keep_replicas: bool
+
+
+class Control:
+    """One control process. `await run()` is its whole life; `told` gets the supervisor's messages."""
+
+    def __init__(self, start: Mapping[str, Any], pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._config = config = Config.from_json(start["config"])
+        if config.driver != "process":
+            raise StartError(f"--driver {config.driver} is not available yet: use --driver process")
+        self._secret_key = read_secret_key(Path(start["secret_key_file"]), os.environ.get("WAKEGATE_SECRET_KEY"))
+        self._vault = Vault(self._secret_key, ENVIRONMENT)
+        self._store = Store(start["store"])
+        self._mirror = Mirror(self._store, list(Kind), self._changed)
+        self._catalogue = Catalogue(self._mirror)
+        self._logs = LogStore(config.data_dir / "logs")
+        self._collector = Collector(self._logs)
+        self._driver = ProcessDriver(
+            config.data_dir,
+            git_url=config.git_url,
+            logs=self._collector,
+            uids=range(config.process_uids.first, config.process_uids.last + 1),
+        )
+        holder = f"{start['node']}/{start['supervisor']}/control/{start['incarnation']}"
+        self._lease = Lease(self._store, _LEASE, holder=holder, owner=start["supervisor"])
+        self._metrics = Metrics()
+        self._activation = Activation(
+            self._store,
+            self._mirror,
+            self._driver,
+            self._lease,
+            _settings(config, start["node"]),
+            supervisor=start["supervisor"],
+            environment=self._environment,
+            build_log=self._logs.build_log,
+            on_unacknowledged=lambda missing: pipe.send({"unacknowledged": missing}),
+            on_report=self._metrics.report,
+        )
+        self._sockets = [_inherited(fd) for fd in start["api"]]
+        self._server = ApiServer(self._api().application(), self._sockets, grace=_API_GRACE)
+        self._drain: asyncio.Future[Drain] = asyncio.get_running_loop().create_future()
+        self._hurry = asyncio.Event()
+        self._activation.gone(start["gone"])
+
+    def told(self, message: Message) -> None:
+        """A message of the supervisor; all are levels and may be repeated."""
+        if "gone" in message:
+            self._activation.gone(message["gone"])
+        if "drain" in message:
+            wanted = message["drain"]
+            self.drain(Drain(float(wanted["timeout"]), bool(wanted["keep_replicas"])))
+
+    def drain(self, wanted: Drain) -> None:
+        """End; a second call with a shorter time hurries the first."""
+        if not self._drain.done():
+            self._drain.set_result(wanted)
+        elif wanted.timeout == 0:
+            self._hurry.set()
+
+    async def run(self) -> None:
+        """Raises StartError, SecretError, UsersError in a group; and whatever a task of it fails with."""
+        async with asyncio.TaskGroup() as tasks:
+            life = [
+                tasks.create_task(self._mirror.run(), name="mirror"),
+                tasks.create_task(self._collector.run(), name="logs"),
+                tasks.create_task(self._lease.run(self._activation.gained, self._activation.lost), name="lease"),
+                tasks.create_task(self._activation.run(), name="activation"),
+            ]
+            await self._server.start()
+            tasks.create_task(self._begin(), name="begin")
+            await self._end(await self._drain)
+            for task in life:
+                task.cancel()
+        await self._collector.close()
+        await self._store.close()
+
+    async def _begin(self) -> None:
+        """From a store that answers to a control that is ready."""
+        await self._mirror.synced()
+        await self._check_fingerprint()
+        await self._first_key()
+        await asyncio.to_thread(_write_url, self._config, self._sockets)
+        self._pipe.send({"ready": True})
+
+    async def _end(self, wanted: Drain) -> None:
+        """API calls in flight finish, then the replicas."""
+        await self._server.stop()
+        async with asyncio.TaskGroup() as tasks:
+            hurrying = tasks.create_task(self._kill_in_a_hurry(), name="hurry")
+            if wanted.timeout == 0 and not wanted.keep_replicas:
+                self._hurry.set()
+            await self._activation.close(keep=wanted.keep_replicas)
+            hurrying.cancel()
+
+    async def _kill_in_a_hurry(self) -> None:
+        await self._hurry.wait()
+        observed = await self._driver.observe()
+        await asyncio.gather(*(self._driver.stop(replica.replica_id, 0) for replica in observed))
+
+    async def _check_fingerprint(self) -> None:
+        """Every node of a store must have the same secret key. Raises StartError."""
+        own = fingerprint(self._secret_key).encode()
+        while True:
+            try:
+                record = await self._store.get(Kind.META, _FINGERPRINT)
+                if record is None:
+                    await self._store.commit([Change(Kind.META, _FINGERPRINT, own, ABSENT)])
+                elif record.value != own:
+                    raise StartError(
+                        f"the store was written with another secret key: set WAKEGATE_SECRET_KEY, or put the "
+                        f"right key into {self._config.secret_key_file}"
+                    )
+            except Conflict:
+                continue  # another node was first: compare with it
+            except StoreError:
+                await asyncio.sleep(_RETRY)
+                continue
+            return
+
+    async def _first_key(self) -> None:
+        file = self._config.data_dir / KEY_FILE
+        while True:
+            try:
+                token = await make_first_key(self._store, self._mirror, file)
+            except StoreError:
+                await asyncio.sleep(_RETRY)
+                continue
+            except OSError as error:
+                raise StartError(f"the admin key can't be written: {error}") from error
+            if token is not None:
+                self._pipe.say(f"admin key (kept in {file}): '{token}'")
+            return
+
+    def _changed(self, touched: Any) -> None:
+        self._catalogue.changed(touched)
+        self._activation.changed(touched)
+
+    def _environment(self, service: Service, run: RunSpec) -> Mapping[str, str]:
+        """Raises SecretError."""
+        opened = self._vault.unseal
+        return {name: opened(service.namespace, service.id, name, sealed) for name, sealed in run.env.items()}
+
+    def _api(self) -> Api:
+        site = _site(self._config, self._driver)
+        services = Services(self._store, self._mirror, self._catalogue, self._vault, self._activation.acks, site)
+        return Api(
+            store=self._store,
+            objects=self._mirror,
+            catalogue=self._catalogue,
+            services=services,
+            keys=Keys(self._store, self._mirror, self._catalogue),
+            logs=self._logs,
+            site=site,
+            metrics=lambda: self._metrics.exposition(self._activation),
+            unready=self._unready,
+        )
+
+    def _unready(self) -> list[str]:
+        reasons = [] if self._mirror.connected else ["the store can't be reached"]
+        if self._collector.problem:
+            reasons.append(f"logs are not kept: {self._collector.problem}")
+        return reasons
+
+
+def _settings(config: Config, node: str) -> Settings:
+    return Settings(
+        node=node,
+        idle_timeout=config.idle_timeout,
+        drain_timeout=config.drain_timeout,
+        tombstone_ttl=config.tombstone_ttl,
+        stale_limit=config.stale_limit,
+    )
+
+
+def _site(config: Config, driver: ProcessDriver) -> Site:
+    return Site(
+        platform=Platform(config.domain, config.api_host),
+        http_port=config.public_http_port,
+        offer=Offer(config.driver, frozenset({config.region}), _gpus(config.gpus)),
+        region=config.region,
+        idle_timeout=round(config.idle_timeout),
+        hold_timeout=round(config.hold_timeout),
+        limits=driver.limits,
+        isolated=driver.isolated,
+    )
+
+
+def _gpus(text: str) -> dict[str, int]:
+    """`T4=2,L4=1`. The process driver finds none by itself."""
+    if text in ("auto", "none"):
+        return {}
+    return {name: int(count) for name, _, count in (part.partition("=") for part in text.split(","))}
+
+
+def _inherited(fd: int) -> socket.socket:
+    os.set_inheritable(fd, False)
+    return socket.socket(fileno=fd)
+
+
+def _write_url(config: Config, sockets: list[socket.socket]) -> None:
+    """Where commands beside the data directory find the API. Failing at it is no reason to stop."""
+    host, port = sockets[0].getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - told apart, not bound
+    url = f"http://[{host}]:{port}\n" if ":" in host else f"http://{host}:{port}\n"
+    beside = config.data_dir / f".{URL_FILE}.new"
+    with contextlib.suppress(OSError):
+        beside.write_text(url)
+        beside.replace(config.data_dir / URL_FILE)
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
+    found: list[Exception] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

@@ -1,0 +1,51 @@
+"""`/metrics`: the workers' counters, folded by `gateway.exposition`, and what control itself knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import accumulate
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from activator.activation import Activation
+from activator.coldstarts import BUCKETS, Histogram
+
+
+class Metrics:
+    """`report` takes every report of a worker as it came; `exposition` is what a scrape gets."""
+
+    def report(self, data: bytes) -> None:
+        """Must not raise."""
+
+    def exposition(self, activation: Activation) -> tuple[bytes, str]:
+        """The text, and its content type."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Control(activation))
+        return generate_latest(registry), CONTENT_TYPE_LATEST
+
+
+class _Control:
+    """Replicas by state, and cold starts by phase."""
+
+    def __init__(self, activation: Activation) -> None:
+        self._activation = activation
+
+    def collect(self) -> Iterator[Metric]:
+        replicas = GaugeMetricFamily("wakegate_replicas", "Replicas of all services by state.", labels=["state"])
+        for state, count in self._activation.catalog.counts().items():
+            replicas.add_metric([state.value], count)
+        yield replicas
+        starts = self._activation.cold_starts
+        yield CounterMetricFamily("wakegate_cold_starts", "Wakes from zero replicas.", value=starts.total)
+        seconds = HistogramMetricFamily(
+            "wakegate_cold_start_seconds", "Seconds of cold starts by phase.", labels=["phase"]
+        )
+        for phase, histogram in starts.seconds.items():
+            seconds.add_metric([phase], _cumulative(histogram), histogram.total)
+        yield seconds
+
+
+def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
+    bounds = [*map(str, BUCKETS), "+Inf"]
+    return list(zip(bounds, accumulate(histogram.counts), strict=True))
