@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-HINT_SECONDS: Final = 2.5  # by then every worker's regular report has said whether somebody is held
+HINT_SECONDS: Final = 2.5  # a wake counts for no longer, whatever happens to the reports
+HINT_AT_LEAST: Final = 0.25  # a report on its way at the same time must not take it back unseen
 
 HINTS_SWEPT: Final = 1000
 
@@ -115,8 +116,8 @@ class Demand:
     def hint(self, service: str, now: float) -> None:
         """Somebody is held for a service that has no ready replica."""
         if len(self._hints) > HINTS_SWEPT:
-            self._hints = {s: until for s, until in self._hints.items() if until > now}
-        self._hints[service] = now + HINT_SECONDS
+            self._drop_old_hints(now)
+        self._hints[service] = now
         self._active[service] = now
 
     def keep(self, registered: Collection[str]) -> set[str]:
@@ -146,19 +147,29 @@ class Demand:
                 held += load.held
                 for replica, count in load.replicas.items():
                     replicas[replica] = replicas.get(replica, 0) + count
-        if held == 0 and self._hints.get(service, now) > now:
+        if held == 0 and self._hinted(service, now):
             held = 1
         return Load(in_flight, held, replicas)
 
     def services(self, now: float) -> set[str]:
         """Those with any load, or woken just now."""
-        self._hints = {s: until for s, until in self._hints.items() if until > now}
+        self._drop_old_hints(now)
         return set(self._hints).union(*(report.services for report in self._reports.values()))
 
     def held(self, service: str, now: float) -> bool:
-        return self._hints.get(service, now) > now or any(
+        return self._hinted(service, now) or any(
             load.held > 0 for r in self._reports.values() if (load := r.services.get(service)) is not None
         )
+
+    def _hinted(self, service: str, now: float) -> bool:
+        """A wake counts until every worker has reported since."""
+        at = self._hints.get(service)
+        if at is None or now - at >= HINT_SECONDS:
+            return False
+        return now - at < HINT_AT_LEAST or any(heard <= at for heard in self._heard.values())
+
+    def _drop_old_hints(self, now: float) -> None:
+        self._hints = {service: at for service, at in self._hints.items() if now - at < HINT_SECONDS}
 
     def heard(self, worker: str) -> float | None:
         """When the worker last reported."""

@@ -40,14 +40,14 @@ async def probe(host: str, port: int, path: str, timeout: float = 5.0) -> Findin
         async with asyncio.timeout(timeout):
             status = await _status(host, port, path)
     except TimeoutError:
-        return Finding(f"{where} was not answered within {timeout:g} s")
+        return Finding(f"{where} did not answer within {timeout:g} s")
     except ConnectionRefusedError:
         return Finding(f"nothing listened on port {port}")
     except (OSError, EOFError):
         return Finding(f"{where} was cut off without an answer")
     except _Malformed:
-        return Finding(f"{where} was answered with something that is not HTTP")
-    return HEALTHY if status == 200 else Finding(f"{where} was answered with {status}, not 200")
+        return Finding(f"{where} answered something that is not HTTP")
+    return HEALTHY if status == 200 else Finding(f"{where} answered {status} instead of 200")
 
 
 async def _status(host: str, port: int, path: str) -> int:
