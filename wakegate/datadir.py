@@ -38,12 +38,19 @@ class DataDirectory:
                 f"the data directory can't be written: {_said(error)}; choose another --data-dir"
             ) from None
         try:
-            _lock(path, descriptor)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+            with contextlib.ExitStack() as undo:
+                undo.callback(os.close, descriptor)
+                _lock(path, descriptor)
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+                undo.pop_all()
         except OSError as error:
             raise ServeError(f"the data directory {path} can't be locked or written: {_said(error)}") from None
         return cls(path, descriptor)
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        os.close(self.descriptor)
 
     def node_id(self) -> str:
         """The identity of this node, made once: 16 hex digits."""

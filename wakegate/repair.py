@@ -7,6 +7,7 @@ EXEC. What is kept is every whole command before the damage, never half a transa
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Iterator
@@ -81,19 +82,22 @@ def repair(data_dir: Path) -> list[str]:
     if not folder.is_dir():
         raise ServeError(f"{data_dir} holds no embedded store")
     mode = data_dir.stat().st_mode
-    DataDirectory.open(data_dir, shared_with_replicas=bool(mode & 0o001))
-    try:
-        file = _last_incremental(folder)
-        data = file.read_bytes()
-        verdict = examine(data)
-        if verdict.sound == verdict.size:
-            return [f"{file} is sound: nothing to repair"]
-        copy = file.with_name(file.name + ".damaged")
-        shutil.copy2(file, copy)
-        with file.open("r+b") as opened:
-            opened.truncate(verdict.sound)
-    except OSError as error:
-        raise ServeError(f"{error.filename or folder}: {error.strerror}") from None
+    with contextlib.closing(DataDirectory.open(data_dir, shared_with_replicas=bool(mode & 0o001))):
+        try:
+            return _repair(_last_incremental(folder))
+        except OSError as error:
+            raise ServeError(f"{error.filename or folder}: {error.strerror}") from None
+
+
+def _repair(file: Path) -> list[str]:
+    data = file.read_bytes()
+    verdict = examine(data)
+    if verdict.sound == verdict.size:
+        return [f"{file} is sound: nothing to repair"]
+    copy = file.with_name(file.name + ".damaged")
+    shutil.copy2(file, copy)
+    with file.open("r+b") as opened:
+        opened.truncate(verdict.sound)
     lost = verdict.size - verdict.sound
     return [f"{file}: kept {verdict.sound} bytes, cut {lost}", f"the file as it was: {copy}"]
 
