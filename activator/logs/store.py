@@ -69,7 +69,8 @@ class ServiceLog:
         self._path: Path | None = None
         self._size = 0
         self._time = 0
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (directory.parent, directory):  # each with its mode: that of `parents=True` is open to all
+            path.mkdir(mode=0o700, exist_ok=True)
         self._recover()
 
     def taken(self, origin: Origin) -> int:
@@ -126,9 +127,10 @@ class ServiceLog:
         self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        found = [(path, path.stat().st_size) for path in segments(self._directory)]
-        excess = sum(size for _, size in found) - self._limits.total
-        for path, size in found[:-1]:
+        """Make room for the newest segment to fill up."""
+        *older, _ = [(path, path.stat().st_size) for path in segments(self._directory)]
+        excess = sum(size for _, size in older) + self._limits.segment - self._limits.total
+        for path, size in older:
             if excess <= 0:
                 return
             path.unlink(missing_ok=True)

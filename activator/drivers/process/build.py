@@ -77,8 +77,6 @@ class Builder:
         try:
             return await self._build(await self._prepare(job, log))
         except (OSError, UsersError) as error:
-            if isinstance(error, TimeoutError):
-                raise
             raise BuildFailed(f"the node could not build it: {error}") from error
 
     async def _prepare(self, job: BuildJob, log: BuildLog) -> _Work:
@@ -180,17 +178,15 @@ class Builder:
 
     async def _run_build(self, work: _Work, path: Path, commands: procfile.Procfile) -> bool:
         """Run `build:`, or install the requirements; whether a virtual environment was made."""
-        async with asyncio.timeout(self._limits.build) as deadline:
-            try:
+        try:
+            async with asyncio.timeout(self._limits.build):
                 if commands.build is not None:
                     await self._step(work, path, commands.build, "build")
                 elif (path / "source" / "requirements.txt").is_file():
                     await self._install(work, path)
                     return True
-            except TimeoutError:
-                if deadline.expired():
-                    raise BuildFailed(f"the build took longer than {self._limits.build:.0f} s") from None
-                raise
+        except TimeoutError:
+            raise BuildFailed(f"the build took longer than {self._limits.build:.0f} s") from None
         return False
 
     async def _install(self, work: _Work, path: Path) -> None:

@@ -13,9 +13,16 @@ from pathlib import Path
 
 from activator.drivers import Artifact, BuildJob, Exit, Launch, Started
 from activator.drivers.process import Limits, ProcessDriver
+from activator.drivers.process.procfs import read_stat
 from activator.logs import Collector, LogStore
 from activator.logs.reader import Query
 from state.ids import new_id
+
+
+def running(pid: int) -> bool:
+    """Whether there is such a process that is no zombie."""
+    stat = read_stat(pid)
+    return stat is not None and stat.alive
 
 
 class Repository:

@@ -6,11 +6,10 @@ import asyncio
 import base64
 import hashlib
 import io
-import os
 import zipfile
 
 import pytest
-from node_under_test import World
+from node_under_test import World, running
 
 from activator.drivers import BuildFailed
 from activator.drivers.process import Limits
@@ -101,13 +100,13 @@ async def test_a_build_that_takes_too_long_is_ended_whole(world: World) -> None:
     world.driver._builder._limits = Limits(build=0.5)
     world.repository().commit({"Procfile": "web: x\nbuild: setsid sleep 67890 & echo $!; sleep 67891\n"})
     assert await failure(world) == "the build took longer than 0 s"
-    assert not os.path.exists(f"/proc/{world.built[2]}")
+    assert not running(int(world.built[2]))
 
 
 async def test_a_build_may_leave_nothing_running(world: World) -> None:
     world.repository().commit({"Procfile": "web: x\nbuild: setsid sleep 67890 & echo $!\n"})
     await world.build()
-    assert not os.path.exists(f"/proc/{world.built[2]}")
+    assert not running(int(world.built[2]))
 
 
 async def test_a_cancelled_build_is_ended(world: World) -> None:
@@ -117,7 +116,7 @@ async def test_a_cancelled_build_is_ended(world: World) -> None:
     building.cancel()
     with pytest.raises(asyncio.CancelledError):
         await building
-    assert not os.path.exists(f"/proc/{world.built[2]}")
+    assert not running(int(world.built[2]))
 
 
 async def test_a_half_made_checkout_is_made_again(world: World) -> None:

@@ -5,23 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import stat
 import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
-from node_under_test import World
+from node_under_test import World, running
 
 from activator.drivers import ArtifactMissing, Launch, StartFailed
 from activator.drivers.process.procfs import alive, read_stat
 
 FOREVER = "sleep 67890"
-
-
-def running(pid: int) -> bool:
-    stat = read_stat(pid)
-    return stat is not None and stat.alive
 
 
 async def test_the_environment_is_plain(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +117,15 @@ async def test_stop_lets_it_finish(world: World) -> None:
 
 
 async def test_the_grace_is_for_the_server_behind_a_shell_too(world: World) -> None:
-    program = "import signal,sys,time; signal.signal(15, lambda *_: (time.sleep(.3), print('flushed', flush=True), sys.exit())); print('up', flush=True); signal.pause()"
+    program = "; ".join(
+        (
+            "import signal, sys, time",
+            "end = lambda *_: (time.sleep(.3), print('flushed', flush=True), sys.exit())",
+            "signal.signal(15, end)",
+            "print('up', flush=True)",
+            "signal.pause()",
+        )
+    )
     replica, _ = await world.run(f'python3 -c "{program}" && true')
     await world.said("up")
     await world.driver.stop(replica, 10)
@@ -284,10 +286,8 @@ async def test_another_s_listener_is_told_apart(world: World) -> None:
         assert not await world.driver.listens(replica)
 
 
-async def test_starting_blocks_the_loop_only_briefly(world: World) -> None:
-    """A figure for the eye, and a bound that only a broken start would pass."""
-    import time
-
+async def test_a_start_holds_the_loop_only_briefly(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """The figure is for the eye; how long a start takes is the machine's affair."""
     world.repository().commit({"Procfile": "web: exec true\n"})
     artifact = await world.build()
     took, original = [], world.driver._spawn
@@ -297,11 +297,11 @@ async def test_starting_blocks_the_loop_only_briefly(world: World) -> None:
         try:
             return original(*arguments)  # type: ignore[arg-type]
         finally:
-            took.append(time.perf_counter() - begin)
+            took.append((time.perf_counter() - begin) * 1000)
 
     world.driver._spawn = spawn  # type: ignore[method-assign,assignment]
     for _ in range(10):
         replica, _ = await world.start(artifact)
-        await world.exit(replica)
-    sys.stderr.write(f"spawn: median {sorted(took)[5] * 1000:.2f} ms, worst {max(took) * 1000:.2f} ms\n")
-    assert min(took) < 0.1
+        assert (await world.exit(replica)).code == 0
+    with capsys.disabled():
+        print(f"\nspawn: median {sorted(took)[5]:.2f} ms, worst {max(took):.2f} ms")
