@@ -102,7 +102,8 @@ class AccessLog:
             rest = memoryview(data)
             try:
                 while rest:
-                    rest = rest[os.write(self._fd, rest) :]
+                    written = os.write(self._fd, rest)  # apart: mypyc 2.4 evaluates a call in a memoryview's slice twice
+                    rest = rest[written:]
             except OSError:  # a full or lost disk must not stop the traffic; the count tells of it
                 self._unwritten += lines
             self._done.put(len(data))
