@@ -19,7 +19,7 @@ from aiohttp import web
 from activator.logs import Stream
 from activator.logs.reader import Query
 from activator.status import STATUSES
-from control import names, query, times
+from control import names, query, remains, times
 from control.auth import allow, authenticate, forbidden, reaches
 from control.catalogue import Catalogue
 from control.keys import Keys
@@ -109,7 +109,7 @@ class Api:
         return web.Response(status=204)
 
     async def read_logs(self, request: web.Request) -> web.Response:
-        service = self._service(request, also_by_id=True)
+        service_id = self._service_id(request)
         counts = ("limit", "lines", "tail")
         readers: dict[str, query.Reader] = {name: query.whole(1, _LINES) for name in counts}
         readers |= {"since": times.parse, "until": times.parse, "cursor": query.whole(0)}
@@ -126,16 +126,16 @@ class Api:
             deployment=given.get("deployment"),
             stream=Stream(given["stream"]) if "stream" in given else None,
         )
-        page = await self.logs.read(service.id, wanted)
+        page = await self.logs.read(service_id, wanted)
         items = page.items[:limit]
         last = items[-1].time if items else page.next
         shown = [log_view(line) for line in items]
         return _json({"items": shown, "next": None if last is None else str(last), "truncated": page.truncated})
 
     async def read_events(self, request: web.Request) -> web.Response:
-        service = self._service(request, also_by_id=True)
+        service_id = self._service_id(request)
         limit = query.parameters(request, {"limit": query.whole(1, EVENTS_KEPT)}).get("limit", 100)
-        events = await self.store.events(service.id, limit)
+        events = await self.store.events(service_id, limit)
         return _json({"items": [event_view(event) for event in events]})
 
     # Keys
@@ -205,15 +205,24 @@ class Api:
             raise forbidden()
         return key
 
-    def _service(self, request: web.Request, *, also_by_id: bool = False) -> Service:
-        """The service of the path. By its id too where what it left is read."""
+    def _service(self, request: web.Request) -> Service:
+        """The service of the path."""
         namespace, name = self._allowed(request, "read"), request.match_info["name"]
         service = self.catalogue.service(namespace, name)
-        if service is None and also_by_id:
-            service = self.catalogue.service_by_id(name)
-        if service is None or service.namespace != namespace:
+        if service is None:
             raise service_not_found(name)
         return service
+
+    def _service_id(self, request: web.Request) -> str:
+        """The id of the service of the path, which may be named by the id of one that was deleted."""
+        namespace, name = self._allowed(request, "read"), request.match_info["name"]
+        service = self.catalogue.service(namespace, name)
+        if service is not None:
+            return service.id
+        gone = remains.find(self.objects, name)
+        if gone is None or gone.namespace != namespace:
+            raise service_not_found(name)
+        return name
 
     def _shown(self, service: Service) -> dict[str, Any]:
         return service_view(self.catalogue.facts(service), self.site)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from control import names
+from control import names, remains
 from control.catalogue import Catalogue, Facts
 from control.ports import Acknowledgements, Objects
 from control.problem import FieldError, Problem, not_found, unprocessable
@@ -200,6 +200,7 @@ class Services:
             Change(Kind.SERVICE, service.id, encode(gone), version),
             Change(Kind.ROUTE, host, encode(tombstone)),
             Change(Kind.NAME, names.name_id(service.namespace, service.name), None),
+            remains.note(service.id, remains.Gone(service.namespace, service.name, now)),
         ]
         if service.custom_domain:
             changes.append(Change(Kind.NAME, names.domain_claim_id(service.namespace, service.custom_domain), None))

@@ -24,6 +24,7 @@ from activator.activation import Activation
 from activator.drivers.process import ProcessDriver, UsersError
 from activator.logs import Collector, LogStore
 from activator.settings import Settings
+from control import remains
 from control.app import Api
 from control.catalogue import Catalogue
 from control.domains import Platform
@@ -110,7 +111,7 @@ class Control:
             uids=range(config.process_uids.first, config.process_uids.last + 1),
         )
         holder = f"{start['node']}/{start['supervisor']}/control/{start['incarnation']}"
-        self._lease = Lease(self._store, _LEASE, holder=holder, owner=start["supervisor"])
+        self._lease = Lease(self._store, _LEASE, holder=holder, owner=start["node"])
         self._metrics = Metrics()
         self._activation = Activation(
             self._store,
@@ -153,6 +154,7 @@ class Control:
                 tasks.create_task(self._collector.run(), name="logs"),
                 tasks.create_task(self._lease.run(self._activation.gained, self._activation.lost), name="lease"),
                 tasks.create_task(self._activation.run(), name="activation"),
+                tasks.create_task(self._sweep(), name="sweeper"),
             ]
             await self._server.start()
             tasks.create_task(self._begin(), name="begin")
@@ -169,6 +171,11 @@ class Control:
         await self._first_key()
         await asyncio.to_thread(_write_url, self._config, self._sockets)
         self._pipe.send({"ready": True})
+
+    async def _sweep(self) -> None:
+        await self._mirror.synced()
+        logs = self._config.data_dir / "logs"
+        await remains.Sweeper(self._store, self._mirror, logs, self._logs.remove).run()
 
     async def _end(self, wanted: Drain) -> None:
         """API calls in flight finish, then the replicas."""

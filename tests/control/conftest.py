@@ -101,6 +101,7 @@ class Rig:
     vault: Vault
     workers: Workers
     logs: LogStore
+    log_directory: Path
     site: Site
     api: Client
     url: str
@@ -176,6 +177,7 @@ async def rig(store: Store, site: Site, tmp_path: Path) -> AsyncIterator[Rig]:
             vault,
             workers,
             logs,
+            tmp_path / "logs",
             site,
             Client(session, url, token),
             url,

@@ -10,8 +10,9 @@ import socket
 import pytest
 
 from activator.logs import Stream
-from control import app, server
+from control import app, remains, server
 from control.times import iso, parse
+from state.ids import now_us
 
 CREATE = "/auth/v1/seed/acme/services"
 BODY = {"name": "api", "repo": "acme/api", "gpu": "none"}
@@ -209,6 +210,23 @@ async def test_logs_of_a_deleted_service_stay_readable_under_its_id(rig):
     assert (await rig.api("GET", "/acme/service/api/logs")).status == 404
     assert (await rig.api("GET", f"/acme/service/{service}/logs")).json["items"][0]["line"] == "last words"
     assert (await rig.api("GET", f"/other/service/{service}/logs")).status == 404
+    await rig.create("api")
+    assert (await rig.api("GET", "/acme/service/api/logs")).json["items"] == []
+    assert (await rig.api("GET", f"/acme/service/{service}/logs")).json["items"][0]["line"] == "last words"
+
+
+async def test_a_day_later_they_are_gone(rig):
+    kept, gone = [(await rig.create(name)).json["id"] for name in ("kept", "gone")]
+    for service in (kept, gone, "stray"):
+        rig.logs.append(service, None, ["a line"])
+    await rig.delete("gone")
+    sweeper = remains.Sweeper(rig.store, rig.mirror, rig.log_directory, rig.logs.remove)
+    await sweeper.sweep(now_us() + remains.KEPT - 60_000_000)
+    assert {path.name for path in rig.log_directory.iterdir()} == {kept, gone, "stray"}
+    await sweeper.sweep(now_us() + remains.KEPT + 60_000_000)
+    assert {path.name for path in rig.log_directory.iterdir()} == {kept}
+    await rig.mirror.reached(await rig.store.revision())
+    assert (await rig.api("GET", f"/acme/service/{gone}/logs")).status == 404
 
 
 async def test_a_silent_connection_is_closed(rig, monkeypatch):
