@@ -102,7 +102,7 @@ class AccessLog:
             rest = memoryview(data)
             try:
                 while rest:
-                    written = os.write(self._fd, rest)  # apart: mypyc 2.4 evaluates a call in a memoryview's slice twice
+                    written = os.write(self._fd, rest)  # apart: compiled, a call in a memoryview's slice runs twice
                     rest = rest[written:]
             except OSError:  # a full or lost disk must not stop the traffic; the count tells of it
                 self._unwritten += lines
