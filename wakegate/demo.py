@@ -50,7 +50,7 @@ class _Reply:
 
 def demo() -> int:
     """Run it; the exit status is 0 only if every step worked."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with _temporary_directory() as directory:
@@ -172,7 +172,7 @@ def _play(console: Console, client: Client, port: int) -> None:
     _show(console, "a warm one", warm)
 
     with _step(console, f"waiting: nobody asks, after {_IDLE} s it sleeps"):
-        _until_status(client, "stopped")
+        _until_asleep(client)
     console.print("   asleep: no process of the service runs")
 
     with _step(console, f"{_HELD} requests at once, held while it wakes"), ThreadPoolExecutor(_HELD) as pool:
@@ -208,11 +208,14 @@ def _deploy(console: Console, client: Client) -> dict[str, Any]:
     return service
 
 
-def _until_status(client: Client, status: str) -> None:
+def _until_asleep(client: Client) -> None:
     deadline = time.monotonic() + _PATIENCE
-    while (seen := client.call("GET", "demo", "service", "hello").body["status"]) != status:
+    while True:
+        service = client.call("GET", "demo", "service", "hello").body
+        if service["status"] == "stopped" and not any(service["replicas"].values()):
+            return
         if time.monotonic() > deadline:
-            raise DemoError(f"the service is {seen}, expected {status}")
+            raise DemoError(f"the service does not fall asleep: it is {service['status']}")
         time.sleep(_POLL)
 
 
