@@ -1,0 +1,194 @@
+"""The client commands against the running API: tables, `--json`, exit codes, quoting, waiting, following."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import sys
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner, Result
+
+from activator.logs import Stream
+from state.codec import decode, encode
+from state.ids import now_us
+from state.kinds import Kind
+from state.models import Deployment, DeploymentState, Event, Service
+from state.store import Change
+from wakegate.cli import main
+from wakegate.client import ClientError, find
+
+CREATE = ["services", "create", "api", "--namespace", "acme", "--repo", "acme/api"]
+
+
+def invoke(*arguments: str, env: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(main, list(arguments), env=env, prog_name="wakegate")
+
+
+@pytest.fixture
+def run(rig):
+    """Run a command in a thread, as the API lives in this loop."""
+    env = {"WAKEGATE_API_URL": rig.url, "WAKEGATE_API_KEY": rig.token}
+
+    async def run_(*arguments: str, **more: str) -> Result:
+        return await asyncio.to_thread(invoke, *arguments, env={**env, **more})
+
+    return run_
+
+
+async def test_create_get_list_delete(rig, run):
+    made = await run(*CREATE, "--min-replicas", "0", "--env", "KEY=a=b", "--concurrency", "5")
+    assert made.exit_code == 0, made.output
+    assert "http://api-acme.apps.localhost:8080" in made.stdout
+    shown = await run("services", "get", "acme/api", "--json")
+    service = json.loads(shown.stdout)
+    assert (service["min_replicas"], service["scaling"]["concurrency"], service["env"]) == (0, 5, {"KEY": "***"})
+    sealed = decode(Service, (await rig.store.get(Kind.SERVICE, service["id"])).value).run.env["KEY"]
+    assert rig.vault.unseal("acme", service["id"], "KEY", sealed) == "a=b"
+    table = await run("services", "list", "--namespace", "acme")
+    assert "deploying" in table.stdout
+    assert "acme/app@main" in table.stdout or "acme/api@main" in table.stdout
+    listed = await run("services", "list", "--namespace", "acme", "--json", "--status", "deploying")
+    assert json.loads(listed.stdout)["total"] == 1
+    events = await run("services", "events", "acme/api")
+    assert "service.created" in events.stdout
+    gone = await run("services", "delete", "acme/api", "--force")
+    assert (gone.exit_code, gone.stdout) == (0, "deleted acme/api\n")
+    assert (await run("services", "get", "acme/api")).exit_code == 1
+
+
+async def test_a_failed_call_exits_1_and_names_every_field(run):
+    failed = await run(*CREATE, "--port", "0", "--gpu", "X", "--env", "PORT=1")
+    assert failed.exit_code == 1
+    assert failed.stdout == ""
+    for field in ("port:", "gpu:", "env.PORT:"):
+        assert field in failed.stderr
+    told = await run(*CREATE, "--port", "0", "--json")
+    assert told.exit_code == 1
+    assert json.loads(told.stdout)["errors"][0]["field"] == "port"
+
+
+async def test_wrong_usage_exits_2(run):
+    for arguments in (
+        ["services", "create"],
+        ["services", "nothing"],
+        [*CREATE, "--env", "x"],
+        ["keys", "create", "x"],
+    ):
+        assert (await run(*arguments)).exit_code == 2, arguments
+
+
+async def test_bad_credentials_and_no_api_are_told(rig, run):
+    refused = await run("services", "list", WAKEGATE_API_KEY="admin$wrong")
+    assert (refused.exit_code, "unknown, revoked or expired" in refused.stderr) == (1, True)
+    nobody = await run("services", "list", WAKEGATE_API_URL="http://127.0.0.1:1")
+    assert (nobody.exit_code, "can't be reached" in nobody.stderr) == (1, True)
+    other = await run("services", "list", WAKEGATE_API_URL="gopher://x")
+    assert (other.exit_code, "WAKEGATE_API_URL" in other.stderr) == (1, True)
+
+
+async def test_keys_are_printed_single_quoted_and_work(rig, run):
+    made = await run("keys", "create", "ci", "--namespace", "acme", "--scope", "write", "--expires", "90d")
+    assert made.exit_code == 0
+    line = made.stdout.strip()
+    assert line.startswith("'ci$")
+    assert line.endswith("'")
+    (token,) = shlex.split(line)
+    assert (await rig.api("GET", "/acme/services", token=token)).status == 200
+    listed = await run("keys", "list")
+    assert "ci" in listed.stdout
+    assert token.partition("$")[2] not in listed.stdout
+    as_json = await run("keys", "create", "second", "--scope", "read", "--json")
+    assert json.loads(as_json.stdout)["namespace"] == "*"
+    assert (await run("keys", "revoke", "ci")).exit_code == 0
+    assert (await rig.api("GET", "/acme/services", token=token)).status == 401
+    assert (await run("keys", "revoke", "ci")).exit_code == 1
+
+
+async def put_deployment(rig, state: DeploymentState, reason: str | None = None) -> None:
+    """What the activator does as a deployment proceeds."""
+    service = rig.catalogue.service("acme", "api")
+    deployment = replace(rig.catalogue.facts(service).latest, state=state, reason=reason)
+    changes = [Change(Kind.DEPLOYMENT, deployment.id, encode(deployment))]
+    if state is DeploymentState.ACTIVE:
+        changes.append(Change(Kind.SERVICE, service.id, encode(replace(service, active=deployment.id))))
+    assert isinstance(deployment, Deployment)
+    await rig.store.append_event(service.id, Event(now_us(), f"deployment.{state}", reason or "as planned"))
+    await rig.store.commit(changes)
+
+
+async def created(rig) -> None:
+    async with asyncio.timeout(10):
+        while rig.catalogue.service("acme", "api") is None:
+            await asyncio.sleep(0.005)
+
+
+async def test_wait_shows_the_progress_until_it_serves(rig, run):
+    running = asyncio.create_task(run(*CREATE, "--wait"))
+    await created(rig)
+    for state in (DeploymentState.BUILDING, DeploymentState.STARTING, DeploymentState.ACTIVE):
+        await put_deployment(rig, state)
+    done = await running
+    assert done.exit_code == 0, done.output
+    told = [line.split()[1] for line in done.stderr.splitlines()]
+    assert told == ["service.created", "deployment.building", "deployment.starting", "deployment.active"]
+
+
+async def test_wait_ends_with_the_reason_of_a_failure(rig, run):
+    running = asyncio.create_task(run(*CREATE, "--wait", "--json"))
+    await created(rig)
+    await put_deployment(rig, DeploymentState.FAILED, "add a Procfile")
+    done = await running
+    assert done.exit_code == 1
+    assert "add a Procfile" in done.stderr
+    assert json.loads(done.stdout)["status"] == "failed"
+
+
+async def test_wait_has_an_end(run):
+    done = await run(*CREATE, "--wait", "--timeout", "0.1")
+    assert done.exit_code == 1
+    assert "not ready after 0.1 s" in done.stderr
+
+
+async def test_logs(rig, run):
+    service = (await rig.create("api")).json["id"]
+    rig.logs.append(service, "d", [f"line {n}" for n in range(5)], Stream.STDOUT)
+    shown = await run("services", "logs", "acme/api", "-n", "2")
+    assert [line.rpartition("stdout ")[2] for line in shown.stdout.splitlines()] == ["line 3", "line 4"]
+    as_json = await run("services", "logs", "acme/api", "--stream", "build", "--json")
+    assert json.loads(as_json.stdout)["items"] == []
+
+
+async def test_following_logs_misses_and_repeats_nothing(rig):
+    service = (await rig.create("api")).json["id"]
+    rig.logs.append(service, None, ["before"])
+    command = [
+        *(sys.executable, "-m", "wakegate"),
+        *("services", "logs", "acme/api", "-f", "--json"),
+    ]
+    env = {**os.environ, "WAKEGATE_API_URL": rig.url, "WAKEGATE_API_KEY": rig.token}
+    process = await asyncio.create_subprocess_exec(*command, env=env, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    seen = []
+    async with asyncio.timeout(20):
+        seen.append(json.loads(await process.stdout.readline())["line"])
+        for n in range(3):
+            rig.logs.append(service, None, [f"line {n}", f"more {n}"])
+            seen += [json.loads(await process.stdout.readline())["line"] for _ in range(2)]
+    process.kill()
+    await process.wait()
+    assert seen == ["before", "line 0", "more 0", "line 1", "more 1", "line 2", "more 2"]
+
+
+def test_beside_a_data_directory_both_are_found(tmp_path):
+    (tmp_path / "api.url").write_text("http://127.0.0.1:9\n")
+    (tmp_path / "admin.key").write_text("admin$x\n")
+    assert find({"WAKEGATE_DATA_DIR": str(tmp_path)}).url == "http://127.0.0.1:9"
+    assert find({"WAKEGATE_DATA_DIR": str(tmp_path), "WAKEGATE_API_URL": "https://api/"}).url == "https://api"
+    with pytest.raises(ClientError, match="WAKEGATE_API_KEY"):
+        find({"WAKEGATE_DATA_DIR": "/nowhere", "WAKEGATE_API_URL": "https://api/"})
+    with pytest.raises(ClientError, match="WAKEGATE_API_URL"):
+        find({"WAKEGATE_DATA_DIR": "/nowhere"})
