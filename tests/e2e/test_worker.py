@@ -1,0 +1,483 @@
+"""The real worker process under a small supervisor of our own, with a real store, real sockets and a real replica."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from state.codec import encode
+from state.kinds import Kind
+from state.models import Backend, Endpoint, Route
+from state.store import REPORTS, Change, Store
+from tests.conftest import Valkey
+from wakegate.config import load
+from wakegate.pipe import ENVIRONMENT, Channel
+from wakegate.sockets import listen
+from wakegate.values import Address
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+HOST = "api-acme.apps.localhost"
+
+
+async def until(condition: Callable[[], Any], what: str, seconds: float = 20) -> Any:
+    """The first truthy value of `condition`."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not (value := condition()):
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"not within {seconds} s: {what}") from None
+    return value
+
+
+class WorkerProcess:
+    """One worker, as its supervisor sees it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], registration: str) -> None:
+        self.process = process
+        self.registration = registration
+        self.heard: list[dict[str, Any]] = []
+        self.ended = asyncio.Event()
+        self.channel: Channel | None = None
+
+    def tell(self, message: dict[str, Any]) -> None:
+        assert self.channel is not None
+        self.channel.send(message)
+
+    def drain(self, timeout: float = 20) -> None:
+        self.tell({"drain": {"timeout": timeout, "reload": False}})
+
+    @property
+    def said(self) -> str:
+        return "\n".join(message["say"] for message in self.heard if "say" in message)
+
+    async def ready(self) -> WorkerProcess:
+        await until(lambda: {"ready": True} in self.heard or self.process.poll() is not None, f"ready: {self.said}")
+        assert {"ready": True} in self.heard, self.process.returncode
+        return self
+
+    async def exited(self) -> int:
+        await until(lambda: self.process.poll() is not None, "the worker has ended")
+        return self.process.returncode
+
+
+class Nursery:
+    """The sockets of N workers, and those workers that a test starts."""
+
+    def __init__(self, data: Path, store_url: str, workers: int) -> None:
+        self.data = data
+        self.store_url = store_url
+        self.listeners = listen([("--http", Address("127.0.0.1", 0))], workers)
+        self.port = self.listeners[0].address.port
+        self.workers: list[WorkerProcess] = []
+        self.config = load({"data_dir": [str(data)], "http": [f"127.0.0.1:{self.port}"]}, {}).config
+
+    async def spawn(self, number: int = 1) -> WorkerProcess:
+        incarnation = f"i{len(self.workers)}"
+        descriptors = [listeners.descriptors for listeners in self.listeners]
+        start = {
+            "config": self.config.to_json(),
+            "node": "n",
+            "supervisor": "s",
+            "incarnation": incarnation,
+            "store": self.store_url,
+            "secret_key_file": str(self.data / "secret.key"),
+            "number": number,
+            "http": descriptors,
+            "https": [],
+        }
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "wakegate", "worker", str(number)],
+                cwd=self.data,
+                env=os.environ | {ENVIRONMENT: str(theirs.fileno()), "PYTHONPATH": str(ROOT)},
+                pass_fds=[theirs.fileno(), *(fd for of_address in descriptors for fd in of_address)],
+            )
+        worker = WorkerProcess(process, f"n/s/{number}/{incarnation}")
+        self.workers.append(worker)
+        worker.channel = await Channel.open(ours, worker.heard.append, worker.ended.set)
+        worker.tell({"start": start})
+        return worker
+
+    def release_sockets(self) -> None:
+        """As the supervisor does before it drains."""
+        for listeners in self.listeners:
+            listeners.close()
+
+    async def get(self, host: str = HOST, path: str = "/") -> tuple[int, bytes]:
+        """One request on a connection of its own."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            return await ask(reader, writer, host, path, close=True)
+        finally:
+            writer.close()
+
+    async def close(self) -> None:
+        self.release_sockets()
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.process.kill()
+            worker.process.wait()
+            await until(worker.ended.is_set, "its pipe has ended")
+
+
+async def ask(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, path: str = "/", *, close: bool = False
+) -> tuple[int, bytes]:
+    ending = "Connection: close\r\n" if close else ""
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{ending}\r\n".encode())
+    async with asyncio.timeout(30):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.split("content-length: ")[1].split("\r\n")[0])
+        return int(head.split()[1]), await reader.readexactly(length)
+
+
+class ReplicaServer:
+    """A replica: answers with its name; `/slow` only once `gate` is open."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.gate = asyncio.Event()
+        self.slow = 0
+        self.port = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[ReplicaServer]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for writer in self._writers:
+                writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                if b" /slow" in head:
+                    self.slow += 1
+                    await self.gate.wait()
+                body = self.name.encode()
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        self._writers.discard(writer)
+        writer.close()
+
+    def endpoint(self) -> Endpoint:
+        return Endpoint(self.name, "127.0.0.1", self.port)
+
+
+@pytest.fixture
+async def replica() -> AsyncIterator[ReplicaServer]:
+    async with ReplicaServer("r1").serving() as server:
+        yield server
+
+
+@pytest.fixture
+async def make_nursery(tmp_path: Path, store_url: str) -> AsyncIterator[Callable[[int], Nursery]]:
+    made: list[Nursery] = []
+
+    def make(workers: int = 1) -> Nursery:
+        made.append(Nursery(tmp_path, store_url, workers))
+        return made[-1]
+
+    yield make
+    for nursery in made:
+        await nursery.close()
+
+
+async def publish(store: Store, *endpoints: Endpoint, service: str = "s1", host: str = HOST) -> int:
+    """Commit a service's route and backend."""
+    return await store.commit(
+        [
+            Change(Kind.ROUTE, host, encode(Route(service, "acme", "api"))),
+            Change(Kind.BACKEND, service, encode(Backend(service, "acme", "api", endpoints=endpoints))),
+        ]
+    )
+
+
+class Reports:
+    """The latest report of each worker."""
+
+    def __init__(self) -> None:
+        self.latest: dict[str, dict[str, Any]] = {}
+
+    async def listen(self, store: Store) -> None:
+        async for _, data in store.subscribe(REPORTS):
+            report = json.loads(data)
+            self.latest[report["worker"]] = report
+
+    def of(self, worker: WorkerProcess) -> dict[str, Any]:
+        return self.latest.get(worker.registration, {"seq": 0, "revision": -1, "services": {}})
+
+    async def acknowledged(self, worker: WorkerProcess, revision: int) -> None:
+        await until(lambda: self.of(worker)["revision"] >= revision, f"revision {revision} acknowledged")
+
+
+@pytest.fixture
+async def reports(store: Store) -> AsyncIterator[Reports]:
+    reports = Reports()
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(reports.listen(store))
+        yield reports
+        task.cancel()
+
+
+async def test_it_registers_acknowledges_serves_and_follows(
+    make_nursery: Any, store: Store, replica: ReplicaServer, reports: Reports
+) -> None:
+    await publish(store, replica.endpoint())
+    nursery = make_nursery()
+    worker = await (await nursery.spawn()).ready()
+    assert await store.registered() == {worker.registration}
+    assert await nursery.get() == (200, b"r1")
+    assert (await nursery.get("unknown.example"))[0] == 404
+
+    async with ReplicaServer("r2").serving() as other:
+        revision = await publish(store, other.endpoint(), service="s2", host="www.acme.com")
+        await reports.acknowledged(worker, revision)
+        assert await nursery.get("www.acme.com") == (200, b"r2")
+
+    deleted = encode(Route("s1", "acme", "api", deleted_at=1))
+    revision = await store.commit([Change(Kind.ROUTE, HOST, deleted), Change(Kind.BACKEND, "s1", None)])
+    await reports.acknowledged(worker, revision)
+    assert (await nursery.get())[0] == 503
+
+
+async def test_a_held_request_is_reported_and_leaves_when_a_replica_is_ready(
+    make_nursery: Any, store: Store, replica: ReplicaServer, reports: Reports
+) -> None:
+    await publish(store)
+    nursery = make_nursery()
+    worker = await (await nursery.spawn()).ready()
+    asking = asyncio.ensure_future(nursery.get())
+    await until(lambda: reports.of(worker)["services"].get("s1", {}).get("held") == 1, "held is reported")
+    await publish(store, replica.endpoint())
+    assert await asking == (200, b"r1")
+    await until(lambda: "s1" not in reports.of(worker)["services"], "nothing is in flight any more")
+
+
+async def test_the_end_of_what_a_leaving_replica_has_in_flight_is_reported_at_once(
+    make_nursery: Any, store: Store, replica: ReplicaServer, reports: Reports
+) -> None:
+    await publish(store, replica.endpoint())
+    nursery = make_nursery()
+    worker = await (await nursery.spawn()).ready()
+    asking = asyncio.ensure_future(nursery.get(path="/slow"))
+    await until(lambda: replica.slow, "the request is at the replica")
+    leaving = Endpoint("r1", "127.0.0.1", replica.port, ready=False)
+    await reports.acknowledged(worker, await publish(store, leaving))
+    assert reports.of(worker)["services"]["s1"]["replicas"] == {"r1": 1}
+    replica.gate.set()
+    assert await asking == (200, b"r1")
+    await until(lambda: "s1" not in reports.of(worker)["services"], "drained is reported")
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["stopped", "killed"])
+async def test_no_pending_connection_of_a_neighbour_is_lost(
+    make_nursery: Any, store: Store, replica: ReplicaServer, number: int
+) -> None:
+    await publish(store, replica.endpoint())
+    nursery = make_nursery(2)
+    one = await (await nursery.spawn(1)).ready()
+    two = await (await nursery.spawn(2)).ready()
+    os.kill(two.process.pid, number)
+    pending = [asyncio.ensure_future(nursery.get()) for _ in range(60)]
+    done, waiting = await asyncio.wait(pending, timeout=0.5)
+    assert done
+    assert waiting  # those whom the kernel queued at number 2
+    one.tell({"adopt": [2]})
+    assert await asyncio.gather(*pending) == [(200, b"r1")] * 60
+
+    two.process.kill()
+    await (await nursery.spawn(2)).ready()
+    one.tell({"adopt": []})
+    assert await asyncio.gather(*(nursery.get() for _ in range(60))) == [(200, b"r1")] * 60
+
+
+async def test_without_the_store_warm_traffic_goes_on_and_held_requests_stay(
+    make_nursery: Any, valkey: Valkey, store: Store, replica: ReplicaServer, reports: Reports
+) -> None:
+    await publish(store, replica.endpoint())
+    await publish(store, service="s2", host="asleep.example")
+    nursery = make_nursery()
+    worker = await (await nursery.spawn()).ready()
+    reader, writer = await asyncio.open_connection("127.0.0.1", nursery.port)
+    assert await ask(reader, writer, HOST) == (200, b"r1")
+    held = asyncio.ensure_future(nursery.get("asleep.example"))
+    await until(lambda: reports.of(worker)["services"].get("s2", {}).get("held") == 1, "held is reported")
+
+    valkey.kill()
+    for _ in range(50):
+        assert await ask(reader, writer, HOST) == (200, b"r1")
+    assert await nursery.get() == (200, b"r1")
+    assert not held.done()
+
+    seen = reports.of(worker)["seq"]
+    valkey.start()
+    await until(lambda: reports.of(worker)["seq"] > seen, "reports resume")
+    assert reports.of(worker)["services"]["s2"]["held"] == 1
+    await publish(store, replica.endpoint(), service="s2", host="asleep.example")
+    assert await held == (200, b"r1")
+    await until(
+        lambda: reports.of(worker).get("counters", {}).get("services", {}).get("s1", {}).get("requests") == {"200": 52},
+        "what was counted meanwhile is reported",
+    )
+    assert await store.registered() == {worker.registration}
+    writer.close()
+
+
+async def test_a_stopped_store_stops_nobody(
+    make_nursery: Any, valkey: Valkey, store: Store, replica: ReplicaServer, reports: Reports
+) -> None:
+    await publish(store, replica.endpoint())
+    nursery = make_nursery()
+    worker = await (await nursery.spawn()).ready()
+    assert valkey.process is not None
+    os.kill(valkey.process.pid, signal.SIGSTOP)
+    try:
+        assert await asyncio.gather(*(nursery.get() for _ in range(50))) == [(200, b"r1")] * 50
+        worker.tell({"ping": 1})
+        await until(lambda: {"pong": 1} in worker.heard, "the worker answers its supervisor", 1)
+    finally:
+        os.kill(valkey.process.pid, signal.SIGCONT)
+    await reports.acknowledged(worker, await publish(store))
+
+
+async def test_it_starts_from_its_cache_and_catches_up(
+    make_nursery: Any, valkey: Valkey, store: Store, replica: ReplicaServer, reports: Reports
+) -> None:
+    await publish(store, replica.endpoint())
+    nursery = make_nursery()
+    first = await (await nursery.spawn()).ready()
+    await until((nursery.data / "cache" / "routes").exists, "the cache is written")
+    first.drain()
+    assert await first.exited() == 0
+    assert await store.registered() == set()
+
+    valkey.kill()
+    second = await (await nursery.spawn()).ready()
+    assert "serving 1 routes from the cache" in second.said
+    assert await nursery.get() == (200, b"r1")
+
+    valkey.start()
+    await until(lambda: reports.of(second)["revision"] >= 1, "it reports once the store is back")
+    assert await store.registered() == {second.registration}
+    async with ReplicaServer("r2").serving() as other:
+        await reports.acknowledged(second, await publish(store, other.endpoint()))
+        assert await nursery.get() == (200, b"r2")
+
+
+async def test_a_damaged_cache_is_told_and_the_store_waited_for(
+    make_nursery: Any, valkey: Valkey, store: Store, replica: ReplicaServer
+) -> None:
+    await publish(store, replica.endpoint())
+    nursery = make_nursery()
+    (nursery.data / "cache").mkdir()
+    (nursery.data / "cache" / "routes").write_bytes(b"wakegate-cache 1\nnonsense")
+    valkey.kill()
+    worker = await nursery.spawn()
+    await until(lambda: "waiting for it" in worker.said, "it says that it waits")
+    assert "the cache of routes is ignored" in worker.said
+    pending = asyncio.ensure_future(nursery.get())  # queued by the kernel
+    valkey.start()
+    assert await pending == (200, b"r1")
+
+
+async def test_draining_finishes_what_is_in_flight_and_reports_it(
+    make_nursery: Any, store: Store, replica: ReplicaServer, reports: Reports
+) -> None:
+    await publish(store, replica.endpoint())
+    nursery = make_nursery()
+    worker = await (await nursery.spawn()).ready()
+    asking = asyncio.ensure_future(nursery.get(path="/slow"))
+    await until(lambda: replica.slow, "the request is at the replica")
+    nursery.release_sockets()
+    worker.drain()
+    await until(lambda: refused(nursery.port), "no new connection is accepted")
+    assert worker.process.poll() is None
+    assert await store.registered() == {worker.registration}
+    replica.gate.set()
+    assert await asking == (200, b"r1")
+    assert await worker.exited() == 0
+    assert await store.registered() == set()
+    assert reports.of(worker)["counters"]["services"]["s1"]["requests"] == {"200": 1}
+    assert reports.of(worker)["services"] == {}
+    line = json.loads((nursery.data / "access.log").read_text())
+    assert (line["path"], line["status"]) == ("/slow", 200)
+
+
+def refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+async def test_draining_serves_what_is_queued(make_nursery: Any, store: Store, replica: ReplicaServer) -> None:
+    await publish(store, replica.endpoint())
+    nursery = make_nursery()
+    worker = await (await nursery.spawn()).ready()
+    os.kill(worker.process.pid, signal.SIGSTOP)
+    connections = [await asyncio.open_connection("127.0.0.1", nursery.port) for _ in range(100)]
+    asking = [asyncio.ensure_future(ask(*connection, HOST)) for connection in connections]
+    await asyncio.sleep(0)
+    nursery.release_sockets()
+    worker.drain()
+    os.kill(worker.process.pid, signal.SIGCONT)
+    assert await asyncio.gather(*asking) == [(200, b"r1")] * 100
+    assert await worker.exited() == 0
+    for _, writer in connections:
+        writer.close()
+
+
+async def test_a_drain_that_takes_too_long_is_cut(make_nursery: Any, store: Store, replica: ReplicaServer) -> None:
+    await publish(store, replica.endpoint())
+    nursery = make_nursery()
+    worker = await (await nursery.spawn()).ready()
+    asking = asyncio.ensure_future(nursery.get(path="/slow"))
+    await until(lambda: replica.slow, "the request is at the replica")
+    worker.drain(timeout=0.1)
+    assert await worker.exited() == 0
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await asking
+    replica.gate.set()
+
+
+async def test_it_drains_on_sigterm_and_before_it_was_ready(make_nursery: Any, valkey: Valkey, store: Store) -> None:
+    nursery = make_nursery()
+    worker = await (await nursery.spawn()).ready()
+    os.kill(worker.process.pid, signal.SIGTERM)
+    assert await worker.exited() == 0
+    assert await store.registered() == set()
+    valkey.kill()
+    (nursery.data / "cache" / "routes").unlink(missing_ok=True)
+    worker = await nursery.spawn()
+    await until(lambda: "waiting for it" in worker.said, "it says that it waits")
+    worker.drain()
+    assert await worker.exited() == 0
+
+
+async def test_without_its_supervisor_it_ends_at_once(make_nursery: Any, store: Store) -> None:
+    nursery = make_nursery()
+    worker = await (await nursery.spawn()).ready()
+    assert worker.channel is not None
+    worker.channel.close()
+    assert await worker.exited() == 1
