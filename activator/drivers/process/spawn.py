@@ -2,7 +2,10 @@
 
 The child writes its own line of /proc/PID/stat (pid and start time) through a descriptor that we opened, and then
 execs (law 4): whoever reads that file knows which process it is, even if we were killed in between. All that happens
-in the child is `setpriv` and a few lines of `/bin/sh`, already as the namespace's user; no Python runs there.
+in the child is `setpriv` and a few lines of `/bin/sh`; no Python runs there, and `subprocess` can use vfork.
+
+`setpriv` starts as root, where a tenant's LD_PRELOAD would do harm. So it gets the tenant's environment under other
+names (`wakegate_0=NAME=value`), and the shell, by then the tenant, gives them back their own.
 """
 
 from __future__ import annotations
@@ -127,10 +130,11 @@ class Process:
 def spawn(command: Command, *, record: int, stdout: int, stderr: int) -> Process:
     """Start the command; its stat line goes to the descriptor `record`. Raises `OSError`.
 
-    Blocks for 1-3 ms, until the child has become `setpriv` or the shell.
+    Blocks for about a millisecond, until the child has become `setpriv` or the shell.
     """
     files = min(_OPEN_FILES, _hard_limit())
-    script = "\n".join((_RECORD, _LIMITS.format(files=files), _RUN))
+    env, restore = _wrapped(command)
+    script = "\n".join((_RECORD, _LIMITS.format(files=files), *restore, _RUN))
     argv = [*_reset_signals(), *command.who.prefix, "/bin/sh", "-c", script, "sh", command.line]
     child = subprocess.Popen(
         argv,
@@ -138,15 +142,27 @@ def spawn(command: Command, *, record: int, stdout: int, stderr: int) -> Process
         stdout=stdout,
         stderr=stderr,
         cwd=command.cwd,
-        env=dict(command.env),
+        env=env,
         start_new_session=True,
         close_fds=True,
-        **command.who.switch,
     )
     stat = read_stat(child.pid)  # our unreaped child: it exists, even as a zombie
     if stat is None:
         raise OSError(f"/proc does not show process {child.pid}: is /proc mounted?")
     return Process(child.pid, stat.start, os.pidfd_open(child.pid), child)
+
+
+def _wrapped(command: Command) -> tuple[dict[str, str], Sequence[str]]:
+    """The environment to start with, and the lines of shell that make it the command's own.
+
+    HOME and PORT are there from the start as well: by them the sweeper knows whose process it is.
+    """
+    if command.who.uid is None:
+        return dict(command.env), ()
+    wrapped = {f"wakegate_{n}": f"{name}={value}" for n, (name, value) in enumerate(command.env.items())}
+    marks = {name: command.env[name] for name in ("HOME", "PORT") if name in command.env}
+    named = " ".join(f'"${name}"' for name in wrapped)
+    return {"PATH": SYSTEM_PATH, **marks, **wrapped}, (f"export {named}", f"unset {' '.join(wrapped)}")
 
 
 def _hard_limit() -> int:

@@ -19,7 +19,6 @@ import threading
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 from .files import write_whole
 from .procfs import living, uid_of
@@ -32,14 +31,6 @@ class UsersError(Exception):
     """No uid for a namespace, or the node can't change uids; says the fix."""
 
 
-class Switch(TypedDict):
-    """The part of `subprocess.Popen`'s arguments that says who the child is."""
-
-    user: int | None
-    group: int | None
-    extra_groups: list[str | int] | None
-
-
 @dataclass(frozen=True, slots=True)
 class Identity:
     """The uid (and gid) that a command runs as; `None` is our own."""
@@ -47,18 +38,16 @@ class Identity:
     uid: int | None = None
 
     @property
-    def switch(self) -> Switch:
-        """Arguments of `subprocess` that change to it before anything is executed.
-
-        Not `setpriv --reuid`: that would run as root with the tenant's environment, LD_PRELOAD and all.
-        """
-        return Switch(user=self.uid, group=self.uid, extra_groups=None if self.uid is None else [])
-
-    @property
     def prefix(self) -> list[str]:
-        """What goes before a command so that it can never get privileges back, nor keeps capabilities of ours."""
+        """What goes before a command so that it runs as that uid, for good, and keeps no capability of ours.
+
+        By `setpriv`, not by `subprocess` itself, which would fork instead of vfork: 1.0 ms however large we are, as
+        against 7 ms with 150 MiB. It starts as root, so its environment must not be the tenant's (LD_PRELOAD).
+        """
         if self.uid is not None:
-            return [setpriv(), "--no-new-privs", "--inh-caps=-all", "--"]
+            user = str(self.uid)
+            change = ["--reuid", user, "--regid", user, "--clear-groups", "--no-new-privs", "--inh-caps=-all"]
+            return [setpriv(), *change, "--"]
         return [setpriv(), "--ambient-caps=-all", "--inh-caps=-all", "--"] if _ambient() else []
 
 
@@ -171,13 +160,15 @@ def check_reachable(data_dir: Path, uid: int) -> str | None:
     who = Identity(uid)
     try:
         argv = [*who.prefix, "/bin/sh", "-c", 'test -x "$1"', "sh", str(path)]
-        result = subprocess.run(argv, capture_output=True, text=True, cwd="/", timeout=30, env={}, **who.switch)
+        result = subprocess.run(argv, capture_output=True, text=True, cwd="/", timeout=30, env={}, check=False)
     except UsersError as error:
         return str(error)
     except OSError as error:
         return f"can't run anything as uid {uid} ({error}): run as another user than root instead"
     if result.returncode == 0:
         return None
+    if result.stderr:
+        return f"can't run anything as uid {uid} ({result.stderr.strip()}): run as another user than root instead"
     for directory in (*reversed(path.parents), path):
         if not os.stat(directory).st_mode & stat.S_IXOTH:
             fix = f"chmod o+x {directory}, or choose another --data-dir (/var/lib/wakegate)"
