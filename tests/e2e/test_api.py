@@ -1,0 +1,268 @@
+"""The Services API on a real node: what a create, a delete, a failure and a restart mean for clients."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from e2e_node import ROOT, Node, eventually
+
+pytestmark = pytest.mark.e2e
+
+APP = """
+import http.server, os, sys, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        if self.path == "/slow":
+            open(os.environ["MARK"], "w").close()
+            time.sleep(float(os.environ.get("SLOW", "2")))
+        body = " ".join(sorted(f"{k}={v}" for k, v in os.environ.items())).encode()
+        self.send_response(int(os.environ.get("HEALTH", "200")))
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args):
+        pass
+print("listening", flush=True)
+http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
+"""
+FILES = {"Procfile": "web: python3 app.py\n", "app.py": APP}
+HOST = "web-acme.apps.localhost"
+
+
+@pytest.fixture
+def web(node: Node) -> Node:
+    """A node with a repository that answers."""
+    node.commit("acme/web", FILES)
+    return node
+
+
+def wakegate(node: Node, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """A client command that finds the API and the key by the data directory."""
+    return subprocess.run(
+        [sys.executable, "-m", "wakegate", *arguments],
+        cwd=ROOT,
+        env=node.env | {"WAKEGATE_DATA_DIR": str(node.data)} | env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_request_after_a_create_is_held_by_any_worker_and_answered(make_node):
+    node = make_node(workers=4).start()
+    node.commit("acme/web", FILES)
+    node.create("acme", "web", env={"GREETING": "hello there"})
+    with ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(lambda _: node.request(HOST), range(24)))
+    assert collections.Counter(a.status for a in answers) == {200: 24}
+    environment = answers[0].body.decode()
+    assert "GREETING=hello there" in environment
+    assert "WAKEGATE" not in environment
+    service = node.wait_status("acme", "web", "running")
+    assert service["deployment"]["state"] == "active"
+    assert len(service["deployment"]["commit"]) == 40
+    assert service["replicas"]["ready"] == 1
+
+
+def test_the_request_after_a_delete_is_503_on_any_worker_and_one_in_flight_completes(make_node):
+    node = make_node(workers=4).start()
+    node.commit("acme/web", FILES)
+    mark = node.root / "mark"
+    node.root.chmod(0o777)
+    node.create("acme", "web", env={"MARK": str(mark)})
+    node.wait_status("acme", "web", "running")
+    with ThreadPoolExecutor(25) as pool:
+        slow = pool.submit(node.request, HOST, "/slow")
+        eventually(mark.exists, what="the slow request is in flight")
+        assert node.api("DELETE", "/auth/v1/seed/acme/services/web").status == 204
+        answers = list(pool.map(lambda _: node.request(HOST), range(24)))
+        assert {a.status for a in answers} == {503}
+        assert 'details="deleted"' in answers[0].headers["Proxy-Status"]
+        assert slow.result().status == 200
+    assert node.api("GET", "/acme/service/web").status == 404
+    node.create("acme", "web")
+    assert node.request(HOST).status == 200
+
+
+def test_a_delete_by_force_cuts_what_is_in_flight(web):
+    mark = web.root / "mark"
+    web.root.chmod(0o777)
+    web.create("acme", "web", env={"MARK": str(mark), "SLOW": "50"})
+    web.wait_status("acme", "web", "running")
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(web.request, HOST, "/slow")
+        eventually(mark.exists, what="the slow request is in flight")
+        began = time.monotonic()
+        assert web.api("DELETE", "/auth/v1/seed/acme/services/web?force=true").status == 204
+        # a GET is tried again elsewhere, and there is nobody
+        assert slow.result(timeout=30).status == 503
+        assert time.monotonic() - began < 25
+
+
+def test_a_delete_does_not_wait_for_a_stopped_worker_for_long(web):
+    web.create("acme", "web")
+    web.wait_status("acme", "web", "running")
+    old = web.kill("worker 1", signal.SIGSTOP)
+    began = time.monotonic()
+    assert web.api("DELETE", "/auth/v1/seed/acme/services/web").status == 204
+    assert time.monotonic() - began < 6
+    web.replaced("worker 1", old)
+    with ThreadPoolExecutor(12) as pool:
+        assert {a.status for a in pool.map(lambda _: web.request(HOST), range(12))} == {503}
+
+
+def test_twenty_creates_at_once_are_one_service_and_one_replica(web):
+    body = {"name": "web", "repo": "acme/web", "gpu": "none"}
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(lambda _: web.api("POST", "/auth/v1/seed/acme/services", body), range(20)))
+    assert collections.Counter(a.status for a in answers) == {201: 1, 409: 19}
+    assert web.wait_status("acme", "web", "running")["replicas"]["ready"] == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "fields", "reason"),
+    [
+        ({"app.py": APP}, {}, "Procfile"),
+        (FILES, {"branch": "missing"}, "missing"),
+        (FILES, {"repo": "acme/nothing"}, "acme/nothing"),
+        ({"Procfile": "web: echo out of luck; exit 3\n"}, {}, "3"),
+        (FILES, {"env": {"HEALTH": "500"}, "scaling": {"startup_timeout": 2}}, "500"),
+    ],
+)
+def test_a_deployment_that_can_not_serve_fails_with_its_reason(node, files, fields, reason):
+    node.commit("acme/web", files)
+    node.create("acme", "web", **fields)
+    answer = node.request(HOST)
+    assert answer.status == 503
+    assert answer.headers["Retry-After"]
+    service = node.wait_status("acme", "web", "failed")
+    assert reason in service["deployment"]["reason"]
+    waited = wakegate(node, "services", "create", "again", "--namespace", "acme", *_arguments(fields), "--wait")
+    assert waited.returncode == 1
+    assert reason in waited.stderr
+
+
+def _arguments(fields):
+    arguments = ["--repo", fields.get("repo", "acme/web")]
+    if "branch" in fields:
+        arguments += ["--branch", fields["branch"]]
+    for name, value in fields.get("env", {}).items():
+        arguments += ["--env", f"{name}={value}"]
+    for name, value in fields.get("scaling", {}).items():
+        arguments += ["--" + name.replace("_", "-"), str(value)]
+    return arguments
+
+
+def test_the_commands_beside_a_data_directory(web):
+    made = wakegate(web, "services", "create", "web", "--namespace", "acme", "--repo", "acme/web", "--wait")
+    assert made.returncode == 0, made.stderr
+    assert "deployment.active" in made.stderr
+    assert "http://web-acme.apps.localhost" in made.stdout
+    listed = wakegate(web, "services", "list", "--namespace", "acme", "--json")
+    assert json.loads(listed.stdout)["items"][0]["status"] == "running"
+    lines = eventually(
+        lambda: [
+            item["line"]
+            for item in json.loads(wakegate(web, "services", "logs", "acme/web", "--json").stdout)["items"]
+            if item["stream"] == "stdout"
+        ],
+        what="the replica's line is in the log",
+    )
+    assert lines == ["listening"]
+    assert wakegate(web, "services", "delete", "acme/web").returncode == 0
+    assert wakegate(web, "services", "get", "acme/web").returncode == 1
+
+
+def test_status_follows_sleep_and_wake(web):
+    web.create("acme", "web", min_replicas=0, scaling={"idle_timeout": 1})
+    web.wait_status("acme", "web", "stopped")
+    assert web.request(HOST).status == 200
+    listed = web.api("GET", "/acme/services?status=running").json()
+    assert [item["name"] for item in listed["items"]] == ["web"]
+    kinds = [e["kind"] for e in web.api("GET", "/acme/service/web/events").json()["items"]]
+    assert {"service.created", "deployment.building", "deployment.active", "service.slept", "service.woke"} <= set(
+        kinds
+    )
+
+
+def test_the_admin_key_is_made_once_and_for_the_owner_alone(make_node):
+    node = make_node().start()
+    file = node.data / "admin.key"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    token = node.admin_key
+    assert f"'{token}'" in node.said
+    assert node.api("GET", "/auth/v1/keys").status == 200
+    assert node.stop() == 0
+    node.start()
+    assert node.admin_key == token
+    assert token not in node.said
+    assert node.api("GET", "/auth/v1/keys").status == 200
+    assert node.stop() == 0
+    file.unlink()
+    node.start()
+    assert not file.exists()
+    assert node.api("GET", "/auth/v1/keys", key=token).status == 200
+
+
+def test_another_secret_key_is_refused_with_the_fix(make_node):
+    node = make_node().start()
+    assert node.stop() == 0
+    (node.data / "secret.key").unlink()
+    node.start(wait=False)
+    eventually(lambda: node.exited or "another secret key" in node.said, 30, "the mismatch is told")
+    assert "WAKEGATE_SECRET_KEY" in node.said
+
+
+def test_control_killed_comes_back_with_everything(web):
+    web.create("acme", "web", env={"A": "b"})
+    before = web.wait_status("acme", "web", "running")
+    old = web.kill("control")
+    web.replaced("control", old)
+
+    def answers() -> bool:
+        try:
+            return web.api("GET", "/acme/service/web").status == 200
+        except OSError:
+            return False
+
+    eventually(answers, what="the API answers again")
+    after = web.wait_status("acme", "web", "running")
+    assert (after["id"], after["deployment"]) == (before["id"], before["deployment"])
+    assert web.request(HOST).status == 200
+    web.create("acme", "second", repo="acme/web")
+    web.wait_status("acme", "second", "running")
+
+
+def test_a_stopped_store_leaves_reads_and_refuses_writes_until_it_is_back(web):
+    web.create("acme", "web")
+    web.wait_status("acme", "web", "running")
+    pid = web.child("valkey-server")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert web.api("GET", "/acme/service/web", timeout=5).status == 200
+        assert web.request(HOST, timeout=5).status == 200
+        refused = web.api("DELETE", "/auth/v1/seed/acme/services/web", timeout=30)
+        assert refused.status in (204, 503)
+        if refused.status == 503:
+            assert refused.headers["Retry-After"]
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # the supervisor may have replaced it
+            os.kill(pid, signal.SIGCONT)
+
+    def deleted() -> bool:
+        return web.api("DELETE", "/auth/v1/seed/acme/services/web").status in (204, 404)
+
+    eventually(deleted, 30, "the delete is taken")
+    assert web.request(HOST).status == 503
