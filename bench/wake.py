@@ -29,11 +29,13 @@ FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Wake:
-    """One wake, all in milliseconds: the replica's own delay, and until the first held byte was at the client."""
+    """One wake, all in milliseconds: the replica's own delay, and until the first held
+    byte was at the client, or a held request at the replica."""
 
     delay: float
     from_ready: float
     from_probe: float
+    probe_to_replica: float
     from_request: float
 
 
@@ -58,6 +60,7 @@ def report(form: Form, directory: Path, cores: Cores, services: int, wakes: int)
         "held_per_wake": HELD,
         "milliseconds": {
             "from the probe to the first held byte": distribution([wake.from_probe for wake in samples]),
+            "of that, until the replica has it": distribution([wake.probe_to_replica for wake in samples]),
             "from the replica's readiness to the first held byte": distribution([wake.from_ready for wake in samples]),
             "the replica's own random delay": distribution([wake.delay for wake in samples]),
             "from the request to its first byte": distribution([wake.from_request for wake in samples]),
@@ -99,6 +102,7 @@ def _one(product: Product, name: str) -> Wake:
         delay=events["delay"][0],
         from_ready=(first - ready) / 1e6,
         from_probe=(first - probed) / 1e6,
+        probe_to_replica=(min(events["request"]) - probed) / 1e6,
         from_request=(first - sent) / 1e6,
     )
 
