@@ -1,0 +1,73 @@
+"""The main job: a service at zero wakes under its requests, once, and loses none."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+
+import pytest
+from e2e_node import eventually
+from scenes import Reply, ask, deploy, host
+
+from state.store import REPORTS, Store
+
+pytestmark = pytest.mark.e2e
+
+
+def asleep(node, name: str) -> bool:
+    service = node.service("acme", name)
+    return service["status"] == "stopped" and not any(service["replicas"][k] for k in ("ready", "starting", "draining"))
+
+
+async def test_two_hundred_requests_at_once_to_a_service_at_zero_start_it_once(make_node):
+    node = make_node(workers=4).start()
+    notes = deploy(node, "acme", "web", env={"START_DELAY": "1"}, min_replicas=0, scaling={"idle_timeout": 1})
+    eventually(lambda: asleep(node, "web"), 60, "the service sleeps")
+    assert len(notes.lines("starts")) == 1
+
+    body = os.urandom(300_000)
+    digest = hashlib.sha256(body).hexdigest()
+    gets = [ask(node.http_port, host("acme", "web"), f"/get/{n}") for n in range(190)]
+    posts = [ask(node.http_port, host("acme", "web"), "/echo", body) for _ in range(10)]
+    held_by: dict[str, int] = {}
+    async with asyncio.TaskGroup() as group:
+        listener = group.create_task(listen(node, held_by))
+        replies = await asyncio.gather(*gets, *posts)
+        listener.cancel()
+
+    assert [r.status if isinstance(r, Reply) else r for r in replies] == [200] * 200
+    assert {r.body for r in replies[190:]} == {f"300000 {digest}\n".encode()}
+    assert all("wake;dur=" in r.fields["server-timing"] for r in replies[:190])
+    assert len(notes.lines("starts")) == 2
+    seen = {line[3] for line in notes.lines("requests")}
+    assert {f"/get/{n}" for n in range(190)} <= seen
+    assert {number for number, held in held_by.items() if held} == {"1", "2", "3", "4"}, "every worker held some"
+
+
+async def listen(node, held_by: dict[str, int]) -> None:
+    """Keep the most that each worker ever reported as held."""
+    store = Store(f"unix://{node.data}/store.sock")
+    try:
+        async for _, data in store.subscribe(REPORTS):
+            report = json.loads(data)
+            number = report["worker"].split("/")[2]
+            held = sum(load["held"] for load in report["services"].values())
+            held_by[number] = max(held, held_by.get(number, 0))
+    finally:
+        await store.close()
+
+
+async def test_order_of_events_of_a_wake(node):
+    """The first answer leaves after the replica could answer, never before; figures are in `make bench`."""
+    notes = deploy(node, "acme", "web", env={"START_DELAY": "0.7"}, min_replicas=0, scaling={"idle_timeout": 1})
+    eventually(lambda: asleep(node, "web"), 60, "the service sleeps")
+    reply = await ask(node.http_port, host("acme", "web"), "/first")
+    assert isinstance(reply, Reply)
+    assert reply.status == 200
+    began, ready = float(notes.lines("starts")[1][1]), float(notes.lines("ready")[1][1])
+    asked = next(float(line[1]) for line in notes.lines("requests") if line[3] == "/first")
+    assert began + 0.7 <= ready <= asked
+    events = node.api("GET", "/acme/service/web/events").json()["items"]
+    assert [e["kind"] for e in events].index("deployment.active") < [e["kind"] for e in events].index("service.slept")
