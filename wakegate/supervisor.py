@@ -145,7 +145,10 @@ class Supervisor:
             await self._hangup.wait()
             self._hangup.clear()
             config = self._reconfigure()
-            if config is None or self._stopping or not self._family.ready:
+            if config is None or self._stopping:
+                continue
+            if not self._family.ready:
+                say("not reloaded: some process is being started; try again")
                 continue
             reloading()
             self._family.config = self._holdings.adjusted(config)
@@ -156,9 +159,15 @@ class Supervisor:
     async def _replace_workers(self) -> bool:
         """One after the other. Whether all were replaced: one that does not become ready ends the attempt."""
         for slot in self._family.workers:
-            incoming = slot.fill_beside()
+            try:
+                incoming = slot.fill_beside()
+            except OSError as error:
+                say(f"reload given up: {slot.role} can't be started: {error}")
+                return False
             await self._family.until(lambda: self._stopping or slot.incoming is None or slot.incoming.ready)  # noqa: B023
-            if self._stopping or not incoming.ready:
+            if self._stopping:
+                return False
+            if not incoming.ready:
                 say(f"reload given up: {incoming} did not become ready")
                 return False
             if slot.incoming is incoming and (old := slot.replace()):
