@@ -132,7 +132,7 @@ class Exchange:
         self.up = up
         self.state = step(self.state, FORWARD)
         down = self.down
-        down.deadline = now + self.limits.response_timeout
+        down.due(now + self.limits.response_timeout)
         if down.full:
             up.gate(False)
         up.send_request(self)
@@ -147,7 +147,7 @@ class Exchange:
         if self.body_ended:
             self._end_request(up)
         else:
-            down.deadline = now + self.limits.body_timeout
+            down.due(now + self.limits.body_timeout)
             down.read_body(self)
 
     @property
@@ -188,7 +188,7 @@ class Exchange:
                 self.kept.append(data)
             else:
                 self.kept = None
-        self.down.deadline = time.monotonic() + self.limits.body_timeout
+        self.down.due(time.monotonic() + self.limits.body_timeout)
         up.send_body(data)
 
     def request_end(self, trailers: list[bytes]) -> None:
@@ -205,7 +205,7 @@ class Exchange:
     def tunnel_in(self, data: bytes) -> None:
         if self.up is not None:
             self.bytes_in += len(data)
-            self.down.deadline = time.monotonic() + self.limits.tunnel_timeout
+            self.down.due(time.monotonic() + self.limits.tunnel_timeout)
             self.up.send_raw(data)
 
     def tunnel_in_end(self) -> None:
@@ -217,7 +217,7 @@ class Exchange:
         """The client takes less than is written, or again as much."""
         if self.up is not None:
             self.up.gate(may_read_response(self.state, full))
-        self.down.deadline = time.monotonic() + self.limits.response_timeout
+        self.down.due(time.monotonic() + self.limits.response_timeout)
 
     def left(self) -> None:
         """The client is gone: nobody is to work for it any more."""
@@ -236,7 +236,7 @@ class Exchange:
         """Nothing has moved for too long."""
         request, response = self.state & ~7, self.state & 7
         if request in (HELD, HEAD):
-            self.down.deadline = now + self.limits.response_timeout  # the room and the connector have their own
+            self.down.due(now + self.limits.response_timeout)  # the room and the connector have their own
         elif request == TUNNEL:
             self._break(Failure(504, "connection_read_timeout", "tunnel idle for too long"))
         elif response <= INTERIM and request == BODY and self.up is not None and not self.up.full:
@@ -257,13 +257,13 @@ class Exchange:
         self.status = response.status
         self.first_byte = time.monotonic() - self.began
         self.down.send_interim(self, response)
-        self.down.deadline = time.monotonic() + self.limits.tunnel_timeout
+        self.down.due(time.monotonic() + self.limits.tunnel_timeout)
         if early:
             self.tunnel_out(early)
         self.down.tunnel(self)
 
     def tunnel_out(self, data: bytes) -> None:
-        self.down.deadline = time.monotonic() + self.limits.tunnel_timeout
+        self.down.due(time.monotonic() + self.limits.tunnel_timeout)
         self.bytes_out += len(data)
         self.down.send_raw(data)
 
@@ -284,7 +284,7 @@ class Exchange:
             state = step(state, RESPONSE_END)
             self.up = None
         else:
-            self.down.deadline = now + self.limits.response_timeout
+            self.down.due(now + self.limits.response_timeout)
         self.state = state
         self.down.send_head(self, response, body, ended, trailers)
         if ended:
@@ -299,7 +299,7 @@ class Exchange:
             state = step(state, RESPONSE_END)
             self.up = None
         else:
-            self.down.deadline = time.monotonic() + self.limits.response_timeout
+            self.down.due(time.monotonic() + self.limits.response_timeout)
         self.state = state
         self.down.send_body(self, body, ended, trailers)
         if ended:
@@ -323,7 +323,7 @@ class Exchange:
 
     def _end_request(self, up: Upstream) -> None:
         self.state = step(self.state, REQUEST_END)
-        self.down.deadline = time.monotonic() + self.limits.response_timeout
+        self.down.due(time.monotonic() + self.limits.response_timeout)
         if self.request.length < 0:
             up.end_request(self.trailers or [])
 

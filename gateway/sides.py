@@ -30,6 +30,10 @@ class Downstream(Timed):
         self.secure = False
         self.forwarded = b""  # the forwarded fields of all its requests, up to X-Forwarded-Host's value
 
+    def due(self, deadline: float) -> None:
+        """When the exchange wants to be told of its expiry, unless it says another time before (monotonic)."""
+        raise NotImplementedError
+
     def send_interim(self, exchange: Exchange, response: Response) -> None:
         """A 1xx, if the client can take one."""
         raise NotImplementedError

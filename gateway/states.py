@@ -59,7 +59,10 @@ def _transitions() -> dict[tuple[int, int], int]:
             table[request | response, RESPONSE_BODY] = request | FLOWING
             table[request | response, RESPONSE_END] = request | COMPLETE
             table[request | response, BREAK] = request | CUT
-    for request in (HEAD, HELD, BODY, DONE):
+    for request in (HEAD, HELD):
+        table[request | NONE, ANSWER] = request | COMPLETE
+        table[request | NONE, LEAVE] = GONE | NONE
+    for request in (BODY, DONE):
         for response in (NONE, INTERIM):
             table[request | response, ANSWER] = request | COMPLETE
         for response in (NONE, INTERIM, STARTED, FLOWING):

@@ -7,23 +7,27 @@ is kept at most one tick late, and costs nothing on the warm path.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from typing import Final
 
 from mypy_extensions import mypyc_attr
 
-TICK = 0.25  # seconds
+TICK: Final = 0.25  # seconds
+_NEVER: Final = math.inf
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Timed:
     """Something with a deadline (seconds of `time.monotonic`)."""
 
-    __slots__ = ("deadline", "tick")
+    __slots__ = ("deadline", "looked_at", "tick")
 
     def __init__(self) -> None:
         self.deadline = 0.0
         self.tick = -1  # the bucket that holds it, -1: none
+        self.looked_at = _NEVER  # when that bucket's tick comes
 
     def expire(self, now: float) -> None:
         """The deadline has passed. Must set another, or be out of the sweep afterwards."""
@@ -45,12 +49,15 @@ class Sweep:
     def arm(self, timed: Timed, deadline: float) -> None:
         """Have `timed.expire` called at `deadline`, or up to one tick later."""
         timed.deadline = deadline
-        tick = int(deadline / TICK) + 1
-        if timed.tick < 0:
-            self._put(timed, tick)
-        elif tick < timed.tick:
+        if deadline < timed.looked_at:
+            self._move(timed, int(deadline / TICK) + 1)
+
+    def _move(self, timed: Timed, tick: int) -> None:
+        if timed.tick >= 0:
+            if tick >= timed.tick:
+                return
             self._take(timed)
-            self._put(timed, tick)
+        self._put(timed, tick)
 
     def disarm(self, timed: Timed) -> None:
         if timed.tick >= 0:
@@ -67,6 +74,7 @@ class Sweep:
                 for timed in list(due):
                     if timed.tick == self._last:
                         timed.tick = -1
+                        timed.looked_at = _NEVER
                         self._look(timed, now)
         for hook in self.hooks:
             hook(now)
@@ -81,6 +89,7 @@ class Sweep:
         if tick <= self._last:
             tick = self._last + 1
         timed.tick = tick
+        timed.looked_at = tick * TICK
         self._buckets.setdefault(tick, {})[timed] = None
 
     def _take(self, timed: Timed) -> None:
@@ -88,6 +97,7 @@ class Sweep:
         if bucket is not None:
             bucket.pop(timed, None)
         timed.tick = -1
+        timed.looked_at = _NEVER
 
     def tell_time(self) -> None:
         """Refresh `date`, the text of Date (RFC 9110 5.6.7)."""

@@ -88,7 +88,8 @@ class Decoder:
     def _size_line(self, data: bytes, at: int) -> int:
         stop = data.find(b"\r\n", at, at + _LINE_LIMIT)
         if stop < 0:
-            if len(data) - at >= _LINE_LIMIT or data.find(b"\n", at) >= 0 or data[at : at + 1] not in _HEX:
+            stray = data.find(b"\n", at) >= 0 or 0 <= data.find(b"\r", at) < len(data) - 1
+            if stray or len(data) - at >= _LINE_LIMIT or data[at : at + 1] not in _HEX:
                 raise ChunkError("invalid chunk size")
             return -1
         self._left = self._size(data[at:stop])

@@ -163,6 +163,9 @@ class ServerConnection(Downstream):
         else:
             self._refuse(Malformed("request head too slow", 408))
 
+    def due(self, deadline: float) -> None:
+        self._office.sweep.arm(self, deadline)
+
     def drain(self) -> None:
         """Close now if idle, else with the response."""
         self._draining = True

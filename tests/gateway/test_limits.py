@@ -1,0 +1,131 @@
+"""Limits and time-outs of what clients send."""
+
+from __future__ import annotations
+
+import pytest
+from wire import Conversation, Starter, fields, get, lines, ok, statuses, until
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (lines("GET / HTTP/1.1"), 400),
+        (b"GET / HTTP/1.1\n\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01", 400),
+        (lines("GET / HTTP/3.0", "Host: a"), 505),
+        (lines("CONNECT a:1 HTTP/1.1", "Host: a:1"), 405),
+        (b"GET /" + b"a" * 9000, 414),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 70000, 431),
+        (lines("GET / HTTP/1.1", "Host: a", *["X: y"] * 100), 431),
+        (lines("POST / HTTP/1.1", "Host: a", "Transfer-Encoding: gzip"), 501),
+    ],
+)
+async def test_refused_and_closed(talk: Conversation, request_: bytes, status: int) -> None:
+    client = await talk.client()
+    await client.send(request_)
+    answer = await client.rest()
+    assert list(statuses(answer)) == [status]
+    head = fields(answer[: answer.index(b"\r\n\r\n")])
+    assert head[b"connection"] == [b"close"]
+    assert b"proxy-status" in head
+
+
+async def test_a_slow_head_is_408(conversation: Starter) -> None:
+    talk = await conversation(head_timeout=0.3)
+    client = await talk.client()
+    await client.send(b"GET / HT")
+    assert list(statuses(await client.rest())) == [408]
+
+
+async def test_an_idle_connection_is_closed(conversation: Starter) -> None:
+    talk = await conversation(keep_alive_timeout=0.3)
+    client = await talk.client()
+    await client.closed()
+
+
+async def test_a_slow_body_is_408(conversation: Starter) -> None:
+    talk = await conversation(body_timeout=0.3)
+    origin = await talk.origin()
+    talk.serve(origin.endpoint())
+    client = await talk.client()
+    await client.send(get("/", "Content-Length: 10", method="POST") + b"abc")
+    replica = await origin.peer()
+    await replica.head()
+    assert list(statuses(await client.rest())) == [408]
+    assert await replica.rest() == b"abc"
+
+
+async def test_no_response_in_time_is_504(conversation: Starter) -> None:
+    talk = await conversation(response_timeout=0.3)
+    origin = await talk.origin()
+    talk.serve(origin.endpoint())
+    client = await talk.client()
+    await client.send(get())
+    replica = await origin.peer()
+    await replica.head()
+    head = await client.head()
+    assert head.startswith(b"HTTP/1.1 504 ")
+    assert b"error=http_response_timeout" in head
+    await replica.closed()
+
+
+async def test_a_response_that_stops_is_cut(conversation: Starter) -> None:
+    talk = await conversation(response_timeout=0.3)
+    origin = await talk.origin()
+    talk.serve(origin.endpoint())
+    client = await talk.client()
+    await client.send(get())
+    replica = await origin.peer()
+    await replica.head()
+    await replica.send(lines("HTTP/1.1 200 OK", "Content-Length: 10", body=b"abc"))
+    await client.head()
+    assert await client.rest() == b"abc"
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 11", "Transfer-Encoding: chunked"])
+async def test_a_body_that_is_too_large_is_413(conversation: Starter, framing: str) -> None:
+    talk = await conversation(max_body=10)
+    origin = await talk.origin()
+    talk.serve(origin.endpoint())
+    client = await talk.client()
+    await client.send(get("/", framing, method="POST") + b"b\r\n12345678901\r\n")
+    assert list(statuses(await client.rest())) == [413]
+
+
+async def test_bytes_held_are_bounded(conversation: Starter) -> None:
+    talk = await conversation(hold_bytes=100_000)
+    talk.serve()
+    clients = [await talk.client() for _ in range(4)]
+    for client in clients:
+        await client.send(get("/", "Content-Length: 1000000", method="POST") + b"x" * 60_000)
+    await until(lambda: talk.count().get("503", 0) >= 1)
+    assert talk.held >= 1
+
+
+async def test_too_many_connections(conversation: Starter) -> None:
+    talk = await conversation(connection_limit=1)
+    first = await talk.client()
+    await first.send(get(host="nobody.test"))
+    await first.head()
+    second = await talk.client()
+    await second.closed()
+
+
+async def test_concurrency_is_kept_and_order_too(talk: Conversation) -> None:
+    origin = await talk.origin()
+    talk.serve(origin.endpoint(), concurrency=2)
+    clients = []
+    for at in range(4):
+        client = await talk.client()
+        await client.send(get(f"/{at}"))
+        await until(lambda at=at: talk.held + talk.in_flight == at + 1)
+        clients.append(client)
+    first, second = await origin.peer(), await origin.peer()
+    for replica in (first, second):
+        await replica.head()
+    assert (talk.in_flight, talk.held) == (2, 2)
+    clients[2].close()
+    await until(lambda: talk.held == 1)
+    await first.send(ok())
+    assert (await first.head()).startswith(b"GET /3 ")
+    assert talk.in_flight == 2

@@ -1,0 +1,137 @@
+"""The small pure parts: balancing, histogram, table, sweep, answers."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import histogram
+from gateway.answers import prefers_html, proxy_status
+from gateway.balance import fits, free, pick
+from gateway.errors import Failure
+from gateway.replica import Replica
+from gateway.sweep import Sweep, Timed, format_date
+from gateway.table import Deleted, Table, plain_host
+from state.models import Backend, Route
+
+
+def replicas(*in_flight: int) -> list[Replica]:
+    made = []
+    for at, count in enumerate(in_flight):
+        replica = Replica(f"r{at}", "127.0.0.1", 1000 + at)
+        replica.in_flight = count
+        made.append(replica)
+    return made
+
+
+@given(st.lists(st.integers(0, 4), max_size=6), st.integers(0, 4), st.integers(0, 2**32 - 1))
+def test_pick_finds_one_exactly_if_one_fits(loads: list[int], limit: int, dice: int) -> None:
+    choices = replicas(*loads)
+    chosen = pick(choices, limit, 0.0, dice)
+    able = [replica for replica in choices if fits(replica, limit, 0.0)]
+    assert (chosen is not None) == bool(able)
+    assert chosen is None or chosen in able
+
+
+def test_two_choices_spread_the_load() -> None:
+    choices = replicas(*[0] * 10)
+    dice = random.Random(1)
+    for _ in range(1000):
+        chosen = pick(choices, 0, 0.0, dice.getrandbits(32))
+        assert chosen is not None
+        chosen.in_flight += 1
+    loads = [replica.in_flight for replica in choices]
+    assert max(loads) - min(loads) <= 6
+
+
+def test_after_a_failure_one_at_a_time() -> None:
+    (replica,) = replicas(0)
+    replica.failed(10.0)
+    assert pick([replica], 0, 10.1, 0) is None
+    assert free([replica], 0, 10.1, 5) == 0
+    assert pick([replica], 0, 10.3, 0) is replica
+    assert free([replica], 0, 10.3, 5) == 1
+    replica.in_flight = 1
+    assert pick([replica], 0, 10.3, 0) is None
+    replica.reached()
+    assert free([replica], 0, 10.3, 5) == 5
+    assert free([replica], 3, 10.3, 5) == 2
+
+
+@given(st.floats(1e-5, 1e4))
+def test_buckets_are_two_percent_wide(seconds: float) -> None:
+    index = histogram.bucket(seconds)
+    upper = histogram.upper(index)
+    assert upper / histogram.GROWTH * 0.999999 <= seconds <= upper * 1.000001
+
+
+def test_plain_host() -> None:
+    assert plain_host(b"A.Test:80") == b"a.test"
+    assert plain_host(b"a.test.") == b"a.test"
+    assert plain_host(b"a.test.:80") == b"a.test"
+    assert plain_host(b"[::1]") == b"[::1]"
+    assert plain_host(b"[::1]:80") == b"[::1]"
+
+
+class Source:
+    def __init__(self) -> None:
+        self.routes = {"a.test": Route("s", "acme", "a"), "b.test": Route("t", "acme", "b", deleted_at=1)}
+        self.asked = 0
+
+    def route(self, host: str) -> Route | None:
+        self.asked += 1
+        return self.routes.get(host)
+
+    def backend(self, service_id: str) -> Backend | None:
+        return None
+
+
+def test_table_remembers_and_forgets() -> None:
+    source = Source()
+    table = Table(source)
+    first = table.find(b"a.test")
+    assert table.find(b"A.test:80") is first
+    asked = source.asked
+    assert table.find(b"a.test") is first
+    assert source.asked == asked
+    assert isinstance(table.find(b"b.test"), Deleted)
+    assert table.find(b"c.test") is None
+    del source.routes["a.test"]
+    table.forget_host("a.test")
+    assert table.find(b"a.test") is None
+    assert table.find(b"A.test:80") is None
+
+
+class Mark(Timed):
+    def __init__(self) -> None:
+        super().__init__()
+        self.expired_at: list[float] = []
+
+    def expire(self, now: float) -> None:
+        self.expired_at.append(now)
+
+
+def test_sweep() -> None:
+    sweep = Sweep(100.0)
+    early, late, moved, left = Mark(), Mark(), Mark(), Mark()
+    sweep.arm(early, 101.0)
+    sweep.arm(late, 105.0)
+    sweep.arm(moved, 101.0)
+    moved.deadline = 103.0
+    sweep.arm(left, 101.0)
+    sweep.disarm(left)
+    sweep.arm(late, 104.0)
+    for at in range(400, 440):
+        sweep.run(at / 4)
+    assert [m.expired_at for m in (early, late, moved, left)] == [[101.25], [104.25], [103.25], []]
+
+
+def test_answers() -> None:
+    assert not prefers_html(b"")
+    assert not prefers_html(b"*/*")
+    assert not prefers_html(b"application/json, text/html;q=0.5")
+    assert prefers_html(b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
+    assert proxy_status(Failure(503, "x", 'a "b"\n\\')) == b"Proxy-Status: wakegate; error=x; details=\"a 'b'''\""
+    assert format_date(784111777) == b"Sun, 06 Nov 1994 08:49:37 GMT"
