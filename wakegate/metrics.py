@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import accumulate
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from activator.activation import Activation
 from activator.coldstarts import BUCKETS, Histogram
+from gateway.exposition import Totals
 
 
 class Metrics:
     """`report` takes every report of a worker as it came; `exposition` is what a scrape gets."""
 
+    def __init__(self) -> None:
+        self.totals = Totals()
+
     def report(self, data: bytes) -> None:
-        """Must not raise."""
+        """One that can't be read (of another version) is counted; never raises."""
+        try:
+            self.totals.take(json.loads(data))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self.totals.unreadable += 1
 
     def exposition(self, activation: Activation) -> tuple[bytes, str]:
         """The text, and its content type."""
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Control(activation))
-        return generate_latest(registry), CONTENT_TYPE_LATEST
+        return self.totals.expose([_Control(activation)]), CONTENT_TYPE_LATEST
 
 
-class _Control:
+class _Control(Collector):
     """Replicas by state, and cold starts by phase."""
 
     def __init__(self, activation: Activation) -> None:
