@@ -7,7 +7,18 @@ line without a line lost or doubled, because each kept line carries where in the
 from .collector import Collector, ReplicaLogs, Source
 from .line import LogLine, Stream
 from .raw import last_lines
-from .reader import LogPage
+from .reader import LogPage, Query
 from .store import LogLimits, LogStore
 
-__all__ = ["Collector", "LogLimits", "LogLine", "LogPage", "LogStore", "ReplicaLogs", "Source", "Stream", "last_lines"]
+__all__ = [
+    "Collector",
+    "LogLimits",
+    "LogLine",
+    "LogPage",
+    "LogStore",
+    "Query",
+    "ReplicaLogs",
+    "Source",
+    "Stream",
+    "last_lines",
+]

@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from activator.drivers import Artifact, BuildFailed, BuildJob, BuildLog
 
 from . import git, procfile
-from .files import read_regular, write_whole
+from .files import read_regular, told, write_whole
 from .layout import Layout
 from .run import Finished, Runner
 from .spawn import Command, base_environment
@@ -77,7 +77,7 @@ class Builder:
         try:
             return await self._build(await self._prepare(job, log))
         except (OSError, UsersError) as error:
-            raise BuildFailed(f"the node could not build it: {error}") from error
+            raise BuildFailed(f"the node could not build it: {told(error)}") from error
 
     async def _prepare(self, job: BuildJob, log: BuildLog) -> _Work:
         url = git.repository_url(self._git_url, job.repo)

@@ -32,6 +32,7 @@ from activator.drivers import (
 from activator.logs import ReplicaLogs, Source, last_lines
 
 from .build import Builder, Checkout, Limits
+from .files import told
 from .layout import Layout
 from .ports import NoPortError, Ports, local_port_range, own_range
 from .procfs import boot_id, listener_uids, uid_of
@@ -139,7 +140,7 @@ class ProcessDriver:
             # no await from here until it is known: a cancelled start has either not begun or is in `_replicas`
             process = self._spawn(record, command)
         except (OSError, UsersError) as error:
-            raise StartFailed(f"the node could not start it: {error}") from error
+            raise StartFailed(f"the node could not start it: {told(error)}") from error
         return self._know(record, process)
 
     def _ready(self, launch: Launch) -> tuple[Record, Command]:

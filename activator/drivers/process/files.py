@@ -7,6 +7,11 @@ import stat
 from pathlib import Path
 
 
+def told(error: Exception) -> str:
+    """What went wrong, for a tenant: without the node's paths."""
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
 def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
     """Replace the file in one step; `durable` also survives a power cut. Raises `OSError`."""
     partial = path.with_name(f".{path.name}.partial")

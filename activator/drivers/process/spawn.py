@@ -24,7 +24,8 @@ from .procfs import read_stat
 from .users import SYSTEM_PATH, Identity
 
 _OPEN_FILES = 65_536
-_RECORD = 'read -r stat </proc/$$/stat && printf "%s\\n" "$stat" >&0 || exit 125'
+_UNRECORDED = "the start can not be recorded: is the disk of the node full?"
+_RECORD = f'read -r stat </proc/$$/stat && printf "%s\\n" "$stat" >&0 || {{ echo "{_UNRECORDED}" >&2; exit 125; }}'
 _LIMITS = "ulimit -c 0; ulimit -n {files}; umask 022"
 _RUN = 'exec /bin/sh -c "$1" </dev/null'
 # what a shell can't undo by itself: POSIX keeps signals ignored that were so when it started

@@ -56,14 +56,15 @@ class Scope:
 
     def look(self) -> list[Sighting]:
         """Every process that could be of this driver. Takes about 50 µs for each process of the machine."""
+        uids, exclusive = frozenset(self.uids), frozenset(self.exclusive)
         own, prefix = os.geteuid(), os.fsencode(self.homes) + b"/"
         sightings = []
         for stat in living():
             uid = uid_of(stat.pid)
-            if uid in self.uids or (own != 0 and uid == own):
+            if uid in uids or (own != 0 and uid == own):
                 env = environment(stat.pid)
                 home = env.get(b"HOME")
-                ours = uid in self.exclusive or (home is not None and home.startswith(prefix))
+                ours = uid in exclusive or (home is not None and home.startswith(prefix))
                 sightings.append(Sighting(stat, ours, home, env.get(b"PORT")))
         return sightings
 

@@ -246,8 +246,9 @@ async def test_strays_of_a_killed_control_are_ended(world: World) -> None:
 
 async def test_a_pid_that_was_used_again_is_not_adopted(world: World) -> None:
     replica, started = await world.run(FOREVER)
-    await world.close(keep=True)
     path = world.data_dir / "replicas" / replica / "pid"
+    await world.until(path.read_text)
+    await world.close(keep=True)
     found = read_stat(started.pid or 0)
     assert found is not None
     path.write_text(path.read_text().replace(str(found.start), str(found.start - 1)))
