@@ -331,10 +331,9 @@ class Dispatcher(Keeper):
 
     # Connections to replicas
 
-    def idle(self, replica: Replica, up: Upstream, reuse_for: int) -> None:
+    def idle(self, replica: Replica, up: Upstream, reuse_for: int, now: float) -> None:
         """A response is complete: its connection may carry another."""
         settings = self.settings
-        now = time.monotonic()
         pool.give(replica, up, self.sweep, now, settings.upstream_idle_timeout, settings.upstream_idle_limit, reuse_for)
 
     def discard(self, replica: Replica, up: Upstream) -> None:

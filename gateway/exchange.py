@@ -272,9 +272,8 @@ class Exchange:
         if not self.over:
             self.down.end_raw()
 
-    def response_head(self, response: Response, body: bytes, ended: bool, trailers: list[bytes]) -> None:
+    def response_head(self, response: Response, body: bytes, ended: bool, trailers: list[bytes], now: float) -> None:
         """The final head. `ended`: `body` is all of it, and the replica's side has let go of the exchange."""
-        now = time.monotonic()
         self.first_byte = now - self.began
         self.status = response.status
         state = step(self.state, RESPONSE_HEAD)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
 _JOINED: Final = 16 * 1024  # bytes of body that are copied behind the head rather than written apart
 _LINGERED: Final = 1024 * 1024  # bytes read and thrown away after an early answer
+_STATUS_LINES: Final = [b"HTTP/1.1 %d " % status for status in range(600)]
 _CLOSE_WAIT: Final = 8
 _CLOSE: Final = 7
 
@@ -328,7 +329,7 @@ class ServerConnection(Downstream):
     def send_interim(self, exchange: Exchange, response: Response) -> None:
         if exchange.request.old:
             return
-        parts = [b"HTTP/1.1 ", str(response.status).encode(), b" ", response.reason, b"\r\n"]
+        parts = [_STATUS_LINES[response.status], response.reason, b"\r\n"]
         for line in response.lines:
             parts.append(line)
             parts.append(b"\r\n")
@@ -384,7 +385,7 @@ class ServerConnection(Downstream):
 
     def _head_bytes(self, response: Response, exchange: Exchange | None) -> bytes:
         office = self._office
-        parts = [b"HTTP/1.1 ", str(response.status).encode("ascii"), b" ", response.reason, b"\r\n"]
+        parts = [_STATUS_LINES[response.status], response.reason, b"\r\n"]
         if response.lines:
             parts.append(b"\r\n".join(response.lines))
             parts.append(b"\r\n")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from typing import TYPE_CHECKING, Final
 
 from mypy_extensions import mypyc_attr
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from gateway.replica import Replica
 
 _ESTABLISHED: Final = 1
+_NO_TRAILERS: Final[list[bytes]] = []  # never changed
 
 # What is being read.
 _HEAD: Final = 0
@@ -181,7 +183,7 @@ class UpstreamConnection(Upstream):
         elif self._body == _CHUNKS:
             self._feed_chunks(exchange, data)
         else:
-            exchange.response_body(data, False, [])
+            exchange.response_body(data, False, _NO_TRAILERS)
 
     def eof_received(self) -> bool:
         exchange = self._exchange
@@ -258,19 +260,20 @@ class UpstreamConnection(Upstream):
             size = len(data)
             if size >= length:
                 surplus = size > length
-                self._release(exchange, response.keep_alive and not surplus)
-                exchange.response_head(response, data[:length] if surplus else data, True, [])
+                now = time.monotonic()
+                self._release(exchange, response.keep_alive and not surplus, now)
+                exchange.response_head(response, data[:length] if surplus else data, True, _NO_TRAILERS, now)
                 return
             self._body = _LENGTH
             self._left = length - size
-            exchange.response_head(response, data, False, [])
+            exchange.response_head(response, data, False, _NO_TRAILERS, time.monotonic())
         elif response.chunked:
             self._body = _CHUNKS
             self._decoder = Decoder()
             self._first_chunks(exchange, response, data)
         else:
             self._body = _TO_THE_END
-            exchange.response_head(response, data, False, [])
+            exchange.response_head(response, data, False, _NO_TRAILERS, time.monotonic())
 
     def _first_chunks(self, exchange: Exchange, response: Response, data: bytes) -> None:
         decoder = self._decoder
@@ -282,20 +285,22 @@ class UpstreamConnection(Upstream):
             self._fail(BadResponse(str(error)))
             return
         if decoder.done:
-            self._release(exchange, response.keep_alive and not decoder.rest)
-        exchange.response_head(response, piece, decoder.done, allowed_trailers(decoder.trailers))
+            self._release(exchange, response.keep_alive and not decoder.rest, time.monotonic())
+        trailers = allowed_trailers(decoder.trailers)
+        exchange.response_head(response, piece, decoder.done, trailers, time.monotonic())
 
     def _feed_length(self, exchange: Exchange, data: bytes) -> None:
         size = len(data)
         if size < self._left:
             self._left -= size
-            exchange.response_body(data, False, [])
+            exchange.response_body(data, False, _NO_TRAILERS)
             return
         surplus = size > self._left
         if surplus:
             data = data[: self._left]
-        self._release(exchange, self._response is not None and self._response.keep_alive and not surplus)
-        exchange.response_body(data, True, [])
+        now = time.monotonic()
+        self._release(exchange, self._response is not None and self._response.keep_alive and not surplus, now)
+        exchange.response_body(data, True, _NO_TRAILERS)
 
     def _feed_chunks(self, exchange: Exchange, data: bytes) -> None:
         decoder = self._decoder
@@ -307,12 +312,13 @@ class UpstreamConnection(Upstream):
             self._fail(BadResponse(str(error)))
             return
         if decoder.done:
-            self._release(exchange, self._response is not None and self._response.keep_alive and not decoder.rest)
+            clean = self._response is not None and self._response.keep_alive and not decoder.rest
+            self._release(exchange, clean, time.monotonic())
             exchange.response_body(piece, True, allowed_trailers(decoder.trailers))
         elif piece:
-            exchange.response_body(piece, False, [])
+            exchange.response_body(piece, False, _NO_TRAILERS)
 
-    def _release(self, exchange: Exchange, clean: bool) -> None:
+    def _release(self, exchange: Exchange, clean: bool, now: float) -> None:
         """Let go of the exchange; wait for another if nothing speaks against it."""
         response = self._response
         self._exchange = None
@@ -324,7 +330,7 @@ class UpstreamConnection(Upstream):
             return
         self.reused = True
         self.gate(True)
-        self._office.idle(self.replica, self, response.reuse_for if response is not None else 0)
+        self._office.idle(self.replica, self, response.reuse_for if response is not None else 0, now)
 
     def _ended(self, error: Exception | None) -> None:
         """The replica has closed: the end of some bodies, a failure of all others, nothing while idle."""
@@ -334,7 +340,7 @@ class UpstreamConnection(Upstream):
             if not self._closed:
                 self._office.discard(self.replica, self)
         elif self._body == _TO_THE_END and error is None and (exchange.state & ~7) != TUNNEL:
-            exchange.response_body(b"", True, [])
+            exchange.response_body(b"", True, _NO_TRAILERS)
         elif self._body == _HEAD:
             details = "closed before the response head was complete" if self._buffer else "closed without a response"
             exchange.upstream_lost(Failure(502, "connection_terminated", details))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import os
 
 import pytest
 from wire import Conversation, Origin, Peer, Starter, fields, get, lines, ok, statuses, until
-
-from gateway.http1.server import ServerConnection
 
 
 async def pair(talk: Conversation, request: bytes) -> tuple[Peer, Peer, bytes, Origin]:
@@ -316,8 +315,6 @@ async def test_backpressure_towards_the_client(talk: Conversation) -> None:
 
 
 async def client_turn() -> None:
-    import asyncio
-
     for _ in range(20):
         await asyncio.sleep(0)
 
@@ -371,9 +368,8 @@ async def test_the_access_log(conversation: Starter) -> None:
     assert first["path"] == '/a"b\\c'
     assert (first["service"], first["replica"], first["status"]) == ("acme/app", "replica-1", 200)
     assert first["bytes_out"] > 5
-    assert {"id", "host", "method", "bytes_in", "hold_ms", "connect_ms", "first_byte_ms", "total_ms", "retries"} <= set(
-        first
-    )
+    assert {"id", "host", "method", "bytes_in", "retries"} <= set(first)
+    assert {"hold_ms", "connect_ms", "first_byte_ms", "total_ms"} <= set(first)
     assert second["proxy_status"].startswith("wakegate; error=destination_not_found")
     assert third["status"] == 400
 
@@ -383,8 +379,6 @@ async def test_drain(talk: Conversation) -> None:
     await idle.send(get(host="nobody.test"))
     await idle.through(b"}\n")
     client, replica, _, _ = await pair(talk, get())
-    import asyncio
-
     drained = asyncio.get_running_loop().create_task(talk.edge.drain(5.0))
     await idle.closed()
     assert not drained.done()
@@ -392,7 +386,3 @@ async def test_drain(talk: Conversation) -> None:
     assert fields(await client.head())[b"connection"] == [b"close"]
     assert await client.rest() == b"x"
     assert await drained
-
-
-def test_an_idle_connection_is_small() -> None:
-    assert not hasattr(ServerConnection, "__dict__") or "__dict__" not in ServerConnection.__slots__
