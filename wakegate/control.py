@@ -57,16 +57,15 @@ class StartError(Exception):
 
 
 def main() -> None:
-    """Run control until it is drained (exit 0), can't run (exit 2) or its supervisor is gone (exit at once)."""
+    """Run control until it is drained (exit 0), can't run (exit 78, EX_CONFIG) or its supervisor is gone (exit at once)."""
     for number in _LEFT_TO_THE_SUPERVISOR:
         signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="control: %(name)s: %(message)s")
-    sys.exit(uvloop.run(_run()))
+    uvloop.run(_run())
 
 
-async def _run() -> int:
+async def _run() -> None:
     pipe, start = await Pipe.from_env()
-    code = 0
     try:
         control = Control(start, pipe)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, control.drain, Drain(0, keep_replicas=True))
@@ -75,10 +74,8 @@ async def _run() -> int:
     except* (StartError, SecretError, UsersError) as group:
         for error in _leaves(group):
             pipe.say(f"error: {error}")
-        code = 2
-    finally:
-        pipe.close()
-    return code
+        await asyncio.sleep(0)  # what was said is written
+        os._exit(os.EX_CONFIG)  # at once: the supervisor would take the end of the pipe for a failure and kill us
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,7 +221,9 @@ def test_another_secret_key_is_refused_with_the_fix(make_node):
     assert node.stop() == 0
     (node.data / "secret.key").unlink()
     node.start(wait=False)
-    eventually(lambda: node.exited or "another secret key" in node.said, 30, "the mismatch is told")
+    eventually(lambda: node.exited, 30, "the mismatch ends it")
+    assert node.process.returncode not in (0, None)
+    assert "another secret key" in node.said
     assert "WAKEGATE_SECRET_KEY" in node.said
 
 
