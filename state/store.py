@@ -123,12 +123,16 @@ async def _translated() -> AsyncIterator[None]:
     """
     try:
         yield
-        if (task := asyncio.current_task()) is not None and task.cancelling():
-            raise asyncio.CancelledError
+        _check_cancelled()
     except (refusals.ConnectionError, refusals.TimeoutError, OSError) as error:
         raise Unavailable(f"the store does not answer: {error}") from error
     except refusals.RedisError as error:
         raise Unavailable(f"the store refused: {error}") from error
+
+
+def _check_cancelled() -> None:
+    if (task := asyncio.current_task()) is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 class Store:
@@ -261,6 +265,7 @@ class Store:
                 async with _translated(), self._waiting.pubsub(ignore_subscribe_messages=True) as pubsub:
                     await pubsub.subscribe(*channels)
                     while True:
+                        _check_cancelled()
                         message = await pubsub.get_message(timeout=1.0)
                         if message is not None and message["type"] == "message":
                             yield message["channel"].decode(), message["data"]
