@@ -8,12 +8,12 @@ a local worker that is silent.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from typing import Final
 
 from activator.demand import Demand
+from activator.racing import within
 from state.mirror import Mirror
 from state.store import Store, StoreError
 
@@ -67,8 +67,7 @@ class Acknowledgements:
             async with asyncio.timeout(timeout):
                 while not await self._all_have(revision, changed):
                     changed.clear()
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(changed.wait(), _LOOK_AGAIN)
+                    await within(changed, _LOOK_AGAIN)
             return True
         except TimeoutError:
             return False

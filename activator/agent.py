@@ -62,6 +62,7 @@ class Agent:
         self._building: dict[str, asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._owned: set[asyncio.Task[None]] = set()
+        self.opened = False
         self._closed = asyncio.Event()
         self._ended = asyncio.Event()
 
@@ -69,6 +70,7 @@ class Agent:
         """Adopt, then keep. Raises what `driver.open` raises."""
         await self._mirror.synced()
         await self._driver.open(self._exited)
+        self.opened = True
         for observed in await self._driver.observe():
             if observed.alive:
                 self._node.running.add(observed.replica_id)
@@ -84,6 +86,11 @@ class Agent:
             for task in self._owned:
                 task.cancel()
         self._ended.set()
+
+    @property
+    def running(self) -> frozenset[str]:
+        """The replicas that run on this node, as far as the driver said."""
+        return frozenset(self._node.running)
 
     def changed(self, services: Iterable[str], replicas: Iterable[str]) -> None:
         """The mirror has something new about these."""
@@ -111,7 +118,8 @@ class Agent:
         self._closed.set()
         if self._tasks is not None:
             await self._ended.wait()
-        await self._driver.close(keep=keep)
+        if self.opened:
+            await self._driver.close(keep=keep)
 
     def _exited(self, replica_id: str, how: Exit) -> None:
         self._node.running.discard(replica_id)

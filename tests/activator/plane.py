@@ -98,8 +98,8 @@ class Running:
 class Control:
     """One control process' worth of activation; `kill` leaves everything where it is."""
 
-    def __init__(self, plane: Plane, number: int, settings: Settings, supervisor: str = "s1") -> None:
-        self.store = Store(plane.url)
+    def __init__(self, plane: Plane, number: int, settings: Settings, supervisor: str, store: Store | None) -> None:
+        self.store = store or Store(plane.url)
         self.mirror = Mirror(self.store, [*KINDS], lambda touched: self.activation.changed(touched))
         self.lease = Lease(self.store, "leader", holder=f"c{number}", owner=supervisor, ttl=1.0)
         self.collector = Collector(plane.logs)
@@ -130,7 +130,8 @@ class Control:
         """Everything ends where it is, as far as one process can play that."""
         for running in reversed(self._tasks):
             await running.cancel()
-        await self.driver.close(keep=True)
+        if self.activation.agent.opened:
+            await self.driver.close(keep=True)
         await self.collector.close()
         await self.store.close()
 
@@ -294,8 +295,10 @@ class Plane:
         self.workers: list[Worker] = []
         self._numbers = iter(range(1, 10_000))
 
-    def control(self, settings: Settings = QUICK, *, supervisor: str = "s1", **changes: Any) -> Control:
-        control = Control(self, next(self._numbers), replace(settings, **changes), supervisor)
+    def control(
+        self, settings: Settings = QUICK, *, supervisor: str = "s1", store: Store | None = None, **changes: Any
+    ) -> Control:
+        control = Control(self, next(self._numbers), replace(settings, **changes), supervisor, store)
         self.controls.append(control)
         return control
 
@@ -356,7 +359,9 @@ class Plane:
             Change(Kind.BACKEND, service_id, encode(Backend(service_id, "acme", name)), ABSENT),
             Change(Kind.ROUTE, f"{name}-acme.apps.localhost", encode(Route(service_id, "acme", name)), ABSENT),
         ]
-        await self.store.commit(changes)
+        revision = await self.store.commit(changes)
+        for worker in self.workers:
+            await worker.mirror.reached(revision)
         return service_id
 
     async def delete(self, service_id: str, *, force: bool = False) -> int:
