@@ -57,7 +57,7 @@ class StartError(Exception):
 
 
 def main() -> None:
-    """Run control until it is drained (exit 0), can't run (exit 78, EX_CONFIG) or its supervisor is gone (exit at once)."""
+    """Run control until it is drained (exit 0), can't run (exit 78, EX_CONFIG) or lost its supervisor (at once)."""
     for number in _LEFT_TO_THE_SUPERVISOR:
         signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="control: %(name)s: %(message)s")

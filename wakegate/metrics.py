@@ -1,4 +1,4 @@
-"""`/metrics`: the workers' counters, folded by `gateway.exposition`, and what control itself knows."""
+"""`/metrics`: what the workers counted (`gateway.exposition`) beside what control itself knows."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class Metrics:
     """`report` takes every report of a worker as it came; `exposition` is what a scrape gets."""
 
     def __init__(self) -> None:
-        self.totals = Totals()
+        self._totals = Totals()
 
     def report(self, data: bytes) -> None:
-        """One that can't be read (of another version) is counted; never raises."""
+        """Never raises: one that can't be understood is counted."""
         try:
-            self.totals.take(json.loads(data))
+            self._totals.take(json.loads(data))
         except (ValueError, KeyError, TypeError, AttributeError):
-            self.totals.unreadable += 1
+            self._totals.unreadable += 1
 
     def exposition(self, activation: Activation) -> tuple[bytes, str]:
         """The text, and its content type."""
-        return self.totals.expose([_Control(activation)]), CONTENT_TYPE_LATEST
+        return self._totals.expose([_Control(activation)]), CONTENT_TYPE_LATEST
 
 
 class _Control(Collector):

@@ -268,3 +268,21 @@ def test_a_stopped_store_leaves_reads_and_refuses_writes_until_it_is_back(web):
 
     eventually(deleted, 30, "the delete is taken")
     assert web.request(HOST).status == 503
+
+
+def test_metrics_add_up_over_workers_without_a_key(web):
+    web.create("acme", "web")
+    web.wait_status("acme", "web", "running")
+    with ThreadPoolExecutor(8) as pool:
+        assert {a.status for a in pool.map(lambda _: web.request(HOST), range(40))} == {200}
+    counted = 'wakegate_requests_total{code="200",namespace="acme",service="web"} 40.0'
+
+    def scraped() -> bool:
+        answer = web.api("GET", "/metrics", key="")
+        assert answer.status == 200
+        text = answer.body.decode()
+        return (
+            counted in text and 'wakegate_replicas{state="ready"} 1.0' in text and "wakegate_cold_starts_total" in text
+        )
+
+    eventually(scraped, what="all forty are counted")
