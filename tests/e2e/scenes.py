@@ -31,7 +31,8 @@ class Notes:
 
 def deploy(node: Node, namespace: str, name: str, *, env: dict[str, str] | None = None, **fields: Any) -> Notes:
     """Create a service of the test's replica; returns its notes. Does not wait."""
-    node.commit(f"{namespace}/replica", {"Procfile": "web: exec python3 server.py\n", "server.py": REPLICA})
+    if not (node.git / namespace / "replica").exists():
+        node.commit(f"{namespace}/replica", {"Procfile": "web: exec python3 server.py\n", "server.py": REPLICA})
     notes = Notes(node, f"{namespace}-{name}")
     env = {"OUT": str(notes.path), **(env or {})}
     node.create(namespace, name, repo=f"{namespace}/replica", env=env, **fields)

@@ -1,0 +1,99 @@
+"""A replica that can't start ends as `failed` with a reason that a user understands; held requests get it, too."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+
+import pytest
+from e2e_node import Node, eventually
+from scenes import REPLICA, Reply, ask, host
+
+pytestmark = pytest.mark.e2e
+
+NOT_200 = """\
+import http.server, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(500)
+http.server.HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+CASES = {
+    "no-procfile": ({"server.py": REPLICA}, {}, ["add a Procfile with `web: …` listening on $PORT"]),
+    "no-web": ({"Procfile": "worker: sleep 1\n"}, {}, ["add a Procfile with `web: …` listening on $PORT"]),
+    "no-branch": ({"Procfile": "web: true\n"}, {"branch": "nowhere"}, ["nowhere", "no branch"]),
+    "no-repo": (None, {"repo": "acme/none"}, ["acme/none"]),
+    "bad-build": ({"Procfile": "build: echo boom; exit 7\nweb: true\n"}, {}, ["build", "7"]),
+    "exits": ({"Procfile": "web: echo my last words; exit 3\n"}, {}, ["exit", "3", "my last words"]),
+    "not-found": ({"Procfile": "web: no-such-program\n"}, {}, ["127", "no-such-program"]),
+    "no-port": ({"Procfile": "web: sleep 600\n"}, {"scaling": {"startup_timeout": 3}}, ["port", "3 s"]),
+    "health-500": (
+        {"Procfile": "web: exec python3 server.py\n", "server.py": NOT_200},
+        {"scaling": {"startup_timeout": 3}, "health_check_path": "/healthz"},
+        ["/healthz", "500", "200"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def shared_node():
+    node = Node(workers=2)
+    try:
+        yield node.start()
+    finally:
+        node.close()
+
+
+@pytest.mark.parametrize("case", CASES)
+async def test_it_fails_with_a_reason_and_held_requests_get_503_with_it(shared_node, case: str):
+    node = shared_node
+    files, fields, words = CASES[case]
+    if files is not None:
+        node.commit(f"acme/{case}", files)
+    node.create("acme", case, **{"repo": f"acme/{case}", "min_replicas": 0, **fields})
+    async with asyncio.TaskGroup() as group:
+        held = [group.create_task(ask(node.http_port, host("acme", case))) for _ in range(5)]
+    service = await asyncio.to_thread(node.wait_status, "acme", case, "failed")
+    reason = service["deployment"]["reason"]
+    assert all(word in reason for word in words), reason
+    for task in held:
+        assert isinstance(reply := task.result(), Reply)
+        assert reply.status == 503
+        assert int(reply.fields["retry-after"]) >= 1
+        assert json.loads(reply.body)["detail"] == reason
+    assert service["replicas"]["ready"] == 0
+    later = await ask(node.http_port, host("acme", case))
+    assert isinstance(later, Reply)
+    assert later.status == 503
+    kinds = [e["kind"] for e in node.api("GET", f"/acme/service/{case}/events").json()["items"]]
+    assert "deployment.failed" in kinds
+
+
+async def test_a_build_that_fails_shows_its_output_in_the_logs(shared_node):
+    shared_node.commit("acme/logged", {"Procfile": "build: echo compiling; exit 1\nweb: true\n"})
+    shared_node.create("acme", "logged")
+    await asyncio.to_thread(shared_node.wait_status, "acme", "logged", "failed")
+
+    def lines() -> list[str]:
+        answer = shared_node.api("GET", "/acme/service/logged/logs?stream=build")
+        return [item["line"] for item in answer.json()["items"]]
+
+    await asyncio.to_thread(eventually, lambda: "compiling" in lines())
+
+
+async def test_a_service_that_dies_after_it_was_healthy_is_started_again(shared_node):
+    node = shared_node
+    node.commit("acme/mortal", {"Procfile": "web: exec python3 server.py\n", "server.py": REPLICA})
+    node.create("acme", "mortal", min_replicas=1)
+    await asyncio.to_thread(node.wait_status, "acme", "mortal", "running")
+    reply = await ask(node.http_port, host("acme", "mortal"))
+    assert isinstance(reply, Reply)
+    pid = int(reply.body.split()[2])
+    os.kill(pid, signal.SIGKILL)
+    again = await ask(node.http_port, host("acme", "mortal"))
+    assert isinstance(again, Reply)
+    assert again.status == 200
+    assert again.body != reply.body
