@@ -8,9 +8,10 @@ from __future__ import annotations
 import bisect
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from activator.status import service_status
 from control import names
 from control.ports import Objects
 from state.codec import DecodeError
@@ -35,6 +36,11 @@ class Facts:
     def deployments(self) -> Mapping[str, Deployment]:
         return {d.id: d for d in (self.latest, self.active) if d}
 
+    @property
+    def status(self) -> str:
+        """SPEC section 2, Status."""
+        return service_status(self.service, self.deployments, self.replicas, self.scale)
+
 
 class Catalogue:
     """Hand `changed` to the mirror as its `on_change`."""
@@ -45,6 +51,7 @@ class Catalogue:
         self._order: dict[str, list[tuple[int, str]]] = defaultdict(list)  # namespace -> (created_at, id), sorted
         self._owner: dict[str, str] = {}  # replica id -> service id
         self._replicas: dict[str, set[str]] = defaultdict(set)  # service id -> replica ids
+        self._status: dict[str, str] = {}  # service id -> status, as long as nothing of it changed
         self._digest: dict[str, str] = {}  # key id -> digest
         self._key: dict[str, str] = {}  # digest -> key id
 
@@ -65,10 +72,14 @@ class Catalogue:
         """Also one that is being deleted."""
         return self._objects.decoded(Kind.SERVICE, service_id, Service)
 
-    def services(self, namespace: str) -> list[Service]:
-        """Those of a namespace, ordered by `created_at` and id."""
-        found = (self.service_by_id(service_id) for _, service_id in self._order.get(namespace, ()))
-        return [service for service in found if service and service.deleted_at is None]
+    def service_ids(self, namespace: str, status: str | None = None) -> list[str]:
+        """Those of a namespace, or those of them with a status, ordered by `created_at` and id."""
+        ids = [service_id for _, service_id in self._order.get(namespace, ())]
+        return ids if status is None else [service_id for service_id in ids if self._status_of(service_id) == status]
+
+    def services(self, ids: Iterable[str]) -> list[Service]:
+        found = (self.service_by_id(service_id) for service_id in ids)
+        return [service for service in found if service]
 
     def namespaces(self) -> set[str]:
         """Those that exist: with a key of their own, or with a service."""
@@ -107,14 +118,27 @@ class Catalogue:
                 self._note_service(object_id)
             case Kind.REPLICA:
                 self._note_replica(object_id)
+            case Kind.DEPLOYMENT:
+                if deployment := self._objects.decoded(Kind.DEPLOYMENT, object_id, Deployment):
+                    self._status.pop(deployment.service, None)
+            case Kind.SCALE:
+                self._status.pop(object_id, None)
             case Kind.KEY:
                 self._note_key(object_id)
             case _:
                 pass
 
+    def _status_of(self, service_id: str) -> str | None:
+        """Remembered until a part of the service changes: a list by status asks for those of a whole namespace."""
+        known = self._status.get(service_id)
+        if known is None and (service := self.service_by_id(service_id)):
+            known = self._status[service_id] = self.facts(service).status
+        return known
+
     def _note_service(self, service_id: str) -> None:
+        self._status.pop(service_id, None)
         service = self.service_by_id(service_id)
-        if service is None:
+        if service is None or service.deleted_at is not None:
             if place := self._place.pop(service_id, None):
                 self._order[place[0]].remove(place[1])
         elif service_id not in self._place:
@@ -123,6 +147,7 @@ class Catalogue:
 
     def _note_replica(self, replica_id: str) -> None:
         replica = self._objects.decoded(Kind.REPLICA, replica_id, Replica)
+        self._status.pop(replica.service if replica else self._owner.get(replica_id, ""), None)
         if replica is None:
             if owner := self._owner.pop(replica_id, None):
                 self._replicas[owner].discard(replica_id)

@@ -10,18 +10,13 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from activator.logs import LogLine
-from activator.status import replica_counts, service_status
+from activator.status import replica_counts
 from control.catalogue import Facts
 from control.schemas import MASK
 from control.site import Site
 from control.times import iso
 from state.codec import encode
 from state.models import ApiKey, Deployment, DeploymentState, Event, Service
-
-
-def status(facts: Facts) -> str:
-    """SPEC section 2, Status."""
-    return service_status(facts.service, facts.deployments, facts.replicas, facts.scale)
 
 
 def service_view(facts: Facts, site: Site) -> dict[str, Any]:
@@ -32,7 +27,7 @@ def service_view(facts: Facts, site: Site) -> dict[str, Any]:
         "id": service.id,
         "namespace": service.namespace,
         "name": service.name,
-        "status": status(facts),
+        "status": facts.status,
         "endpoint": site.endpoint(service.label),
         **_run_view(service),
         "limits": site.limits,

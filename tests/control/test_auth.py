@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from control import names
-from state.codec import decode
+from state.codec import decode, encode
 from state.kinds import Kind
 from state.models import ApiKey
+from state.store import Change
 
 CALLS = [
     ("GET", "/{ns}/services", "read", 200),
@@ -93,11 +96,6 @@ async def test_keys_expire(rig):
     record = await rig.store.get(Kind.KEY, "acme/short")
     key = decode(ApiKey, record.value)
     assert key.expires_at == key.created_at + 1_000_000 or abs(key.expires_at - key.created_at - 1_000_000) < 100_000
-    from dataclasses import replace
-
-    from state.codec import encode
-    from state.store import Change
-
     past = replace(key, expires_at=key.created_at - 1)
     await rig.mirror.reached(await rig.store.commit([Change(Kind.KEY, "acme/short", encode(past))]))
     assert (await rig.api("GET", "/acme/services", token=token)).status == 401

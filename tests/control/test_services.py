@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import collections
+from dataclasses import replace
 
+from activator.status import STATUSES
 from control.names import labels
-from state.codec import decode
+from state.codec import decode, encode
 from state.kinds import Kind
-from state.models import Backend, Deployment, DeploymentState, Route, Scale, Service
+from state.models import Backend, Deployment, DeploymentState, Replica, ReplicaState, Route, Scale, Service
+from state.store import Change, Conflict
 
 
 async def test_a_created_service_has_the_shape_and_defaults_of_the_spec(rig):
@@ -198,11 +201,6 @@ async def test_a_delete_beside_the_activators_writes_succeeds(rig):
     created = (await rig.create("api")).json
 
     async def scribble():
-        from dataclasses import replace
-
-        from state.codec import encode
-        from state.store import Change, Conflict
-
         for round_ in range(10):
             record = await rig.store.get(Kind.SERVICE, created["id"])
             service = decode(Service, record.value)
@@ -284,3 +282,55 @@ async def test_without_the_store_reads_go_on_and_writes_say_try_again(rig, valke
         while (await rig.api("GET", "/readyz", token="")).status != 200:
             await asyncio.sleep(0.05)
     assert (await rig.delete("api")).status == 204
+
+
+async def test_the_status_filter_follows_every_part_of_a_service(rig):
+    created = (await rig.create("api", min_replicas=1)).json
+    service = decode(Service, (await rig.store.get(Kind.SERVICE, created["id"])).value)
+    deployment = decode(Deployment, (await rig.store.get(Kind.DEPLOYMENT, service.latest)).value)
+    ready = Replica("r1", service.id, deployment.id, "node", ReplicaState.READY, service.created_at)
+    failed = replace(deployment, state=DeploymentState.FAILED, reason="no Procfile")
+    active = replace(deployment, state=DeploymentState.ACTIVE)
+
+    async def becomes(status: str, *changes: Change) -> None:
+        await rig.mirror.reached(await rig.store.commit(list(changes)))
+        shown = (await rig.api("GET", "/acme/service/api")).json
+        assert shown["status"] == status
+        for other in STATUSES:
+            listed = (await rig.api("GET", f"/acme/services?status={other}")).json["total"]
+            assert listed == (1 if other == status else 0), other
+
+    await becomes("deploying", Change(Kind.SCALE, service.id, encode(Scale(desired=1))))
+    await becomes("failed", Change(Kind.DEPLOYMENT, deployment.id, encode(failed)))
+    await becomes(
+        "running",
+        Change(Kind.DEPLOYMENT, deployment.id, encode(active)),
+        Change(Kind.SERVICE, service.id, encode(replace(service, active=deployment.id))),
+        Change(Kind.REPLICA, "r1", encode(ready)),
+    )
+    await becomes("degraded", Change(Kind.REPLICA, "r1", encode(replace(ready, state=ReplicaState.UNHEALTHY))))
+    await becomes("running", Change(Kind.REPLICA, "r1", encode(ready)))
+    await becomes("degraded", Change(Kind.REPLICA, "r1", None))
+    await becomes("stopped", Change(Kind.SCALE, service.id, encode(Scale(desired=0))))
+
+
+async def test_a_failed_redeploy_is_the_rollout_of_a_running_service(rig):
+    created = (await rig.create("api")).json
+    service = decode(Service, (await rig.store.get(Kind.SERVICE, created["id"])).value)
+    deployment = decode(Deployment, (await rig.store.get(Kind.DEPLOYMENT, service.latest)).value)
+    second = replace(deployment, id="second", state=DeploymentState.FAILED, reason="no such branch")
+    ready = Replica("r1", service.id, deployment.id, "node", ReplicaState.READY, service.created_at)
+    revision = await rig.store.commit(
+        [
+            Change(Kind.DEPLOYMENT, deployment.id, encode(replace(deployment, state=DeploymentState.ACTIVE))),
+            Change(Kind.DEPLOYMENT, second.id, encode(second)),
+            Change(Kind.SERVICE, service.id, encode(replace(service, active=deployment.id, latest=second.id))),
+            Change(Kind.REPLICA, "r1", encode(ready)),
+        ]
+    )
+    await rig.mirror.reached(revision)
+    shown = (await rig.api("GET", "/acme/service/api")).json
+    assert shown["status"] == "running"
+    assert shown["deployment"]["id"] == deployment.id
+    assert (shown["rollout"]["id"], shown["rollout"]["reason"]) == ("second", "no such branch")
+    assert shown["replicas"]["ready"] == 1
