@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from state.codec import decode
@@ -23,6 +23,7 @@ T = TypeVar("T")
 OnChange = Callable[[Sequence[tuple[Kind, str]]], None]
 
 _CHECK_EVERY: Final = 5.0  # seconds; a feed that fell behind our position stays silent for ever (measured)
+_SLICE: Final = 1000  # records compared between two turns of the loop
 _RETRY_EVERY: Final = 0.2  # seconds between attempts to reach a store that is gone
 
 
@@ -99,12 +100,7 @@ class Mirror:
         run_id = await self._store.run_id()
         revision = await self._store.revision()
         fresh = {kind: {i: r async for i, r in self._store.scan(kind)} for kind in self._objects}
-        touched = [
-            (kind, object_id)
-            for kind, new in fresh.items()
-            for object_id in new.keys() | self._objects[kind].keys()
-            if new.get(object_id) != self._objects[kind].get(object_id)
-        ]
+        touched = [pair for kind, new in fresh.items() async for pair in self._differing(kind, new)]
         for kind, new in fresh.items():
             self._objects[kind] = new
         self.run_id, self.revision, self.connected = run_id, revision, True
@@ -112,6 +108,18 @@ class Mirror:
         self._prune(touched)
         self._synced.set()
         self._tell(touched)
+
+    async def _differing(self, kind: Kind, new: Mapping[str, Record]) -> AsyncIterator[tuple[Kind, str]]:
+        """What is new, changed or gone. In slices: comparing 100,000 records at once stopped the loop for 0.4 s."""
+        old = self._objects[kind]
+        for count, (object_id, record) in enumerate(new.items()):
+            known = old.get(object_id)
+            if known is None or known.version != record.version or known.value != record.value:
+                yield kind, object_id
+            if count % _SLICE == 0:
+                await asyncio.sleep(0)
+        for object_id in [i for i in old if i not in new]:
+            yield kind, object_id
 
     async def _follow(self) -> None:
         """Apply what comes within a second."""
@@ -135,23 +143,24 @@ class Mirror:
         for kind, object_id in entry.large:
             if kind in self._objects:
                 changes.append((kind, object_id, await self._store.get(kind, object_id)))
-        touched = [(kind, object_id) for kind, object_id, record in changes if self._put(kind, object_id, record)]
+        touched = [(kind, i) for kind, i, record in changes if self._put(kind, i, record, entry.revision)]
         self.revision = entry.revision
         self._prune(touched)
         self._tell(touched)
 
-    def _put(self, kind: Kind, object_id: str, record: Record | None) -> bool:
+    def _put(self, kind: Kind, object_id: str, record: Record | None, revision: int) -> bool:
+        """Apply over lower versions only: the snapshot may have seen a later state than this entry."""
         objects = self._objects.get(kind)
         if objects is None:
             return False
-        if record is None:
-            known = objects.pop(object_id, None)
-            return known is not None
         known = objects.get(object_id)
-        if known is not None and known.version >= record.version:
+        if known is not None and known.version >= (revision if record is None else record.version):
             return False
-        objects[object_id] = record
-        return True
+        if record is not None:
+            objects[object_id] = record
+        elif known is not None:
+            del objects[object_id]
+        return record is not None or known is not None
 
     def _prune(self, touched: Sequence[tuple[Kind, str]]) -> None:
         for key in touched:

@@ -98,7 +98,7 @@ async def test_a_client_that_leaves_while_held_is_gone_and_no_replica_sees_it(ma
 
     def held() -> int:
         text = node.api("GET", "/metrics").body.decode()
-        values = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith("wakegate_held{")]
+        values = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith("wakegate_held ")]
         return round(sum(map(float, values)))
 
     await wait(lambda: held() == 2, what="both are held")
