@@ -29,7 +29,7 @@ from gateway.replica import Replica
 from gateway.service import Service
 from gateway.settings import GatewaySettings
 from gateway.sides import Downstream, Keeper, Upstream
-from gateway.states import HEAD, HELD, HOLD, RETRY, step
+from gateway.states import CUT, HEAD, HELD, HOLD, RETRY, step
 from gateway.sweep import Sweep
 from gateway.table import Deleted, Table, plain_host
 
@@ -200,7 +200,7 @@ class Dispatcher(Keeper):
         service = exchange.service
         if service is None:
             return
-        service.errors[failure.error] = service.errors.get(failure.error, 0) + 1
+        _count_error(service, failure)
         self._let_go(exchange)
         self._again(exchange, service, replica, now)
 
@@ -209,7 +209,7 @@ class Dispatcher(Keeper):
         service, replica = exchange.service, exchange.replica
         if service is None or replica is None:
             return
-        service.errors[failure.error] = service.errors.get(failure.error, 0) + 1
+        _count_error(service, failure)
         exchange.reached += 1
         if (
             not exchange.replayable
@@ -355,6 +355,9 @@ class Dispatcher(Keeper):
         seconds = now - exchange.began
         count(books.duration, seconds)
         books.duration_sum += seconds
+        error = exchange.error
+        if error is not None and exchange.replica is not None and ((exchange.state & 7) == CUT or error.status == 504):
+            _count_error(books, error)
         books.bytes_in += exchange.bytes_in
         books.bytes_out += exchange.bytes_out
         if self._log.enabled:
@@ -389,6 +392,10 @@ class Dispatcher(Keeper):
 
     def close(self) -> None:
         self._connector.close()
+
+
+def _count_error(service: Service, failure: Failure) -> None:
+    service.errors[failure.error] = service.errors.get(failure.error, 0) + 1
 
 
 def _deleted() -> Failure:

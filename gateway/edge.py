@@ -54,9 +54,9 @@ class Edge:
         self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
 
     def _tick(self) -> None:
-        self._sweep.run(time.monotonic())
+        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)  # first, whatever happens below
         self._log.flush()
-        self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+        self._sweep.run(time.monotonic())
 
     def protocol_factory(self) -> Callable[[], asyncio.BaseProtocol]:
         """For `loop.create_server(factory, sock=…, backlog=4096)`: one protocol per client connection, plain HTTP."""

@@ -225,10 +225,8 @@ class Exchange:
             return
         if (self.state & ~7) == HELD:
             self.keeper.leave(self)
-        tunnel = (self.state & ~7) == TUNNEL
         self.state = step(self.state, LEAVE)
-        if not self.status or not tunnel:
-            self.status = self.status or CLIENT_LEFT
+        self.status = self.status or CLIENT_LEFT
         self._drop_upstream()
         self._finish(False)
 

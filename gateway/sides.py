@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mypy_extensions import mypyc_attr
-
 from gateway.errors import Failure
 from gateway.messages import Response
 from gateway.sweep import Timed
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from gateway.exchange import Exchange
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
 class Downstream(Timed):
     """The client's side, as the exchange needs it."""
 
@@ -89,7 +86,6 @@ class Downstream(Timed):
         raise NotImplementedError
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
 class Upstream(Timed):
     """The replica's side, as the exchange and the pool need it."""
 
@@ -130,7 +126,6 @@ class Upstream(Timed):
         raise NotImplementedError
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
 class Keeper:
     """Who looks after exchanges: routes, picks, holds, retries and counts."""
 

@@ -12,13 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from mypy_extensions import mypyc_attr
-
 TICK: Final = 0.25  # seconds
 _NEVER: Final = math.inf
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
 class Timed:
     """Something with a deadline (seconds of `time.monotonic`)."""
 

@@ -14,8 +14,6 @@ import struct
 import time
 from typing import TYPE_CHECKING, Final
 
-from mypy_extensions import mypyc_attr
-
 from gateway.answers import answer
 from gateway.errors import Failure, Malformed
 from gateway.exchange import Exchange
@@ -37,7 +35,6 @@ _CLOSE_WAIT: Final = 8
 _CLOSE: Final = 7
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
 class ServerConnection(Downstream):
     """One accepted connection. `office` is the worker's dispatcher, shared by all."""
 
@@ -221,17 +218,19 @@ class ServerConnection(Downstream):
             self._refuse(failure)
             return False
         self._last = self._draining or not request.keep_alive
-        self._exchange = exchange = Exchange(request, self, office, office.limits, time.monotonic())
+        exchange = Exchange(request, self, office, office.limits, time.monotonic())
+        self._exchange = exchange
         exchange.bytes_in = end + 4
         office.begin(exchange)
-        if self._buffer and self._exchange is exchange:
+        if self._buffer:
             self._wait_with_rest(exchange)
         return True
 
     def _wait_with_rest(self, exchange: Exchange) -> None:
         """Bytes behind the head that could not be used at once."""
-        self._office.charge(exchange, len(self._buffer))
-        self.gate()
+        if self._exchange is exchange:
+            self._office.charge(exchange, len(self._buffer))
+            self.gate()
 
     def _incomplete(self, data: bytes) -> None:
         """Refuse what can't become a head any more, else wait for the rest until the deadline."""
@@ -258,10 +257,11 @@ class ServerConnection(Downstream):
         self._linger()
 
     def read_body(self, exchange: Exchange) -> None:
-        if exchange.request.length < 0:
-            self._decoder = Decoder()
-        else:
-            self._left = exchange.request.length
+        if self._decoder is None and self._left == 0:  # else it goes on, to another replica
+            if exchange.request.length < 0:
+                self._decoder = Decoder()
+            else:
+                self._left = exchange.request.length
         data = self._buffer
         if data:
             self._buffer = b""
@@ -412,6 +412,7 @@ class ServerConnection(Downstream):
     def finished(self, exchange: Exchange, whole: bool) -> None:
         self._exchange = None
         self._decoder = None
+        self._left = 0
         if self._closed or self._closing:
             return
         if (exchange.state & ~7) == TUNNEL:

@@ -13,8 +13,6 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
-from mypy_extensions import mypyc_attr
-
 from gateway.errors import BadResponse, Failure
 from gateway.exchange import Exchange
 from gateway.fields import allowed_trailers
@@ -38,7 +36,6 @@ _CHUNKS: Final = 2
 _TO_THE_END: Final = 3
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
 class UpstreamConnection(Upstream):
     """Belongs to its exchange while there is one, else to its replica's idle list."""
 

@@ -386,3 +386,23 @@ async def test_drain(talk: Conversation) -> None:
     assert fields(await client.head())[b"connection"] == [b"close"]
     assert await client.rest() == b"x"
     assert await drained
+
+
+async def test_a_body_half_sent_goes_on_at_another_replica(talk: Conversation) -> None:
+    first, second = await talk.origin("a"), await talk.origin("b")
+    talk.serve(first.endpoint())
+    client = await talk.client()
+    await client.send(get("/", "Content-Length: 6", method="PUT") + b"abc")
+    replica = await first.peer()
+    await replica.head()
+    await replica.expect(b"abc")
+    talk.serve(second.endpoint())
+    replica.close()
+    replica = await second.peer()
+    await replica.head()
+    await replica.expect(b"abc")
+    await client.send(b"def")
+    await replica.expect(b"def")
+    await replica.send(ok())
+    assert (await client.head()).startswith(b"HTTP/1.1 200 ")
+    assert talk.edge.counters()["services"]["service-app.test"]["errors"] == {"connection_terminated": 1}

@@ -8,11 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import histogram
+from gateway.access_log import AccessLog
 from gateway.answers import prefers_html, proxy_status
 from gateway.balance import fits, free, pick
+from gateway.dispatch import Dispatcher
 from gateway.errors import Failure
+from gateway.http1.upstream import UpstreamConnection
 from gateway.replica import Replica
-from gateway.sweep import Sweep, Timed, format_date
+from gateway.settings import GatewaySettings
+from gateway.sweep import Sweep, format_date
 from gateway.table import Deleted, Table, plain_host
 from state.models import Backend, Route
 
@@ -104,28 +108,32 @@ def test_table_remembers_and_forgets() -> None:
     assert table.find(b"A.test:80") is None
 
 
-class Mark(Timed):
-    def __init__(self) -> None:
-        super().__init__()
-        self.expired_at: list[float] = []
-
-    def expire(self, now: float) -> None:
-        self.expired_at.append(now)
+class Quiet:
+    def wake(self, service_id: str) -> None: ...
+    def changed(self, service_id: str) -> None: ...
 
 
 def test_sweep() -> None:
+    """Told by idle connections, which leave their replica when they expire."""
     sweep = Sweep(100.0)
-    early, late, moved, left = Mark(), Mark(), Mark(), Mark()
+    office = Dispatcher(GatewaySettings(), Table(Source()), AccessLog(None), Quiet(), sweep)
+    (replica,) = replicas(0)
+    early, late, moved, left = (UpstreamConnection(office, replica) for _ in range(4))
+    replica.idle = [early, late, moved, left]
     sweep.arm(early, 101.0)
     sweep.arm(late, 105.0)
     sweep.arm(moved, 101.0)
-    moved.deadline = 103.0
+    sweep.arm(moved, 103.0)
     sweep.arm(left, 101.0)
     sweep.disarm(left)
     sweep.arm(late, 104.0)
+    gone: dict[UpstreamConnection, float] = {}
     for at in range(400, 440):
         sweep.run(at / 4)
-    assert [m.expired_at for m in (early, late, moved, left)] == [[101.25], [104.25], [103.25], []]
+        for connection in (early, late, moved, left):
+            if connection not in replica.idle:
+                gone.setdefault(connection, at / 4)
+    assert gone == {early: 101.25, late: 104.25, moved: 103.25}
 
 
 def test_answers() -> None:
