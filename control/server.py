@@ -17,6 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 
 HEAD_TIMEOUT: Final = 10.0  # seconds
 KEEP_ALIVE: Final = 75.0
+_LINGER: Final = 2.0  # seconds for the rest of a body that was not read
 
 
 class ApiServer:
@@ -25,7 +26,12 @@ class ApiServer:
     def __init__(self, app: web.Application, sockets: Sequence[socket.socket], *, grace: float = 10.0) -> None:
         app.middlewares.append(self._note_head())
         self._runner = web.AppRunner(
-            app, access_log=None, keepalive_timeout=KEEP_ALIVE, handle_signals=False, shutdown_timeout=grace
+            app,
+            access_log=None,
+            keepalive_timeout=KEEP_ALIVE,
+            lingering_time=_LINGER,
+            handle_signals=False,
+            shutdown_timeout=grace,
         )
         self._sockets = sockets
         self._servers: list[asyncio.Server] = []

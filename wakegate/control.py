@@ -140,7 +140,7 @@ class Control:
         """End; a second call with a shorter time hurries the first."""
         if not self._drain.done():
             self._drain.set_result(wanted)
-        elif wanted.timeout == 0:
+        if wanted.timeout == 0 and not self._drain.result().keep_replicas:
             self._hurry.set()
 
     async def run(self) -> None:
@@ -175,12 +175,10 @@ class Control:
         await remains.Sweeper(self._store, self._mirror, logs, self._logs.remove).run()
 
     async def _end(self, wanted: Drain) -> None:
-        """API calls in flight finish, then the replicas."""
-        await self._server.stop()
+        """API calls in flight finish while the replicas end."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._server.stop(), name="API")
             hurrying = tasks.create_task(self._kill_in_a_hurry(), name="hurry")
-            if wanted.timeout == 0 and not wanted.keep_replicas:
-                self._hurry.set()
             await self._activation.close(keep=wanted.keep_replicas)
             hurrying.cancel()
 

@@ -10,7 +10,7 @@ import socket
 import pytest
 
 from activator.logs import Stream
-from control import app, remains, server
+from control import app, query, remains, server
 from control.times import iso, parse
 from state.ids import now_us
 
@@ -236,6 +236,20 @@ async def test_a_silent_connection_is_closed(rig, monkeypatch):
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
     async with asyncio.timeout(5):
         assert await reader.read() == b""
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def test_a_body_that_does_not_come_is_408(rig, monkeypatch):
+    monkeypatch.setattr(query, "_BODY_TIMEOUT", 0.2)
+    host, port = rig.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST {CREATE} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {rig.token}\r\n"
+    writer.write((head + "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{").encode())
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 408 ")
     writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
