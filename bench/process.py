@@ -124,14 +124,28 @@ def command_line(pid: int) -> str:
         return ""
 
 
-def cpu_us(pids: Sequence[int]) -> float:
-    """User + system time used so far by `pids`, in microseconds (resolution: one clock tick, 10,000)."""
-    total = 0.0
-    for pid in pids:
-        stat = _stat(pid)
-        if stat is not None:
-            total += (int(stat[11]) + int(stat[12])) * TICK
-    return total
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """Microseconds of CPU time in user mode and in the kernel (resolution: one clock tick, 10,000)."""
+
+    user: float = 0.0
+    system: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.user + self.system
+
+    def __add__(self, other: "Cpu") -> "Cpu":
+        return Cpu(self.user + other.user, self.system + other.system)
+
+    def __sub__(self, other: "Cpu") -> "Cpu":
+        return Cpu(self.user - other.user, self.system - other.system)
+
+
+def cpu(pids: Sequence[int]) -> Cpu:
+    """What `pids` have used so far."""
+    stats = [stat for stat in map(_stat, pids) if stat is not None]
+    return sum((Cpu(int(stat[11]) * TICK, int(stat[12]) * TICK) for stat in stats), Cpu())
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,39 +4,45 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+COLUMNS = (
+    ("CPU µs/request", lambda row: f"{row['cpu_us']:.1f}"),
+    ("in the kernel", lambda row: f"{row['cpu_system_us']:.1f}"),
+    ("/ nginx", lambda row: _ratio(row, "nginx")),
+    ("/ HAProxy", lambda row: _ratio(row, "haproxy")),
+    ("/ Envoy", lambda row: _ratio(row, "envoy")),
+    ("/ Caddy", lambda row: _ratio(row, "caddy")),
+    ("requests/s", lambda row: f"{row['requests_per_second']:,.0f}"),
+    ("p50 ms", lambda row: _ms(row["p50_us"])),
+    ("p99 ms", lambda row: _ms(row["p99_us"])),
+    ("upstream connections", lambda row: str(row["upstream_connections"])),
+    ("log lines / requests", lambda row: f"{row['log_lines']:,} / {row['requests']:,}"),
+    ("errors", lambda row: str(row["errors"])),
+)
 
 
-def throughput_table(rows: Sequence[Mapping[str, object]], versions: Mapping[str, str]) -> str:
+def throughput_table(rows: Sequence[Mapping[str, Any]], versions: Mapping[str, str]) -> str:
     """A Markdown table per body size."""
     parts = []
     for target in dict.fromkeys(row["target"] for row in rows):
-        title = {"/small": "Small body (128 bytes)", "/1m": "1 MiB body"}.get(str(target), str(target))
-        lines = [
-            f"**{title}**",
-            "",
-            "| proxy | CPU µs/request | / nginx | / HAProxy | requests/s | p50 ms | p99 ms | upstream connections |"
-            " log lines / requests | errors |",
-            "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
-        ]
-        lines += [_row(row, versions) for row in rows if row["target"] == target]
+        title = {"/small": "Small body (128 bytes)", "/1m": "1 MiB body"}.get(target, target)
+        lines = [f"**{title}**", "", "| proxy | " + " | ".join(name for name, _ in COLUMNS) + " |"]
+        lines.append("|---|" + "---:|" * len(COLUMNS))
+        for row in rows:
+            if row["target"] == target:
+                cells = [
+                    f"{row['proxy']} {versions.get(row['proxy'], '')}".strip(),
+                    *(cell(row) for _, cell in COLUMNS),
+                ]
+                lines.append("| " + " | ".join(cells) + " |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
-def _row(row: Mapping[str, object], versions: Mapping[str, str]) -> str:
-    name = str(row["proxy"])
-    return (
-        f"| {name} {versions.get(name, '')} | {row['cpu_us']:.1f}"
-        f" | {_ratio(row['to_nginx'])} | {_ratio(row['to_haproxy'])}"
-        f" | {row['requests_per_second']:,.0f} | {_ms(row['p50_us'])} | {_ms(row['p99_us'])}"
-        f" | {row['upstream_connections']} | {row['log_lines']:,} / {row['requests']:,} | {row['errors']} |"
-    )
-
-
-def _ratio(value: object) -> str:
-    if not isinstance(value, Mapping):
-        return "-"
-    return f"{value['median']:.2f} ({value['low']:.2f}-{value['high']:.2f})"
+def _ratio(row: Mapping[str, Any], to: str) -> str:
+    found = row["ratio_to"].get(to)
+    return f"{found['median']:.2f} ({found['low']:.2f}-{found['high']:.2f})" if found else "-"
 
 
 def _ms(value: object) -> str:

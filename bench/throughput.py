@@ -9,9 +9,10 @@ from bench.backend import LARGE, SMALL, accepts
 from bench.load import Load, run
 from bench.machine import Cores
 from bench.peers import Proxy
-from bench.process import cpu_us
+from bench.process import cpu
 
 CONNECTIONS = {SMALL: 64, LARGE: 16}
+COMPARED = ("nginx", "haproxy", "envoy", "caddy")
 LOG_SETTLES = 15.0  # seconds; every proxy flushes its log within one
 
 
@@ -26,6 +27,7 @@ class Sample:
     errors: int
     requests_per_second: float
     cpu_us: float
+    cpu_system_us: float
     cpu_worker_us: float
     busy: float
     p50_us: int
@@ -43,9 +45,9 @@ def measure(proxy: Proxy, target: str, round_: int, seconds: float, cores: Cores
     lines = _settled_lines(proxy, 0)
     load = Load(proxy.port, proxy.host, target, CONNECTIONS[target], seconds)
     pids, workers = proxy.pids(), proxy.workers()
-    before, before_workers, started = cpu_us(pids), cpu_us(workers), time.monotonic()
+    before, before_workers, started = cpu(pids), cpu(workers), time.monotonic()
     outcome = run(load, cores.load)
-    used, used_workers, wall = cpu_us(pids) - before, cpu_us(workers) - before_workers, time.monotonic() - started
+    used, used_workers, wall = cpu(pids) - before, cpu(workers) - before_workers, time.monotonic() - started
     proxy.running.check()
     written = _settled_lines(proxy, lines + outcome.requests) - lines
     return Sample(
@@ -55,9 +57,10 @@ def measure(proxy: Proxy, target: str, round_: int, seconds: float, cores: Cores
         requests=outcome.requests,
         errors=outcome.errors,
         requests_per_second=outcome.requests / outcome.seconds,
-        cpu_us=used / outcome.requests,
-        cpu_worker_us=used_workers / outcome.requests,
-        busy=used / 1e6 / wall,
+        cpu_us=used.total / outcome.requests,
+        cpu_system_us=used.system / outcome.requests,
+        cpu_worker_us=used_workers.total / outcome.requests,
+        busy=used.total / 1e6 / wall,
         p50_us=outcome.p50_us,
         p99_us=outcome.p99_us,
         upstream_connections=accepts(proxy.backend) - opened,
@@ -121,17 +124,18 @@ def ratio(samples: Sequence[Sample], target: str, of: str, to: str) -> Ratio | N
 
 
 def summary(samples: Sequence[Sample]) -> list[dict[str, object]]:
-    """One row per body and proxy: medians over rounds, sums of what is counted, ratios to nginx and HAProxy."""
+    """One row per body and proxy: medians over rounds, sums of what is counted, ratios to `COMPARED`."""
     rows: list[dict[str, object]] = []
     for target in dict.fromkeys(sample.target for sample in samples):
         for name in dict.fromkeys(sample.proxy for sample in samples if sample.target == target):
             own = [sample for sample in samples if (sample.proxy, sample.target) == (name, target)]
-            to_nginx, to_haproxy = (ratio(samples, target, name, other) for other in ("nginx", "haproxy"))
+            ratios = {other: ratio(samples, target, name, other) for other in COMPARED}
             rows.append(
                 {
                     "target": target,
                     "proxy": name,
                     "cpu_us": statistics.median(sample.cpu_us for sample in own),
+                    "cpu_system_us": statistics.median(sample.cpu_system_us for sample in own),
                     "cpu_worker_us": statistics.median(sample.cpu_worker_us for sample in own),
                     "requests_per_second": statistics.median(sample.requests_per_second for sample in own),
                     "p50_us": statistics.median(sample.p50_us for sample in own),
@@ -142,8 +146,7 @@ def summary(samples: Sequence[Sample]) -> list[dict[str, object]]:
                     "upstream_connections": sum(sample.upstream_connections for sample in own),
                     "log_lines": sum(sample.log_lines for sample in own),
                     "log_missing": sum(sample.log_missing for sample in own),
-                    "to_nginx": asdict(to_nginx) if to_nginx else None,
-                    "to_haproxy": asdict(to_haproxy) if to_haproxy else None,
+                    "ratio_to": {other: asdict(found) for other, found in ratios.items() if found},
                 }
             )
     return rows

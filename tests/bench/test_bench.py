@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def sample(proxy: str, round_: int, cpu_us: float) -> Sample:
     """A sample in which only the CPU matters."""
-    return Sample(proxy, "/small", round_, 100, 0, 50.0, cpu_us, cpu_us, 0.5, 900, 2000, 1, 100, 0)
+    return Sample(proxy, "/small", round_, 100, 0, 50.0, cpu_us, 0.5, cpu_us, 0.5, 900, 2000, 1, 100, 0)
 
 
 def test_ratio_is_the_median_of_the_rounds_ratios() -> None:
