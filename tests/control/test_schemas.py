@@ -5,9 +5,12 @@ A refusal names every bad field at once and leaves nothing in the store.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from control.domains import Platform
 from control.problem import Problem
@@ -153,6 +156,30 @@ def test_every_bad_field_is_named_at_once():
 @pytest.mark.parametrize("body", [[], "x", 1, True, None, 1.5])
 def test_a_body_is_an_object(body):
     assert refused(body) == (400, {"body"})
+
+
+def objects(values):
+    names = [*CHOICES, *TEXTS, *(field.rpartition(".")[2] for field in INTEGERS), "env", "scaling"]
+    return st.dictionaries(st.sampled_from(names) | st.text(), values)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | objects(inner)
+)
+
+
+@settings(deadline=None)
+@given(JSON | objects(JSON))
+def test_whatever_comes_is_taken_or_refused_by_name(body):
+    try:
+        read_create(body, PLATFORM)
+    except Problem as refusal:
+        problem = refusal
+    else:
+        return
+    assert problem.status == 400
+    assert problem.errors
+    json.dumps(problem.document("id")).encode()
 
 
 async def test_what_is_refused_leaves_nothing_behind(rig):
