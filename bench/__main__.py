@@ -84,7 +84,7 @@ def measure_wake(run: "Run") -> dict[str, object]:
     """The first form only: compiled where there is one."""
     if not run.forms:
         return {}
-    told = wake.report(run.forms[0], run.directory / "wake", run.cores, run.chosen.services, run.chosen.wakes)
+    told = wake.report(run.forms[0], run.directory / "wake", run.chosen.services, run.chosen.wakes)
     print(report.distribution_table("wake", "ms", told["milliseconds"]), flush=True)  # type: ignore[arg-type]
     print(f"\ncold start by phase: {told['cold_start_seconds_by_phase']}\n", flush=True)
     return told

@@ -51,16 +51,16 @@ class Running:
         cls,
         command: Sequence[str],
         *,
-        core: int,
+        core: int | None,
         output: Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         errors: Path | None = None,
     ) -> "Running":
-        """Start `command` pinned to `core`; its output is appended to `output`, its errors to `errors` or there too."""
+        """Start `command`, pinned to `core` if one is given; `output` (and `errors`, if named) get what it prints."""
         with output.open("ab") as out, (errors or output).open("ab") as err:
             process = subprocess.Popen(
-                ["taskset", "-c", str(core), *command],
+                [*(["taskset", "-c", str(core)] if core is not None else []), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

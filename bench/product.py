@@ -60,7 +60,7 @@ def forms(root: Path) -> list[Form]:
 class Product:
     """A running `wakegate serve`."""
 
-    def __init__(self, form: Form, directory: Path, core: int, options: Sequence[str] = ()) -> None:
+    def __init__(self, form: Form, directory: Path, core: int | None, options: Sequence[str] = ()) -> None:
         self.form = form
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.connections import answer, connect, first_readable, request
-from bench.machine import Cores
 from bench.process import BenchError, wait_until
 from bench.product import Form, Product, asleep
 from bench.report import distribution
@@ -39,9 +38,9 @@ class Wake:
     from_request: float
 
 
-def report(form: Form, directory: Path, cores: Cores, services: int, wakes: int) -> dict[str, object]:
-    """`services` at once, each woken `wakes` times."""
-    product = Product(form, directory, cores.proxy)
+def report(form: Form, directory: Path, services: int, wakes: int) -> dict[str, object]:
+    """`services` at once, each woken `wakes` times, on all cores: waking is no matter of one worker alone."""
+    product = Product(form, directory, core=None)
     try:
         names = [f"wake-{number}" for number in range(services)]
         files = {
