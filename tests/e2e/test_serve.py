@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import scenes
 from e2e_node import ROOT, Node, eventually
 
 pytestmark = pytest.mark.e2e
@@ -261,10 +262,11 @@ def test_sigterm_finishes_what_is_in_flight_and_stops_the_replicas(make_node):
 
 def test_a_second_sigterm_stops_at_once(make_node):
     node = make_node(options=["--drain-timeout", "3000"]).start()
-    deploy(node)
+    notes = scenes.deploy(node, "acme", "slow")
+    node.wait_status("acme", "slow", "running")
     with socket.create_connection(("127.0.0.1", node.http_port)) as client:
-        client.sendall(f"POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 5\r\n\r\nab".encode())
-        eventually(lambda: _connected(node.http_port), 5)
+        client.sendall(f"GET /slow?s=3000 HTTP/1.1\r\nHost: {scenes.host('acme', 'slow')}\r\n\r\n".encode())
+        eventually(lambda: notes.lines("requests"), 10, "the request is in flight")
         node.send(signal.SIGTERM)
         eventually(lambda: _refused(node.http_port), 10, "it stops accepting")
         assert not node.exited, "a request is in flight"
