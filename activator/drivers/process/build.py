@@ -25,7 +25,7 @@ from .spawn import Command, base_environment
 from .users import Identity, Users, UsersError
 
 _MARKER = "complete.json"
-_MOVES = 3  # how often a branch may move between looking it up and cloning it
+_MOVES = 10  # how often a branch may move between looking it up and cloning it
 
 
 @dataclass(frozen=True, slots=True)
