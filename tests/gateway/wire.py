@@ -157,6 +157,7 @@ class Conversation:
         self.log = AccessLog(log_fd)
         self.edge = Edge(settings, Table(self), self.log, self)
         self.port = 0
+        self.accidents: list[dict[str, object]] = []  # exceptions that nobody caught
         self._server: asyncio.Server | None = None
         self._ends: list[Callable[[], Awaitable[None] | None]] = []
 
@@ -179,6 +180,7 @@ class Conversation:
     async def start(self) -> None:
         self.edge.start()
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: self.accidents.append(context))
         self._server = await loop.create_server(self.edge.protocol_factory(), "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -234,6 +236,7 @@ class Conversation:
         await until(lambda: self.edge.connections == 0, "all connections closed")
         self.log.close()
         assert self.in_flight == 0, "in flight ends at zero"
+        assert self.accidents == []
         assert self.held == 0
 
 
