@@ -47,8 +47,8 @@ class Connector:
             failure = Failure(504, "connection_timeout", "connecting to the replica took too long")
         except ConnectionRefusedError:
             failure = Failure(502, "connection_refused", "the replica refuses connections")
-        except OSError as error:
-            failure = Failure(502, "destination_ip_unroutable", f"the replica can't be reached: {error.strerror}")
+        except (OSError, ValueError) as error:  # ValueError: no address at all
+            failure = Failure(502, "destination_ip_unroutable", f"the replica can't be reached: {error}")
         else:
             self._office.connected(exchange, replica, up, time.monotonic())
             return

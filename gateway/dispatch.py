@@ -170,39 +170,50 @@ class Dispatcher(Keeper):
             return
         if exchange.state == HEAD:
             exchange.state = step(exchange.state, HOLD)
-        exchange.connecting = True
         exchange.connect_began = now
+        if replica.connecting < self.settings.connect_limit:
+            self._connect(exchange, replica)
+        else:
+            replica.queue.append(exchange)
+
+    def _connect(self, exchange: Exchange, replica: Replica) -> None:
+        replica.connecting += 1
         self._connector.connect(exchange, replica)
 
     def connected(self, exchange: Exchange, replica: Replica, up: Upstream, now: float) -> None:
         """From the connector."""
+        replica.connecting -= 1
         replica.reached()
         if exchange.over:
-            pool.give(
-                replica, up, self.sweep, now, self.settings.upstream_idle_timeout, self.settings.upstream_idle_limit, 0
-            )
+            self.idle(replica, up, 0, now)
         else:
-            exchange.connecting = False
-            exchange.connect = now - exchange.connect_began
-            self._discharge(exchange)
-            exchange.forwarded(up, now)
+            self._join(exchange, up, now)
+        following = _first_waiting(replica)
+        if following is not None:
+            self._connect(following, replica)
         service = exchange.service
         if service is not None and len(service.room):
             self.release(service, now)
 
+    def _join(self, exchange: Exchange, up: Upstream, now: float) -> None:
+        """A connection for an exchange that waited for one."""
+        exchange.connect = now - exchange.connect_began
+        self._discharge(exchange)
+        exchange.forwarded(up, now)
+
     def unreached(self, exchange: Exchange, replica: Replica, failure: Failure) -> None:
-        """From the connector: no byte has left, so the request may go anywhere else."""
+        """From the connector: no byte has left, so the request, and all behind it, may go anywhere else."""
         now = time.monotonic()
+        replica.connecting -= 1
         replica.failed(now)
-        if exchange.over:
-            return
-        exchange.connecting = False
-        service = exchange.service
-        if service is None:
-            return
-        _count_error(service, failure)
-        self._let_go(exchange)
-        self._again(exchange, service, replica, now)
+        turned_away: Exchange | None = exchange
+        while turned_away is not None:
+            service = turned_away.service
+            if service is not None and not turned_away.over:
+                _count_error(service, failure)
+                self._let_go(turned_away)
+                self._again(turned_away, service, replica, now)
+            turned_away = _first_waiting(replica)
 
     def lost(self, exchange: Exchange, failure: Failure) -> None:
         now = time.monotonic()
@@ -333,6 +344,10 @@ class Dispatcher(Keeper):
 
     def idle(self, replica: Replica, up: Upstream, reuse_for: int, now: float) -> None:
         """A response is complete: its connection may carry another."""
+        following = _first_waiting(replica)
+        if following is not None:
+            self._join(following, up, now)
+            return
         settings = self.settings
         pool.give(replica, up, self.sweep, now, settings.upstream_idle_timeout, settings.upstream_idle_limit, reuse_for)
 
@@ -392,6 +407,15 @@ class Dispatcher(Keeper):
 
     def close(self) -> None:
         self._connector.close()
+
+
+def _first_waiting(replica: Replica) -> Exchange | None:
+    """Whoever has waited longest for a connection to `replica` and is still there; out of the queue."""
+    while replica.queue:
+        exchange = replica.queue.popleft()
+        if not exchange.over:
+            return exchange
+    return None
 
 
 def _count_error(service: Service, failure: Failure) -> None:

@@ -68,7 +68,6 @@ class Exchange:
         "bytes_out",
         "connect",
         "connect_began",
-        "connecting",
         "down",
         "ended",
         "error",
@@ -102,7 +101,6 @@ class Exchange:
         self.service: Service | None = None
         self.replica: Replica | None = None
         self.up: Upstream | None = None
-        self.connecting = False
         self.in_flight = False  # counts as one at `replica`
         self.reached = 0  # replicas that may have seen it and failed
         self.retries = 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from gateway.exchange import Exchange
     from gateway.sides import Upstream
 
 _FIRST_BACKOFF: Final = 0.25  # seconds out of the choice after a failed connect, doubling
@@ -14,7 +16,19 @@ _LONGEST_BACKOFF: Final = 4.0
 class Replica:
     """Mutable, owned by its `Service`; lives on after its endpoint is gone until nothing is in flight."""
 
-    __slots__ = ("down_until", "failures", "gone", "host", "id", "idle", "in_flight", "port", "ready")
+    __slots__ = (
+        "connecting",
+        "down_until",
+        "failures",
+        "gone",
+        "host",
+        "id",
+        "idle",
+        "in_flight",
+        "port",
+        "queue",
+        "ready",
+    )
 
     def __init__(self, replica_id: str, host: str, port: int) -> None:
         self.id = replica_id
@@ -24,6 +38,8 @@ class Replica:
         self.gone = False  # no longer an endpoint: forgotten once nothing is in flight
         self.in_flight = 0
         self.idle: list[Upstream] = []  # newest last
+        self.connecting = 0  # connects under way
+        self.queue: deque[Exchange] = deque()  # picked for it, and waiting for a connection of somebody before them
         self.failures = 0  # connects that failed in a row
         self.down_until = 0.0
 

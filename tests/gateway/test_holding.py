@@ -186,3 +186,28 @@ async def test_a_draining_replica_reports_its_last_request(talk: Conversation) -
     await replica.head()
     await replica.send(ok())
     await second.head()
+
+
+async def test_a_burst_shares_few_connects(conversation: Starter) -> None:
+    talk = await conversation(connect_limit=2)
+    talk.serve()
+    clients = [await talk.client() for _ in range(20)]
+    for at, client in enumerate(clients):
+        await client.send(get(f"/{at}"))
+        await until(lambda at=at: talk.held == at + 1)
+    clients[5].close()
+    await until(lambda: talk.held == 19)
+    origin = await talk.origin()
+    talk.serve(origin.endpoint())
+    assert talk.in_flight == 19
+    clients[6].close()
+    await until(lambda: talk.in_flight == 18)
+    paths = []
+    while len(paths) < 18:
+        replica = await origin.peer()
+        paths.append((await replica.head()).split()[1])
+        await replica.send(ok(b"", "Connection: close"))
+    assert sorted(paths) == sorted(b"/%d" % at for at in range(20) if at not in (5, 6))
+    for at, client in enumerate(clients):
+        if at not in (5, 6):
+            assert (await client.head()).startswith(b"HTTP/1.1 200 ")
