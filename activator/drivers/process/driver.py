@@ -34,8 +34,9 @@ from activator.logs import ReplicaLogs, Source, last_lines
 from .build import Builder, Checkout, Limits
 from .files import told
 from .layout import Layout
+from .listening import listener_uids
 from .ports import NoPortError, Ports, local_port_range, own_range
-from .procfs import boot_id, listener_uids, uid_of
+from .procfs import boot_id, uid_of
 from .records import Record, Records
 from .replica import HOST, Replica, terminate
 from .run import Runner

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _DEAD = frozenset("ZXx")
@@ -109,24 +109,3 @@ def boot_id() -> str:
     """Differs after each boot: pids and start times of another one mean nothing."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
-
-
-def listener_uids(port: int) -> set[int]:
-    """The uids that own sockets listening at 127.0.0.1:`port` (or at every address)."""
-    loopback = ("0100007F", "00000000", "0" * 32, "0000000000000000FFFF00000100007F")
-    wanted = {f"{address}:{port:04X}" for address in loopback}
-    uids: set[int] = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            with open(table, encoding="ascii") as file:
-                uids.update(_listeners(file, wanted))
-        except OSError:
-            continue  # no IPv6 here
-    return uids
-
-
-def _listeners(lines: Iterable[str], wanted: Collection[str]) -> Iterator[int]:
-    for line in lines:
-        fields = line.split(None, 8)
-        if fields[1] in wanted and fields[3] == "0A":
-            yield int(fields[7])
