@@ -180,7 +180,7 @@ async def test_a_store_from_an_hour_ago(plane: Plane, valkey: Any) -> None:
     subprocess.run(["cp", "-a", valkey.directory, old], check=True)
     await until(lambda: states(control.view(service)) == [])
     assert (await worker.request(service))[0] == 200
-    first, second = plane.starts()
+    _, second = plane.starts()
     valkey.kill()
     subprocess.run(
         f"rm -rf {valkey.directory}/appendonlydir && cp -a {old}/appendonlydir {valkey.directory}/",
