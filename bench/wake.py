@@ -17,6 +17,7 @@ from bench.process import BenchError, wait_until
 from bench.product import Form, Product, asleep
 from bench.report import distribution
 
+LOGGED = 0.7  # seconds by which the replica's lines are in the log
 HELD = 3  # requests held per wake, each on a connection of its own
 FIELDS = {
     "min_replicas": 0,
@@ -92,6 +93,7 @@ def _one(product: Product, name: str) -> Wake:
             connection.close()
     if statuses != [200] * HELD:
         raise BenchError(f"{name}: held requests got {statuses}")
+    time.sleep(LOGGED)  # other services wake meanwhile: asking for the log in a loop would slow them
     wait_until(lambda: len(_events(product, name, known).get("request", [])) == HELD, f"{name}: the replica's log", 20)
     events = _events(product, name, known)
     if len(events["probed"]) != 1:
