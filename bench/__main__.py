@@ -30,6 +30,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--without-wakegate", action="store_true", help="the peers alone")
     parser.add_argument("--quick", action="store_true", help="one round of two seconds, few wakes")
     parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results", help="where the JSON goes")
+    parser.add_argument("--into", type=Path, help="a Markdown file whose part between the figures' marks is replaced")
     chosen = parser.parse_args()
     if chosen.quick:
         chosen.rounds, chosen.seconds, chosen.services, chosen.wakes = 1, min(2, chosen.seconds), 4, 1
@@ -52,7 +53,7 @@ def measure_throughput(run: "Run") -> dict[str, object]:
         samples = throughput.interleaved(proxies, run.chosen.rounds, run.chosen.seconds, run.cores)
     versions = {proxy.name: proxy.version for proxy in proxies}
     rows = throughput.summary(samples)
-    print("\n" + report.throughput_table(rows, versions) + "\n", flush=True)
+    run.show(report.throughput_table(rows, versions))
     return {"rows": rows, "samples": [asdict(sample) for sample in samples], "versions": versions}
 
 
@@ -76,7 +77,8 @@ def measure_memory(run: "Run") -> dict[str, object]:
         cost, released[form.name] = memory.held_requests(form, directory, run.cores, memory.HELD)
         costs.append(cost)
     rows = [asdict(cost) for cost in costs]
-    print(report.memory_table(rows) + f"\n\nheld requests released: {released}\n", flush=True)
+    run.show(report.memory_table(rows))
+    print(f"held requests released: {released}\n", flush=True)
     return {"rows": rows, "released": released}
 
 
@@ -85,8 +87,8 @@ def measure_wake(run: "Run") -> dict[str, object]:
     if not run.forms:
         return {}
     told = wake.report(run.forms[0], run.directory / "wake", run.chosen.services, run.chosen.wakes)
-    print(report.distribution_table("wake", "ms", told["milliseconds"]), flush=True)  # type: ignore[arg-type]
-    print(f"\ncold start by phase: {told['cold_start_seconds_by_phase']}\n", flush=True)
+    run.show(report.distribution_table("wake", "ms", told["milliseconds"]))  # type: ignore[arg-type]
+    print(f"cold start by phase: {told['cold_start_seconds_by_phase']}\n", flush=True)
     return told
 
 
@@ -99,7 +101,13 @@ class Run:
         self.cores = machine.choose_cores()
         self.forms: list[Form] = [] if chosen.without_wakegate else forms(ROOT)
         self.missing: dict[str, str] = {}
+        self.tables: list[str] = []
         self.idle = min(memory.IDLE, raise_file_limit() - 1000)
+
+    def show(self, table: str) -> None:
+        """Print a table, and keep it for `--into`."""
+        self.tables.append(table)
+        print(f"\n{table}\n", flush=True)
 
     def start_peers(self, stack: ExitStack, backend: Backend, names: list[str]) -> list[Proxy]:
         """Start the named peers; those that can't be are named as missing."""
@@ -134,6 +142,8 @@ def main() -> int:
         for part in filter(None, chosen.only.split(",")):
             results[part] = parts[part](run)
         results["missing"] = run.missing
+    if chosen.into:
+        report.write_into(chosen.into, results, run.tables)
     print(f"written: {report.save(results, chosen.results)}")
     return 0
 

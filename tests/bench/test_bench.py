@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.report import distribution
+from bench.report import MARKS, distribution, write_into
 from bench.throughput import Sample, ratio, summary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +38,17 @@ def test_summary_sums_what_is_counted_and_takes_medians_of_what_is_measured() ->
 def test_distribution() -> None:
     found = distribution([float(n) for n in range(100, 0, -1)])
     assert (found["n"], found["min"], found["p50"], found["p99"], found["max"]) == (100, 1.0, 51.0, 100.0, 100.0)
+
+
+def test_figures_are_written_between_the_marks(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{MARKS[0]}old\n{MARKS[1]}\nafter\n")
+    about = {"time": "2030-01-02T03:04:05Z", "cpus": 2, "cpu": "A", "mhz": 2600.0, "kernel": "6", "python": "3.11"}
+    write_into(page, {"machine": about, "other_work": 0.0}, ["| a table |"])
+    text = page.read_text()
+    assert text.startswith(f"before\n{MARKS[0]}\n2030-01-02, 2 CPUs (A at 2.6 GHz)")
+    assert text.endswith(f"| a table |\n\n{MARKS[1]}\nafter\n")
+    assert "old" not in text
 
 
 @pytest.mark.e2e
