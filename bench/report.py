@@ -88,13 +88,13 @@ MARKS = ("<!-- figures: begin -->\n", "<!-- figures: end -->")
 
 
 def write_into(path: Path, results: Mapping[str, Any], tables: Sequence[str]) -> None:
-    """Replace what stands between `MARKS` in a Markdown file by the machine and the tables. ValueError without marks."""
+    """Replace what stands between `MARKS` in a file by the machine and the tables. ValueError without marks."""
     about = results["machine"]
     speed = f" at {about['mhz'] / 1000:.1f} GHz" if about["mhz"] else ""
     intro = (
         f"{about['time'][:10]}, {about['cpus']} CPUs ({about['cpu']}{speed}), Linux {about['kernel']}, Python"
-        f" {about['python']}; each proxy on one core, wrk and the backend on the other; other work on the machine at the"
-        f" start: {results['other_work']:.1f} cores. Medians of interleaved rounds; ratios with their extremes."
+        f" {about['python']}; each proxy on one core, wrk and the backend on the other; other work on the machine at"
+        f" the start: {results['other_work']:.1f} cores. Medians of interleaved rounds; ratios with their extremes."
     )
     before, begin, rest = path.read_text().partition(MARKS[0])
     _old, end, after = rest.partition(MARKS[1])
