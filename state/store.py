@@ -37,6 +37,7 @@ FEED_LENGTH: Final = 100_000  # entries kept for readers that lag; behind it the
 FEED_INLINE: Final = 4096  # bytes of a payload that travels in the feed; larger ones are read again
 EVENTS_KEPT: Final = 1000  # per service (SPEC: beyond the seed)
 SCAN_BATCH: Final = 2000
+CONNECTIONS: Final = 16  # of one client to the store
 
 _ANSWER_TIMEOUT: Final = 5.0  # seconds; a stopped store must look like a dead one
 
@@ -114,6 +115,21 @@ def _parse(value: bytes) -> Record:
     return Record(payload, int(version))
 
 
+def _client(url: str, connect_timeout: float, timeout: float) -> Any:
+    """Callers beyond CONNECTIONS wait for a connection as long as for an answer."""
+    pool: Any = aioredis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=CONNECTIONS,
+        timeout=timeout,
+        socket_timeout=timeout,
+        socket_connect_timeout=connect_timeout,
+        protocol=3,
+        # never retried by the client: a commit whose answer was lost may have happened
+        retry=Retry(NoBackoff(), 0),
+    )
+    return aioredis.Redis.from_pool(pool)
+
+
 @contextlib.asynccontextmanager
 async def _translated() -> AsyncIterator[None]:
     """Foreign exceptions become ours; a cancellation is never lost.
@@ -144,15 +160,9 @@ class Store:
     def __init__(self, url: str, *, timeout: float = _ANSWER_TIMEOUT) -> None:
         self._timeout = timeout
         # `Any`: the stubs say `bytes | str` everywhere, decode_responses being off it is bytes
-        # never retried by the client: a commit whose answer was lost may have happened
-        never = Retry(NoBackoff(), 0)
-        self._client: Any = aioredis.Redis.from_url(
-            url, socket_timeout=timeout, socket_connect_timeout=timeout, protocol=3, retry=never
-        )
+        self._client: Any = _client(url, timeout, timeout)
         # blocking reads wait on purpose: their own connections, with the waiting time added
-        self._waiting: Any = aioredis.Redis.from_url(
-            url, socket_timeout=timeout + 2, socket_connect_timeout=timeout, protocol=3, retry=never
-        )
+        self._waiting: Any = _client(url, timeout, timeout + 2)
         self._commit_script = self._client.register_script(_script("commit.lua"))
         self._lease_script = self._client.register_script(_script("lease.lua"))
 

@@ -8,7 +8,20 @@ import pytest
 
 from state.kinds import Kind
 from state.models import Event
-from state.store import ABSENT, ANY, FEED_INLINE, REPORTS, Change, Conflict, Fence, Fenced, Record, Store, Unavailable
+from state.store import (
+    ABSENT,
+    ANY,
+    CONNECTIONS,
+    FEED_INLINE,
+    REPORTS,
+    Change,
+    Conflict,
+    Fence,
+    Fenced,
+    Record,
+    Store,
+    Unavailable,
+)
 
 
 async def test_a_commit_gives_every_object_the_same_version(store: Store) -> None:
@@ -33,6 +46,14 @@ async def test_of_twenty_writers_of_one_version_one_wins(store: Store) -> None:
     )
     assert sum(isinstance(a, int) for a in answers) == 1
     assert sum(isinstance(a, Conflict) for a in answers) == 19
+
+
+async def test_many_callers_at_once_share_few_connections(store: Store) -> None:
+    revisions = await asyncio.gather(
+        *(store.commit([Change(Kind.NAME, f"acme/{n}", b"x", ABSENT)]) for n in range(300))
+    )
+    assert sorted(revisions) == list(range(1, 301))
+    assert len(await store._client.client_list()) <= CONNECTIONS
 
 
 async def test_deletes_and_large_payloads_are_told_by_the_feed(store: Store) -> None:
