@@ -78,7 +78,7 @@ class Dispatcher(Keeper):
         self._table = table
         self._log = access_log
         self._demand = demand
-        self._connector = Connector(self, settings.connect_timeout)
+        self._connector = Connector(self, settings.connect_timeout, settings.connect_spacing)
         self._nobody = Service("", 0, 0.0)  # the books of requests that reached no service
         self.limits = Limits(
             settings.response_timeout,
@@ -182,18 +182,21 @@ class Dispatcher(Keeper):
 
     def connected(self, exchange: Exchange, replica: Replica, up: Upstream, now: float) -> None:
         """From the connector."""
-        replica.connecting -= 1
         replica.reached()
         if exchange.over:
             self.idle(replica, up, 0, now)
         else:
             self._join(exchange, up, now)
-        following = _first_waiting(replica)
-        if following is not None:
-            self._connect(following, replica)
         service = exchange.service
         if service is not None and len(service.room):
             self.release(service, now)
+
+    def settled(self, replica: Replica) -> None:
+        """From the connector: the replica has had the time to accept a connection; the next may follow."""
+        replica.connecting -= 1
+        following = _first_waiting(replica)
+        if following is not None:
+            self._connect(following, replica)
 
     def _join(self, exchange: Exchange, up: Upstream, now: float) -> None:
         """A connection for an exchange that waited for one."""
