@@ -128,7 +128,7 @@ async def test_a_refused_connect_goes_to_another_replica(talk: Conversation) -> 
         replica = await alive.peer()
         await replica.head()
         await replica.expect(b"ab")
-        await replica.send(ok())
+        await replica.send(ok(b"", "Connection: close"))
     await until(lambda: talk.count() == {"200": 6})
 
 
