@@ -1,5 +1,6 @@
 """CPU per request, requests per second and latency of every proxy, in interleaved rounds of the same load."""
 
+import http.client
 import statistics
 import time
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from bench.backend import LARGE, SMALL, accepts
 from bench.load import Load, run
 from bench.machine import Cores
 from bench.peers import Proxy
-from bench.process import cpu
+from bench.process import BenchError, cpu
 
 CONNECTIONS = {SMALL: 64, LARGE: 16}
 COMPARED = ("nginx", "haproxy", "envoy", "caddy")
@@ -69,6 +70,20 @@ def measure(proxy: Proxy, target: str, round_: int, seconds: float, cores: Cores
     )
 
 
+FORWARDED = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Request-Id", "Via")
+
+
+def same_job(proxy: Proxy) -> None:
+    """BenchError unless the backend gets every field of `FORWARDED` from `proxy`."""
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
+    connection.request("GET", "/forwarded", headers={"Host": proxy.host})
+    got = connection.getresponse().read().decode().split("|")
+    connection.close()
+    lacking = [name for name, value in zip(FORWARDED, got, strict=False) if not value] if len(got) == 5 else FORWARDED
+    if lacking:
+        raise BenchError(f"{proxy.name} does not forward {', '.join(lacking)}")
+
+
 def _settled_lines(proxy: Proxy, at_least: int) -> int:
     """Lines of the log once it has stopped growing for 1.2 s and holds `at_least`, or after `LOG_SETTLES`."""
     deadline = time.monotonic() + LOG_SETTLES
@@ -85,6 +100,8 @@ def _settled_lines(proxy: Proxy, at_least: int) -> int:
 
 def interleaved(proxies: Sequence[Proxy], rounds: int, seconds: float, cores: Cores) -> list[Sample]:
     """Every proxy in turn, `rounds` times."""
+    for proxy in proxies:
+        same_job(proxy)
     samples = []
     for target in (SMALL, LARGE):
         for round_ in range(rounds):
