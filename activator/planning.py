@@ -136,6 +136,7 @@ def _switch(draft: _Draft) -> None:
     draft.view = draft.view.put(
         replace(view.service, active=latest.id), replace(view.scale, desired=desired, failures=0, reason=None)
     )
+    draft.outlook = replace(draft.outlook, desired=desired)  # it sleeps by its own idle time-out, not by this plan
     draft.note("deployment.active", "its replicas are ready", deployment=latest.id)
 
 

@@ -1,0 +1,143 @@
+"""The autoscaler's decisions, and what holds for all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from activator.autoscaler import Memory, Signals, Spec, decide
+from activator.averages import Average
+
+SPEC = Spec(min_replicas=0, max_replicas=10, target=10, scale_down_delay=60, idle_timeout=300)
+
+
+def signals(level: float, *, panic: float | None = None, ready: int = 1, **more: bool) -> Signals:
+    return Signals(level > 0, level, level if panic is None else panic, ready, **more)
+
+
+def desired(spec: Spec, told: Signals, memory: Memory, now: float = 1000.0) -> int:
+    return decide(spec, told, memory, now).desired
+
+
+def test_whoever_is_held_wakes_one() -> None:
+    decision = decide(SPEC, Signals(busy=True, stable=0.0, panic=0.0, ready=0), Memory(0, 0.0), 1000.0)
+    assert (decision.desired, decision.reason) == (1, "a request is waiting")
+
+
+def test_what_the_averages_remember_wakes_nobody() -> None:
+    assert desired(SPEC, Signals(busy=False, stable=50.0, panic=0.0, ready=0), Memory(0, 0.0)) == 0
+
+
+@pytest.mark.parametrize(("level", "count"), [(0.1, 1), (10, 1), (10.1, 2), (35, 4), (1000, 10)])
+def test_up_at_once_by_the_target(level: float, count: int) -> None:
+    assert desired(SPEC, signals(level, panic=0), Memory(1, 999.0)) == count
+
+
+def test_a_hard_limit_lowers_the_target() -> None:
+    assert Spec.of(0, 5, 100, 4, 60, 300).target == 4
+    assert Spec.of(0, 5, 100, 0, 60, 300).target == 100
+
+
+def test_panic_rules_and_nothing_goes_down_while_it_lasts() -> None:
+    memory = Memory(2, 1000.0)
+    decision = decide(SPEC, signals(15, panic=80, ready=2), memory, 1000.0)
+    assert (decision.desired, decision.reason) == (8, "80.0 at once over 6 s")
+    later = decision.memory
+    for now in range(1001, 1060):
+        later = decide(SPEC, signals(5, panic=5, ready=8), later, float(now)).memory
+        assert later.desired == 8
+    for now in range(1060, 1119):
+        later = decide(SPEC, signals(5, panic=5, ready=8), later, float(now)).memory
+        assert later.desired == 8  # from here on the delay runs
+    assert decide(SPEC, signals(5, panic=5, ready=8), later, 1125.0).desired == 7
+
+
+def test_down_by_one_after_each_delay_and_not_to_zero() -> None:
+    memory, counts = Memory(3, 0.0), []
+    for now in range(0, 300, 10):
+        memory = decide(SPEC, signals(1, panic=0), memory, float(now)).memory
+        counts.append(memory.desired)
+    assert counts[0] == 3
+    assert counts[7] == 2
+    assert counts[-1] == 1
+    assert sorted(counts, reverse=True) == counts
+
+
+def test_to_zero_after_the_idle_timeout_only() -> None:
+    idle = Signals(busy=False, stable=0.0, panic=0.0, ready=1)
+    memory = Memory(1, active_at=700.5)
+    assert desired(SPEC, idle, memory) == 1
+    slept = decide(SPEC, idle, memory, 1000.5)
+    assert (slept.desired, slept.reason) == (0, "no request for 300 s")
+    assert desired(replace(SPEC, min_replicas=1), idle, memory, 9999.0) == 1
+
+
+def test_silence_of_a_worker_is_not_idleness() -> None:
+    idle = Signals(busy=False, stable=0.0, panic=0.0, ready=3, complete=False)
+    memory = Memory(3, active_at=0.0)
+    for now in range(1000, 2000, 50):
+        memory = decide(SPEC, idle, memory, float(now)).memory
+        assert memory.desired == 3
+
+
+def test_a_changed_maximum_counts_at_once() -> None:
+    assert desired(replace(SPEC, max_replicas=2), signals(90), Memory(8, 999.0)) == 2
+
+
+SPECS = st.builds(
+    lambda low, more, target, delay, idle: Spec(low, max(1, low + more), target, delay, idle),
+    st.integers(0, 5),
+    st.integers(0, 20),
+    st.integers(1, 200),
+    st.integers(0, 120),
+    st.integers(1, 600),
+)
+SIGNALS = st.builds(
+    Signals, st.booleans(), st.floats(0, 1e5), st.floats(0, 1e5), st.integers(0, 25), complete=st.booleans()
+)
+
+
+@given(SPECS, st.lists(st.tuples(st.floats(0, 30), SIGNALS), max_size=60))
+def test_the_laws(spec: Spec, told: list[tuple[float, Signals]]) -> None:
+    now, memory, last_down = 0.0, Memory(spec.min_replicas, 0.0), float("-inf")
+    for pause, signal in told:
+        now += pause
+        before, memory = memory, decide(spec, signal, memory, now).memory
+        assert spec.min_replicas <= memory.desired <= spec.max_replicas
+        if signal.busy:
+            assert memory.desired >= 1
+        if memory.desired == 0 and before.desired > 0:
+            assert not signal.busy
+            assert signal.complete
+            assert now - before.active_at >= spec.idle_timeout
+        elif memory.desired < before.desired:
+            assert memory.desired == before.desired - 1
+            assert signal.complete
+            assert memory.panic_until is None
+            assert now - last_down >= spec.scale_down_delay
+            last_down = now
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.01, 20), st.floats(0, 1000)), min_size=1, max_size=100),
+    st.floats(0.5, 60),
+)
+def test_an_average_is_the_integral_over_the_span(steps: list[tuple[float, float]], span: float) -> None:
+    now, average, history = 0.0, Average(0.0), [(0.0, 0.0)]
+    for pause, level in steps:
+        now += pause
+        average.observe(level, now)
+        history.append((now, level))
+    now += 1.0
+    start, area = max(0.0, now - span), 0.0
+    for (begin, level), (end, _) in zip(history, [*history[1:], (now, 0.0)], strict=True):
+        area += level * max(0.0, end - max(begin, start))
+    got = average.over(span, now)
+    assert 0 <= got <= max(level for _, level in history) + 1e-6
+    # points are kept a quarter of a second apart, so that much of the oldest level may be shared out evenly
+    slack = 0.25 * max(level for _, level in history) / min(span, now)
+    assert got == pytest.approx(area / (now - start), abs=slack + 1e-6)
+    assert len(average._points) < 300

@@ -1,0 +1,102 @@
+"""What an agent finds out: said twice it changes nothing, and a deployment that can't start fails soon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import deployment, replica, service, view
+
+from activator import verdicts
+from activator.views import View
+from state.models import DeploymentState as D
+from state.models import Phase, Scale
+from state.models import ReplicaState as R
+
+FINDINGS: dict[str, Callable[[View], View]] = {
+    "addressed": lambda v: verdicts.addressed(v, "a", 2000),
+    "started": lambda v: verdicts.started(v, "a", "127.0.0.1", 2000, 9),
+    "passed": lambda v: verdicts.passed(v, "a", 9),
+    "ailed": lambda v: verdicts.ailed(v, "a", "ill"),
+    "condemned": lambda v: verdicts.condemned(v, "a", "ill"),
+    "lost": lambda v: verdicts.lost(v, "a"),
+    "broke": lambda v: verdicts.broke(v, "a", "boom", 9),
+    "removed": lambda v: verdicts.removed(v, "a"),
+    "building": lambda v: verdicts.building(v, "d1"),
+    "built": lambda v: verdicts.built(v, "d1", "c0", "ref"),
+    "unbuilt": lambda v: verdicts.unbuilt(v, "d1", "no branch", 9),
+}
+
+
+@given(st.sampled_from(list(R)), st.sampled_from(list(D)), st.sampled_from(sorted(FINDINGS)))
+def test_said_twice_it_changes_nothing(state: R, of: D, finding: str) -> None:
+    before = view(replica("a", state), deployments=[deployment(state=of)])
+    once = FINDINGS[finding](before)
+    assert FINDINGS[finding](once) == once
+
+
+@pytest.mark.parametrize("finding", sorted(FINDINGS))
+def test_nothing_is_found_out_about_what_is_gone(finding: str) -> None:
+    before = view(deployments=[])
+    assert FINDINGS[finding](before) is before
+
+
+def test_the_way_to_readiness_reaches_the_workers_at_its_end() -> None:
+    before = view(replica("a", R.INTENT, port=0))
+    running = FINDINGS["started"](FINDINGS["addressed"](before))
+    assert running.derived() == before.derived()
+    (endpoint,) = FINDINGS["passed"](running).derived().endpoints
+    assert (endpoint.port, endpoint.ready) == (2000, True)
+
+
+def first_try() -> View:
+    return view(
+        replica("a", R.STARTING), of=service(active=None), deployments=[deployment(state=D.STARTING)], scale=Scale(1)
+    )
+
+
+def test_a_first_break_while_starting_is_forgiven_and_the_second_is_not() -> None:
+    once = verdicts.broke(first_try(), "a", "exited with code 3", 9)
+    assert once.deployments["d1"].state is D.STARTING
+    assert once.scale.failures == 0
+    assert once.derived().phase is Phase.SERVING
+    twice = verdicts.broke(once.put(replica("b", R.STARTING)), "b", "exited with code 4", 9)
+    failed = twice.deployments["d1"]
+    assert (failed.state, failed.reason, failed.finished_at) == (D.FAILED, "exited with code 4", 9)
+    assert {r.state for r in twice.replicas.values()} == {R.STOPPING}
+    backend = twice.derived()
+    assert (backend.phase, backend.reason) == (Phase.REFUSING, "exited with code 4")
+
+
+def test_a_start_that_took_too_long_is_not_tried_again() -> None:
+    after = verdicts.broke(first_try(), "a", "nothing listened", 9, tried_enough=True)
+    assert after.deployments["d1"].state is D.FAILED
+
+
+def test_what_served_drains_when_its_deployment_fails() -> None:
+    before = first_try().put(replica("b", R.FAILED), replica("c", R.READY))
+    after = verdicts.broke(before, "a", "boom", 9)
+    assert {i: r.state for i, r in after.replicas.items()} == {"a": R.STOPPING, "b": R.STOPPING, "c": R.DRAINING}
+    assert after.replicas["c"].reason == "its deployment failed"
+
+
+def test_a_failed_wake_counts_and_is_refused_with_a_doubling_backoff() -> None:
+    before = view(replica("a", R.STARTING), scale=Scale(desired=1, failures=3))
+    after = verdicts.broke(before, "a", "boom", 9)
+    assert after.scale == Scale(desired=1, failures=4, reason="boom")
+    backend = after.derived()
+    assert (backend.phase, backend.reason, backend.retry_after) == (Phase.REFUSING, "boom", 8)
+
+
+@pytest.mark.parametrize(("failures", "phase"), [(0, Phase.SERVING), (2, Phase.SERVING), (3, Phase.REFUSING)])
+def test_a_crash_is_waited_for_while_the_backoff_is_short(failures: int, phase: Phase) -> None:
+    before = view(replica("a"), scale=Scale(desired=1, failures=failures))
+    assert verdicts.broke(before, "a", "boom", 9).derived().phase is phase
+
+
+def test_one_that_ends_while_it_drains_is_nobodys_fault() -> None:
+    after = verdicts.broke(view(replica("a", R.DRAINING)), "a", "boom", 9)
+    assert after.replicas["a"].state is R.STOPPING
+    assert after.scale.failures == 0
