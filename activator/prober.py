@@ -84,6 +84,7 @@ class _Answer(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.status.done():
             self.status.set_exception(exc or EOFError())
+            self.status.exception()  # seen: a probe that was given up has nobody to take it
 
 
 def _final_status(buffer: bytearray) -> int | None:
