@@ -19,6 +19,7 @@ HOT = [
     "gateway/sweep.py",
     "gateway/states.py",
     "gateway/sides.py",
+    "gateway/pacing.py",
     "gateway/replica.py",
     "gateway/service.py",
     "gateway/balance.py",

@@ -171,13 +171,13 @@ class Dispatcher(Keeper):
         if exchange.state == HEAD:
             exchange.state = step(exchange.state, HOLD)
         exchange.connect_began = now
-        if replica.connecting < self.settings.connect_limit:
+        if replica.pacing.may_connect():
             self._connect(exchange, replica)
         else:
             replica.queue.append(exchange)
 
     def _connect(self, exchange: Exchange, replica: Replica) -> None:
-        replica.connecting += 1
+        replica.pacing.began()
         self._connector.connect(exchange, replica)
 
     def connected(self, exchange: Exchange, replica: Replica, up: Upstream, now: float) -> None:
@@ -191,11 +191,17 @@ class Dispatcher(Keeper):
         if service is not None and len(service.room):
             self.release(service, now)
 
-    def settled(self, replica: Replica) -> None:
-        """From the connector: the replica has had the time to accept a connection; the next may follow."""
-        replica.connecting -= 1
-        following = _first_waiting(replica)
-        if following is not None:
+    def settled(self, replica: Replica, up: Upstream) -> None:
+        """The replica has accepted a connection, or has had the time to: others may follow. Counts once for each."""
+        if up.settled:
+            return
+        up.settled = True
+        pacing = replica.pacing
+        pacing.settled()
+        while pacing.may_connect():
+            following = _first_waiting(replica)
+            if following is None:
+                return
             self._connect(following, replica)
 
     def _join(self, exchange: Exchange, up: Upstream, now: float) -> None:
@@ -207,7 +213,7 @@ class Dispatcher(Keeper):
     def unreached(self, exchange: Exchange, replica: Replica, failure: Failure) -> None:
         """From the connector: no byte has left, so the request, and all behind it, may go anywhere else."""
         now = time.monotonic()
-        replica.connecting -= 1
+        replica.pacing.failed()
         replica.failed(now)
         turned_away: Exchange | None = exchange
         while turned_away is not None:

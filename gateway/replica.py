@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from gateway.pacing import Pacing
+
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
     from gateway.sides import Upstream
@@ -17,7 +19,6 @@ class Replica:
     """Mutable, owned by its `Service`; lives on after its endpoint is gone until nothing is in flight."""
 
     __slots__ = (
-        "connecting",
         "down_until",
         "failures",
         "gone",
@@ -25,6 +26,7 @@ class Replica:
         "id",
         "idle",
         "in_flight",
+        "pacing",
         "port",
         "queue",
         "ready",
@@ -38,7 +40,7 @@ class Replica:
         self.gone = False  # no longer an endpoint: forgotten once nothing is in flight
         self.in_flight = 0
         self.idle: list[Upstream] = []  # newest last
-        self.connecting = 0  # connects under way
+        self.pacing = Pacing()
         self.queue: deque[Exchange] = deque()  # picked for it, and waiting for a connection of somebody before them
         self.failures = 0  # connects that failed in a row
         self.down_until = 0.0

@@ -19,8 +19,7 @@ class GatewaySettings:
     hold_bytes: int = 256 * 1024 * 1024  # bytes beyond the heads of all held requests together, then 503
 
     connect_timeout: float = 5.0
-    connect_limit: int = 2  # connections to a replica that are under way or younger than `connect_spacing`
-    connect_spacing: float = 0.005
+    connect_spacing: float = 0.005  # age at which a new connection to a replica is taken for accepted (`pacing.py`)
     response_timeout: float = 300.0  # head of the response; time without a byte once streaming
     head_timeout: float = 30.0  # from a request head's first byte to its last, then 408
     body_timeout: float = 60.0  # time without a byte of a request's body, then 408

@@ -89,12 +89,12 @@ class Downstream(Timed):
 class Upstream(Timed):
     """The replica's side, as the exchange and the pool need it."""
 
-    __slots__ = ("full", "reused", "usable_until")
+    __slots__ = ("full", "settled", "usable_until")
 
     def __init__(self) -> None:
         super().__init__()
         self.full = False  # more is written than the replica takes
-        self.reused = False
+        self.settled = False  # new connections to the replica no longer wait for this one
         self.usable_until = 0.0  # while idle: when the replica may close it
 
     def send_request(self, exchange: Exchange) -> None:

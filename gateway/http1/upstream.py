@@ -250,6 +250,8 @@ class UpstreamConnection(Upstream):
 
     def _final(self, exchange: Exchange, response: Response, data: bytes) -> None:
         self._response = response
+        if not self.settled:
+            self._office.settled(self.replica, self)
         length = response.length
         if response.bodiless:
             length = 0
@@ -325,7 +327,6 @@ class UpstreamConnection(Upstream):
         if not clean or (exchange.state & ~7) != DONE or self.full or not self.replica.ready:
             self.abort()
             return
-        self.reused = True
         self.gate(True)
         self._office.idle(self.replica, self, response.reuse_for if response is not None else 0, now)
 

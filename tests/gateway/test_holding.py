@@ -188,8 +188,7 @@ async def test_a_draining_replica_reports_its_last_request(talk: Conversation) -
     await second.head()
 
 
-async def test_a_burst_shares_few_connects(conversation: Starter) -> None:
-    talk = await conversation(connect_limit=2)
+async def test_a_burst_shares_few_connects(talk: Conversation) -> None:
     talk.serve()
     clients = [await talk.client() for _ in range(20)]
     for at, client in enumerate(clients):
