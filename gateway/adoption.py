@@ -23,7 +23,6 @@ BACKLOG: Final = 4096  # connections that the kernel queues per socket
 _BATCH: Final = 64  # accepted at one go, before others get their turn on the loop
 _PAUSE: Final = 0.1  # seconds without accepting when descriptors or memory ran out
 _LAST_CALL: Final = 0.1  # seconds for which a draining worker goes on accepting while the others drop their copies
-_FIRST_WORDS: Final = 0.1  # seconds in which those accepted last can be heard, before idle connections are closed
 
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -77,7 +76,7 @@ class Listeners:
         return frozenset(self._adopted)
 
     async def drain(self) -> None:
-        """Let go of the neighbours' sockets, accept what is queued on our own, and close it. Takes 0.2 s.
+        """Let go of the neighbours' sockets, accept what is queued on our own, and close it. Takes 0.1 s.
 
         The other workers hold copies of our sockets too and let go of them at the same time; until they have, new
         connections still arrive, so that one last call is waited for.
@@ -94,7 +93,6 @@ class Listeners:
         self.close()
         while self._attaching:
             await asyncio.wait(self._attaching)
-        await asyncio.sleep(_FIRST_WORDS)
 
     def close(self) -> None:
         """Stop accepting at once; what is queued stays with whoever else holds the sockets."""

@@ -57,6 +57,7 @@ class Dispatcher(Keeper):
         "_table",
         "accepted",
         "connections",
+        "draining",
         "empty",
         "held_bytes",
         "holding",
@@ -96,6 +97,7 @@ class Dispatcher(Keeper):
         self.holding: dict[str, Service] = {}  # services with somebody in the room
         self.held_bytes = 0
         self.accepted = 0
+        self.draining = False
 
     # Connections
 

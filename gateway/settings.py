@@ -27,6 +27,7 @@ class GatewaySettings:
     linger_timeout: float = 2.0  # reading on after an early answer (RFC 9112 9.6)
     tunnel_timeout: float = 3600.0  # upgraded connection without a byte either way
     drain_timeout: float = 30.0
+    drain_grace: float = 1.0  # for a client that is connected and has not sent its first request when draining begins
 
     upstream_idle_timeout: float = 60.0  # idle connection to a replica
     upstream_idle_limit: int = 256  # idle connections kept per replica

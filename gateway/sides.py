@@ -74,7 +74,7 @@ class Downstream(Timed):
         raise NotImplementedError
 
     def drain(self) -> None:
-        """Close now if idle, else with the response."""
+        """End with the response under way or with the first one, which is given a moment to be asked for."""
         raise NotImplementedError
 
     def abort(self) -> None:

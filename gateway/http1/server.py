@@ -56,6 +56,7 @@ class ServerConnection(Downstream):
         "_scanned",
         "_transport",
         "_trusted",
+        "_used",
         "_working",
     )
 
@@ -80,6 +81,7 @@ class ServerConnection(Downstream):
         self._working = False
         self._lingered = 0
         self._trusted = False
+        self._used = False  # a request head has come
 
     # asyncio's side
 
@@ -98,7 +100,10 @@ class ServerConnection(Downstream):
             self._closed = True
             transport.abort()
             return
-        office.sweep.arm(self, time.monotonic() + office.settings.keep_alive_timeout)
+        settings = office.settings
+        self._draining = office.draining
+        patience = settings.drain_grace if self._draining else settings.keep_alive_timeout
+        office.sweep.arm(self, time.monotonic() + patience)
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
@@ -165,10 +170,14 @@ class ServerConnection(Downstream):
         self._office.sweep.arm(self, deadline)
 
     def drain(self) -> None:
-        """Close now if idle, else with the response."""
+        """End with the response under way or with the first one, which is given a moment to be asked for."""
         self._draining = True
-        if self._exchange is None and not self._buffer and not self._closing:
+        if self._exchange is not None or self._buffer or self._closing:
+            return
+        if self._used:
             self._close()
+        else:
+            self._office.sweep.arm(self, time.monotonic() + self._office.settings.drain_grace)
 
     def look_for_leaving(self) -> None:
         """While reading is paused the kernel alone knows whether the client has left: ask it, and act on it."""
@@ -211,6 +220,7 @@ class ServerConnection(Downstream):
         self._buffer = data[end + 4 :]
         self._scanned = 0
         self._head_due = False
+        self._used = True
         settings = office.settings
         try:
             request = parse_request(data[:end], settings.field_limit, settings.target_limit, self._trusted)

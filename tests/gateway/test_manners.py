@@ -406,3 +406,33 @@ async def test_a_body_half_sent_goes_on_at_another_replica(talk: Conversation) -
     await replica.send(ok())
     assert (await client.head()).startswith(b"HTTP/1.1 200 ")
     assert talk.edge.counters()["services"]["service-app.test"]["errors"] == {"connection_terminated": 1}
+
+
+async def test_draining_answers_a_first_request_that_is_on_its_way(talk: Conversation) -> None:
+    origin = await talk.origin()
+    talk.serve(origin.endpoint())
+    early, partial = await talk.client(), await talk.client()
+    await partial.send(get()[:20])
+    await until(lambda: talk.edge.connections == 2)
+    drained = asyncio.get_running_loop().create_task(talk.edge.drain(5.0))
+    late = await talk.client()  # accepted by a listener that is not closed yet
+    await partial.send(get()[20:])
+    for client in (early, late):
+        await client.send(get())
+    for _ in range(3):
+        replica = await origin.peer()
+        await replica.head()
+        await replica.send(ok(b"x", "Connection: close"))
+    for client in (early, partial, late):
+        answer = await client.rest()
+        assert list(statuses(answer)) == [200]
+        assert b"\r\nConnection: close\r\n" in answer
+    assert await drained
+
+
+async def test_draining_does_not_wait_long_for_a_silent_client(conversation: Starter) -> None:
+    talk = await conversation(drain_grace=0.2)
+    silent = await talk.client()
+    await until(lambda: talk.edge.connections == 1)
+    assert await talk.edge.drain(5.0)
+    await silent.closed()
