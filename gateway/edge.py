@@ -44,9 +44,8 @@ class Edge:
         self._log = access_log
         self._sweep = Sweep(time.monotonic())
         self._office = Dispatcher(settings, table, access_log, demand, self._sweep)
-        self._sweep.hooks.append(self._office.tend)
+        self._sweep.hooks += [self._office.tend, table.tend]
         self._timer: asyncio.TimerHandle | None = None
-        self._draining = False
         table.hold_limit, table.hold_timeout = settings.hold_limit, settings.hold_timeout
 
     def start(self) -> None:
@@ -64,8 +63,6 @@ class Edge:
 
     def _accept(self) -> asyncio.BaseProtocol:
         connection = ServerConnection(self._office, False)
-        if self._draining:
-            connection.drain()
         return cast("asyncio.BaseProtocol", connection)  # a protocol by its methods, so that it compiles
 
     def update(self, backend: Backend) -> None:
@@ -97,6 +94,7 @@ class Edge:
             return
         for replica in service.remove():
             pool.close_idle(replica)
+        self._table.leave(service_id, time.monotonic())
         self._settle(service)
 
     def reroute(self, host: str) -> None:
@@ -165,9 +163,12 @@ class Edge:
     async def drain(self, timeout: float) -> bool:
         """Close idle client connections, say `Connection: close` on the others, wait until all are gone.
 
+        A client that has connected but not sent its first request yet may have it on the way: it gets its answer, if
+        the request comes within `drain_grace`.
+
         Held requests go on being held. True: none was left within `timeout` seconds. Doesn't close listeners.
         """
-        self._draining = True
+        self._office.draining = True
         for connection in list(self._office.connections):
             connection.drain()
         if not self._office.connections:

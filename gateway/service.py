@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 class Service:
-    """Mutable and living as long as the worker, so that its counters never go back. `id` "": no service at all."""
+    """Mutable; lives as long as the worker, so that its counters never go back, or until it is deleted (`table.py`).
+
+    `id` "": no service at all.
+    """
 
     __slots__ = (
         "bytes_in",

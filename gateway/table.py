@@ -1,7 +1,9 @@
 """Host -> service, kept as small as 100,000 routes ask for: nothing is decoded or built before it is first used.
 
-What has been used is remembered twice: services by id, for ever (they carry counters), and the Host fields that led to
-them as they were spelled, bounded, so that a warm request is routed by one look into a dict.
+What has been used is remembered, bounded: hosts, the first few ways in which their Host fields were spelled, so that a
+warm request is routed by one look into a dict, and services by id (they carry counters). A change costs what it
+changes, however many hosts a client has thought of. A service that was deleted stays until nothing of it is held or in
+flight and its last counters have had time to be told.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from typing import Final, Protocol
 from gateway.service import Service
 from state.models import Backend, Route
 
-_SPELLINGS: Final = 20_000  # remembered Host fields; beyond it all are forgotten and found again
+_HOSTS: Final = 20_000  # remembered; beyond it all are forgotten and found again
+_SPELLINGS: Final = 8  # of each; others cost a little more
+_LAST_WORDS: Final = 60.0  # seconds; counters are reported each second, and for longer if the store is gone
 
 
 class Source(Protocol):
@@ -33,22 +37,34 @@ class Deleted:
         self.name = name
 
 
+class _Known:
+    """A host that has been found."""
+
+    __slots__ = ("service", "spellings")
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.spellings: list[bytes] = []
+
+
 class Table:
     """Built with a `Source`; `Edge` does the rest. `hold_*`: the node's defaults for new services."""
 
-    __slots__ = ("_hosts", "_source", "_spellings", "hold_limit", "hold_timeout", "services")
+    __slots__ = ("_hosts", "_hosts_of", "_leaving", "_source", "_spelled", "hold_limit", "hold_timeout", "services")
 
     def __init__(self, source: Source, hold_limit: int = 1000, hold_timeout: float = 120.0) -> None:
         self._source = source
         self.hold_limit = hold_limit
         self.hold_timeout = hold_timeout
         self.services: dict[str, Service] = {}
-        self._hosts: dict[bytes, Service] = {}
-        self._spellings: dict[bytes, list[bytes]] = {}  # plain host -> the keys of `_hosts` that mean it
+        self._spelled: dict[bytes, Service] = {}  # by the Host field as it came
+        self._hosts: dict[bytes, _Known] = {}
+        self._hosts_of: dict[str, dict[bytes, None]] = {}  # by service id
+        self._leaving: dict[str, float] = {}  # deleted services, and when they were last seen at work
 
     def find(self, host: bytes) -> Service | Deleted | None:
         """`host`: a Host field's value (checked), with or without port. None: no such host."""
-        service = self._hosts.get(host)
+        service = self._spelled.get(host)
         return service if service is not None else self._look_up(host)
 
     def route(self, host: str) -> Route | None:
@@ -59,32 +75,69 @@ class Table:
         """What the source says now."""
         return self._source.backend(service_id)
 
-    def forget_host(self, host: str) -> None:
-        """The route of `host` changed."""
-        for spelled in self._spellings.pop(host.encode(), ()):
-            del self._hosts[spelled]
-
     def hosts(self) -> list[str]:
         """Those that have been asked for and found."""
-        return [name.decode("ascii") for name in self._spellings]
+        return [name.decode("ascii") for name in self._hosts]
+
+    def forget_host(self, host: str) -> None:
+        """The route of `host` changed."""
+        self._forget(host.encode())
 
     def forget_hosts(self) -> None:
+        self._spelled.clear()
         self._hosts.clear()
-        self._spellings.clear()
+        self._hosts_of.clear()
+
+    def leave(self, service_id: str, now: float) -> None:
+        """The service was deleted; `tend` forgets it in time. Seconds of `time.monotonic`."""
+        self._leaving[service_id] = now
+
+    def tend(self, now: float) -> None:
+        """Forget deleted services whose time is over."""
+        for service_id, since in list(self._leaving.items()):
+            service = self.services.get(service_id)
+            if service is None or not service.deleted:
+                del self._leaving[service_id]
+            elif service.in_flight or len(service.room):
+                self._leaving[service_id] = now
+            elif now - since >= _LAST_WORDS:
+                del self._leaving[service_id]
+                del self.services[service_id]
+                for name in list(self._hosts_of.get(service_id, ())):
+                    self._forget(name)
+
+    def _forget(self, name: bytes) -> None:
+        known = self._hosts.pop(name, None)
+        if known is None:
+            return
+        for spelled in known.spellings:
+            del self._spelled[spelled]
+        hosts = self._hosts_of[known.service.id]
+        del hosts[name]
+        if not hosts:
+            del self._hosts_of[known.service.id]
 
     def _look_up(self, host: bytes) -> Service | Deleted | None:
         name = plain_host(host)
-        route = self._source.route(name.decode("ascii", "replace"))
-        if route is None:
-            return None
-        if route.deleted_at is not None:
-            return Deleted(route.namespace, route.name)
-        service = self.services.get(route.service) or self._build(route)
-        if len(self._hosts) >= _SPELLINGS:
+        known = self._hosts.get(name)
+        if known is None:
+            route = self._source.route(name.decode("ascii", "replace"))
+            if route is None:
+                return None
+            if route.deleted_at is not None:
+                return Deleted(route.namespace, route.name)
+            known = self._remember(name, self.services.get(route.service) or self._build(route))
+        if len(known.spellings) < _SPELLINGS:
+            known.spellings.append(host)
+            self._spelled[host] = known.service
+        return known.service
+
+    def _remember(self, name: bytes, service: Service) -> _Known:
+        if len(self._hosts) >= _HOSTS:
             self.forget_hosts()
-        self._hosts[host] = service
-        self._spellings.setdefault(name, []).append(host)
-        return service
+        known = self._hosts[name] = _Known(service)
+        self._hosts_of.setdefault(service.id, {})[name] = None
+        return known
 
     def _build(self, route: Route) -> Service:
         service = Service(route.service, self.hold_limit, self.hold_timeout)

@@ -15,10 +15,11 @@ from gateway.dispatch import Dispatcher
 from gateway.errors import Failure
 from gateway.http1.upstream import UpstreamConnection
 from gateway.replica import Replica
+from gateway.service import Service
 from gateway.settings import GatewaySettings
 from gateway.sweep import Sweep, format_date
 from gateway.table import Deleted, Table, plain_host
-from state.models import Backend, Route
+from state.models import Backend, Phase, Route
 
 
 def replicas(*in_flight: int) -> list[Replica]:
@@ -106,6 +107,58 @@ def test_table_remembers_and_forgets() -> None:
     table.forget_host("a.test")
     assert table.find(b"a.test") is None
     assert table.find(b"A.test:80") is None
+
+
+def test_a_route_that_changes_costs_what_it_changes() -> None:
+    source = Source()
+    table = Table(source)
+    found = {id(table.find(b"a.test:%d" % port)) for port in range(1, 1000)}
+    assert len(found) == 1
+    assert source.asked == 1
+    assert len(table._spelled) == 8
+    table.forget_host("a.test")
+    assert not table._spelled
+    assert not table._hosts_of
+
+
+def test_hosts_that_are_remembered_are_bounded() -> None:
+    source = Source()
+    source.routes = {f"{at}.test": Route("s", "acme", "a") for at in range(20_001)}
+    table = Table(source)
+    for host in source.routes:
+        assert table.find(host.encode()) is table.services["s"]
+    assert len(table._hosts) == len(table._spelled) == len(table._hosts_of["s"]) == 1
+
+
+def test_a_deleted_service_is_forgotten_when_nothing_of_it_is_left() -> None:
+    table = Table(Source())
+    service = table.find(b"a.test")
+    assert isinstance(service, Service)
+    service.in_flight = 1
+    service.remove()
+    table.leave("s", 100.0)
+    table.tend(200.0)
+    assert table.find(b"a.test") is service
+    service.in_flight = 0
+    table.tend(259.0)
+    assert "s" in table.services
+    table.tend(260.0)
+    assert not table.services
+    assert not table.hosts()
+    table.tend(261.0)
+
+
+def test_a_deleted_service_that_comes_back_stays() -> None:
+    table = Table(Source())
+    service = table.find(b"a.test")
+    assert isinstance(service, Service)
+    service.remove()
+    table.leave("s", 100.0)
+    service.apply(Backend("s", "acme", "a", Phase.SERVING, None, 1, (), 0, None), 1.0)
+    table.tend(200.0)
+    service.remove()
+    table.tend(300.0)
+    assert table.services == {"s": service}
 
 
 class Quiet:
