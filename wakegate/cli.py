@@ -73,6 +73,9 @@ def serve(config: str | None, check: bool, **given: str | Sequence[str] | None) 
 @click.argument("number", type=int)
 def worker(number: int) -> None:
     """A gateway worker; started by `serve`. The number is for the eye of who looks at the process list."""
+    from wakegate.terminal import log_to_stderr
+
+    log_to_stderr(f"worker {number}")
     import_module("wakegate.worker").main()
 
 

@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +41,7 @@ from wakegate.client import KEY_FILE, URL_FILE
 from wakegate.config import Config
 from wakegate.metrics import Metrics
 from wakegate.pipe import Message, Pipe
+from wakegate.terminal import log_to_stderr
 
 _LEFT_TO_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _LEASE: Final = "leader"
@@ -60,7 +60,7 @@ def main() -> None:
     """Run control until it is drained (exit 0), can't run (exit 78, EX_CONFIG) or lost its supervisor (at once)."""
     for number in _LEFT_TO_THE_SUPERVISOR:
         signal.signal(number, signal.SIG_IGN)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="control: %(name)s: %(message)s")
+    log_to_stderr("control")
     uvloop.run(_run())
 
 

@@ -28,6 +28,7 @@ import wakegate
 from wakegate.children import child_environment
 from wakegate.client import Client, ClientError, Failed
 from wakegate.commands.progress import follow_deployment
+from wakegate.terminal import visible
 
 _IDLE = 2  # s until the service sleeps
 _HELD = 20  # requests sent at once to the sleeping service
@@ -74,10 +75,12 @@ def _interrupt(*_: object) -> None:
 
 def _complain(console: Console, error: Exception, log: Path) -> None:
     lines = error.lines() if isinstance(error, Failed) else [str(error)]
-    console.print("[bold red]The demo failed:[/]", *lines, sep="\n  ")
+    console.print("[bold red]The demo failed:[/]")
+    for line in lines:
+        console.print("  " + visible(line), markup=False)
     with contextlib.suppress(OSError):
         said = log.read_text("utf-8", "replace").splitlines()[-30:]
-        console.print("What the node said last:", *said, sep="\n  ", markup=False)
+        console.print("What the node said last:", *map(visible, said), sep="\n  ", markup=False)
 
 
 # The node
@@ -183,7 +186,7 @@ def _play(console: Console, client: Client, port: int) -> None:
     if len(awake) != 1:
         raise DemoError(f"one start was to answer them all, but it was {', '.join(sorted(awake))}")
     for line in _cold_starts(client)[-1:]:
-        console.print(f"   {line} (ms)")
+        _tell(console, f"{line} (ms)")
     again = _get(port, host)
     _show(console, "and warm again", again)
     console.print(f"   cold {slowest * 1000:.0f} ms, warm {min(warm.seconds, again.seconds) * 1000:.1f} ms")
@@ -201,7 +204,7 @@ def _deploy(console: Console, client: Client) -> dict[str, Any]:
     }
     with _step(console, "deploying examples/hello: clone, build, start, wait until it is healthy"):
         client.call("POST", "auth", "v1", "seed", "demo", "services", body=body)
-        _, failed = follow_deployment(client, "demo", "hello", lambda line: console.print(f"   {line}"), _PATIENCE)
+        _, failed = follow_deployment(client, "demo", "hello", lambda line: _tell(console, line), _PATIENCE)
     if failed:
         raise DemoError(f"the deployment failed: {failed}")
     service: dict[str, Any] = client.call("GET", "demo", "service", "hello").body
@@ -250,9 +253,14 @@ def _get(port: int, host: str) -> _Reply:
 
 
 def _show(console: Console, what: str, reply: _Reply) -> None:
-    timing = f", {reply.wake}" if reply.wake else ""
+    timing = f", {visible(reply.wake)}" if reply.wake else ""
     console.print(f"[bold]·[/] {what}: {reply.status} after {reply.seconds * 1000:.1f} ms{timing}")
-    console.print(f"   {reply.text}", markup=False)
+    _tell(console, reply.text)
+
+
+def _tell(console: Console, text: str) -> None:
+    """A line with words of the node, the service or git."""
+    console.print(f"   {visible(text)}", markup=False)
 
 
 @contextlib.contextmanager

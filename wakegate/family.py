@@ -27,6 +27,7 @@ from wakegate.errors import ServeError
 from wakegate.holdings import Holdings
 from wakegate.pipe import Message
 from wakegate.slots import Slot
+from wakegate.terminal import visible
 
 _REMEMBERED_GONE = 1000  # ended workers of which control is told
 _EX_CONFIG = 78
@@ -189,7 +190,7 @@ class Family:
             self._adopt()
             self.changed()
         elif "say" in message:
-            self._say(str(message["say"]))
+            self._say(visible(str(message["say"])))
         elif "unacknowledged" in message:
             child.unacknowledged = frozenset(str(worker).rpartition("/")[2] for worker in message["unacknowledged"])
 

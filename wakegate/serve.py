@@ -14,6 +14,7 @@ from wakegate.holdings import FIXED, Holdings
 from wakegate.limits import raise_file_limit
 from wakegate.options import BY_NAME
 from wakegate.supervisor import Supervisor, say
+from wakegate.terminal import visible
 
 
 def serve(flags: Mapping[str, Sequence[str]], file: Path | None, *, check: bool) -> int:
@@ -63,5 +64,5 @@ def _reread(first: Config, read: Callable[[], Loaded]) -> Config | None:
 
 def _complain(lines: Sequence[str]) -> None:
     for line in lines:
-        sys.stderr.write(f"wakegate: {line}\n")
+        sys.stderr.write(f"wakegate: {visible(line)}\n")
     sys.stderr.flush()

@@ -19,6 +19,7 @@ from wakegate.family import Family
 from wakegate.holdings import Holdings
 from wakegate.notify import notify, reloading
 from wakegate.store_watch import StoreWatch
+from wakegate.terminal import visible_lines
 
 _STORE_STOP = 20.0  # s for the store to flush and end
 _AT_ONCE = 2.0  # s for control to kill the replicas when stopping at once
@@ -26,9 +27,9 @@ _CONTROL_RETURN = 10.0  # s for a control that is being restarted when the stop 
 
 
 def say(text: str) -> None:
-    """One line for the operator. A closed terminal must not end the supervisor."""
+    """Tell the operator, mostly one line. A closed terminal must not end the supervisor."""
     with contextlib.suppress(OSError):
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(visible_lines(text) + "\n")
         sys.stdout.flush()
 
 

@@ -162,6 +162,44 @@ async def test_logs(rig, run):
     assert json.loads(as_json.stdout)["items"] == []
 
 
+EVIL = "\x1b]0;owned\x07\x9b2J\u202e\r\nforged"
+SHOWN = r"\x1b]0;owned\x07\x9b2J\u202e\r\nforged"
+
+
+async def test_what_tenants_wrote_does_nothing_to_a_terminal(rig, run):
+    service = (await rig.create("api")).json["id"]
+    rig.logs.append(service, "d", [EVIL.replace("\n", "")], Stream.STDOUT)
+    await rig.store.append_event(service, Event(now_us(), "replica.failed", EVIL))
+    await put_deployment(rig, DeploymentState.FAILED, EVIL)
+    told = [
+        await run("services", "logs", "acme/api"),
+        await run("services", "events", "acme/api"),
+        await run("services", "get", "acme/api"),
+        await run("services", "list", "--namespace", "acme"),
+        await run("services", "logs", "acme/api", "--json"),
+        await run("services", "events", "acme/api", "--json"),
+        await run("services", "get", f"acme/{EVIL}"),
+        await run("keys", "revoke", EVIL),
+    ]
+    for result in told:
+        assert not set(result.output) & set("\x1b\x07\x9b\u202e\r"), result.output
+    assert SHOWN.replace(r"\n", "") in told[0].stdout
+    assert SHOWN in told[1].stdout
+    assert SHOWN in told[2].stdout
+    assert json.loads(told[5].stdout)["items"][-1]["reason"] == EVIL
+    assert told[7].exit_code == 1
+
+
+async def test_waiting_shows_what_tenants_wrote_harmlessly(rig, run):
+    running = asyncio.create_task(run(*CREATE, "--wait"))
+    await created(rig)
+    await put_deployment(rig, DeploymentState.FAILED, EVIL)
+    done = await running
+    assert done.exit_code == 1
+    assert "\x1b" not in done.output
+    assert done.stderr.count(SHOWN) == 2  # the event, and the reason at the end
+
+
 async def test_following_logs_misses_and_repeats_nothing(rig):
     service = (await rig.create("api")).json["id"]
     rig.logs.append(service, None, ["before"])

@@ -7,7 +7,7 @@ import shlex
 import click
 
 from wakegate.client import find
-from wakegate.commands.output import as_json, calls_the_api, print_rows
+from wakegate.commands.output import as_json, calls_the_api, echo_json, print_rows
 
 
 def quoted(token: str) -> str:
@@ -32,7 +32,7 @@ def create(name: str, namespace: str | None, scope: str, expires: str | None, as
     body = {"name": name, "namespace": namespace, "scope": scope, "expires": expires}
     answer = find().call("POST", "auth", "v1", "keys", body=body)
     if as_json:
-        click.echo(answer.text)
+        echo_json(answer.text)
         return
     click.echo(quoted(answer.body["key"]))
     click.echo("Shown this once. Use it as: export WAKEGATE_API_KEY=" + quoted(answer.body["key"]), err=True)
@@ -45,7 +45,7 @@ def list_(as_json: bool) -> None:
     """List the keys that you may administer."""
     answer = find().call("GET", "auth", "v1", "keys")
     if as_json:
-        click.echo(answer.text)
+        echo_json(answer.text)
         return
     columns = ("NAMESPACE", "NAME", "SCOPE", "CREATED", "EXPIRES", "LAST USED")
     shown = ("namespace", "name", "scope", "created_at", "expires_at", "used_at")

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wakegate.client import ClientError, Failed
+from wakegate.terminal import visible, visible_json
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,7 +37,7 @@ def calls_the_api(command: F) -> F:
             return command(*args, **kwargs)
         except Failed as failed:
             if kwargs.get("as_json"):
-                click.echo(failed.text)
+                echo_json(failed.text)
             fail(*failed.lines())
         except ClientError as error:
             fail(str(error))
@@ -46,21 +47,26 @@ def calls_the_api(command: F) -> F:
 
 def fail(*lines: str) -> None:
     """Exit 1 with the reason."""
-    click.echo("error: " + "\n".join(lines), err=True)
+    click.echo("error: " + "\n".join(map(visible, lines)), err=True)
     sys.exit(1)
 
 
+def echo_json(text: str) -> None:
+    """An answer of the API as it is: the same value, harmless to a terminal."""
+    click.echo(visible_json(text))
+
+
 def status_text(status: str) -> Text:
-    return Text(status, style=COLOURS.get(status, ""))
+    return Text(visible(status), style=COLOURS.get(status, ""))
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """A table. Cells that are plain text are shown as they are, never as markup."""
+    """A table. Cells that are plain text are shown as they are, never as markup nor as commands to the terminal."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, no_wrap=not sys.stdout.isatty(), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        table.add_row(*(Text(visible(cell)) if isinstance(cell, str) else cell for cell in row))
     console().print(table)
 
 
@@ -71,5 +77,5 @@ def print_facts(facts: Mapping[str, str | Text | None]) -> None:
     table.add_column(overflow="fold")
     for name, value in facts.items():
         if value is not None and str(value):
-            table.add_row(name, Text(value) if isinstance(value, str) else value)
+            table.add_row(name, Text(visible(value)) if isinstance(value, str) else value)
     console().print(table)

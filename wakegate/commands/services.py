@@ -10,8 +10,9 @@ from typing import Any, Final
 import click
 
 from wakegate.client import Client, find
-from wakegate.commands.output import as_json, calls_the_api, fail, print_facts, print_rows, status_text
+from wakegate.commands.output import as_json, calls_the_api, echo_json, fail, print_facts, print_rows, status_text
 from wakegate.commands.progress import follow_deployment
+from wakegate.terminal import visible
 
 _POLL: Final = 0.5  # seconds between looks at new log lines
 _PATH: Final = ("auth", "v1", "seed")
@@ -44,7 +45,7 @@ def list_(namespace: str, status: str | None, page: int, limit: int, as_json: bo
     """List the services of a namespace."""
     answer = find().call("GET", namespace, "services", query={"status": status, "page": page, "limit": limit})
     if as_json:
-        click.echo(answer.text)
+        echo_json(answer.text)
         return
     items, total = answer.body["items"], answer.body["total"]
     print_rows(("NAME", "STATUS", "REPLICAS", "SOURCE", "ENDPOINT"), [_row(item) for item in items])
@@ -72,7 +73,7 @@ def get(name: str, namespace: str, as_json: bool) -> None:
     namespace, name = _split(name, namespace)
     answer = find().call("GET", namespace, "service", name)
     if as_json:
-        click.echo(answer.text)
+        echo_json(answer.text)
     else:
         _show(answer.body)
 
@@ -173,13 +174,13 @@ def create(name: str, namespace: str, wait: bool, timeout: float, as_json: bool,
     client = find()
     answer = client.call("POST", *_PATH, namespace, "services", body={"name": name, **_body(fields)})
     if wait:
-        show = None if as_json else lambda line: click.echo(line, err=True)
+        show = None if as_json else lambda line: click.echo(visible(line), err=True)
         service, reason = follow_deployment(client, namespace, name, show, timeout)
         click.echo(json.dumps(service)) if as_json else _show(service)
         if reason:
             fail(reason)
     elif as_json:
-        click.echo(answer.text)
+        echo_json(answer.text)
     else:
         _show(answer.body)
 
@@ -201,7 +202,7 @@ def delete(name: str, namespace: str, force: bool, as_json: bool) -> None:
     namespace, name = _split(name, namespace)
     find().call("DELETE", *_PATH, namespace, "services", name, query={"force": "true" if force else None})
     if not as_json:
-        click.echo(f"deleted {namespace}/{name}")
+        click.echo(visible(f"deleted {namespace}/{name}"))
 
 
 @services.command()
@@ -222,7 +223,7 @@ def logs(name: str, namespace: str, follow: bool, as_json: bool, **query: Any) -
     client, path = find(), (namespace, "service", name, "logs")
     if not follow:
         answer = client.call("GET", *path, query=query)
-        click.echo(answer.text) if as_json else _print_lines(answer.body["items"])
+        echo_json(answer.text) if as_json else _print_lines(answer.body["items"])
         return
     for items in _follow(client, path, query):
         if as_json:
@@ -246,7 +247,7 @@ def _follow(client: Client, path: Sequence[str], query: Mapping[str, Any]) -> It
 def _print_lines(items: Sequence[Mapping[str, Any]]) -> None:
     for item in items:
         replica = (item["replica"] or "-" * 6)[-6:]
-        click.echo(f"{item['time']} {replica} {item['stream']:6} {item['line']}")
+        click.echo(visible(f"{item['time']} {replica} {item['stream']:6} {item['line']}"))
 
 
 @services.command()
@@ -260,6 +261,6 @@ def events(name: str, namespace: str, limit: int, as_json: bool) -> None:
     namespace, name = _split(name, namespace)
     answer = find().call("GET", namespace, "service", name, "events", query={"limit": limit})
     if as_json:
-        click.echo(answer.text)
+        echo_json(answer.text)
     else:
         print_rows(("TIME", "EVENT", "REASON"), [[e["time"], e["kind"], e["reason"]] for e in answer.body["items"]])
