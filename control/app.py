@@ -24,7 +24,7 @@ from control.auth import allow, authenticate, forbidden, reaches
 from control.catalogue import Catalogue
 from control.keys import Keys
 from control.ports import Logs, Objects
-from control.problem import Problem, problems
+from control.problem import Problem, without_banner
 from control.schemas import read_create, read_key
 from control.services import Services, service_not_found
 from control.site import Site
@@ -55,7 +55,8 @@ class Api:
     unready: Callable[[], Sequence[str]] = field(default=tuple)
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[problems], client_max_size=query.BODY_LIMIT)
+        app = web.Application(client_max_size=query.BODY_LIMIT)
+        app.on_response_prepare.append(without_banner)
         app.router.add_get("/healthz", self.healthz)
         app.router.add_get("/readyz", self.readyz)
         app.router.add_get("/metrics", self.exposition)

@@ -84,22 +84,47 @@ def _summary(errors: Sequence[FieldError]) -> str:
     return f"{len(errors)} fields are wrong: {', '.join(e.field for e in errors)}"
 
 
-@web.middleware
-async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The boundary: gives the request its id, and turns whatever is raised into a problem document."""
-    request_id = request[REQUEST_ID] = secrets.token_hex(16)
-    try:
-        response = await handler(request)
-    except Exception as error:
-        problem = _translate(error, request)
-        response = web.Response(
+class ProblemResponse(web.Response):
+    """A problem document as an answer, also where no route is known: then nothing else takes the banner off."""
+
+    def __init__(self, problem: Problem, request_id: str) -> None:
+        super().__init__(
             status=problem.status,
             text=json.dumps(problem.document(request_id)),
             content_type=CONTENT_TYPE,
-            headers=problem.headers,
+            headers={**problem.headers, "X-Request-Id": request_id},
         )
-    response.headers["X-Request-Id"] = request_id
-    return response
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        self.headers.popall("Server", None)
+
+
+async def without_banner(_: web.BaseRequest, response: web.StreamResponse) -> None:
+    """A signal before each answer of a route: what this server is made of is nobody's business."""
+    response.headers.popall("Server", None)
+
+
+def guarded(handler: Handler) -> Handler:
+    """The boundary: gives the request its id, and turns whatever is raised into a problem document.
+
+    It stands around the router, too, so that what that raises is nothing special.
+    """
+
+    async def answered(request: web.Request) -> web.StreamResponse:
+        request_id = request[REQUEST_ID] = new_request_id()
+        try:
+            response = await handler(request)
+        except Exception as error:
+            return ProblemResponse(_translate(error, request), request_id)
+        response.headers["X-Request-Id"] = request_id
+        return response
+
+    return answered
+
+
+def new_request_id() -> str:
+    return secrets.token_hex(16)
 
 
 def _translate(error: Exception, request: web.Request) -> Problem:

@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import RequestHandler
+
+from control.connection import Connection
+from control.problem import guarded
 
 HEAD_TIMEOUT: Final = 10.0  # seconds
 KEEP_ALIVE: Final = 75.0
@@ -24,15 +27,8 @@ class ApiServer:
     """`await start()`, and `await stop()` once; `grace` in seconds is what a stop gives to requests in flight."""
 
     def __init__(self, app: web.Application, sockets: Sequence[socket.socket], *, grace: float = 10.0) -> None:
-        app.middlewares.append(self._note_head())
-        self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            keepalive_timeout=KEEP_ALIVE,
-            lingering_time=_LINGER,
-            handle_signals=False,
-            shutdown_timeout=grace,
-        )
+        self._app = app
+        self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=grace)
         self._sockets = sockets
         self._servers: list[asyncio.Server] = []
         self._silent: dict[RequestHandler, asyncio.TimerHandle] = {}
@@ -42,10 +38,14 @@ class ApiServer:
         handlers = self._runner.server
         if handlers is None:
             raise RuntimeError("the runner has no server after its setup")
+        # an application's server only ever makes requests that have a route, which aiohttp's types don't say
+        handlers.request_handler = self._noting_heads(guarded(handlers.request_handler))  # type: ignore[assignment]
         loop = asyncio.get_running_loop()
 
-        def connection() -> RequestHandler:
-            protocol = handlers()
+        def connection() -> Connection:
+            protocol = Connection(
+                handlers, self._app.router, access_log=None, keepalive_timeout=KEEP_ALIVE, lingering_time=_LINGER
+            )
             self._silent[protocol] = loop.call_later(HEAD_TIMEOUT, self._give_up, protocol)
             return protocol
 
@@ -65,11 +65,10 @@ class ApiServer:
         del self._silent[protocol]
         protocol.force_close()
 
-    def _note_head(self) -> Middleware:
-        """A middleware that learns that a connection has sent a whole head."""
+    def _noting_heads(self, handler: Handler) -> Handler:
+        """Learns that a connection has sent a whole head."""
 
-        @web.middleware
-        async def arrived(request: web.Request, handler: Handler) -> web.StreamResponse:
+        async def arrived(request: web.Request) -> web.StreamResponse:
             if timer := self._silent.pop(request.protocol, None):
                 timer.cancel()
             return await handler(request)

@@ -229,6 +229,85 @@ async def test_a_day_later_they_are_gone(rig):
     assert (await rig.api("GET", f"/acme/service/{gone}/logs")).status == 404
 
 
+async def exchange(rig, sent: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Bytes to the API and its one answer; it closes the connection after a broken request."""
+    host, port = rig.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(sent)
+    async with asyncio.timeout(5):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:-2])
+        body = await reader.readexactly(int(fields["content-length"]))
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    return int(head.split()[1]), fields, body
+
+
+def request(line: str, *fields: str) -> bytes:
+    return "\r\n".join([line, *fields, "", ""]).encode("latin-1")
+
+
+BROKEN = {
+    "an unknown method": (request("FOO /acme/services HTTP/1.1", "Host: x"), 405),
+    "an unknown method with a query": (request("QUERYX /acme/service/x?marker=1 HTTP/1.1", "Host: x"), 405),
+    "an unknown method nowhere": (request("FOO /marker HTTP/1.1", "Host: x"), 400),
+    "an unknown method without a version": (request("FOO /acme/services"), 400),
+    "a star": (request("GET * HTTP/1.1", "Host: x"), 400),
+    "a relative target": (request("GET marker HTTP/1.1", "Host: x"), 400),
+    "a port beyond all": (request("GET http://marker:99999999/ HTTP/1.1", "Host: x"), 400),
+    "a long field": (request("GET /healthz HTTP/1.1", "Host: x", "X-Marker: " + "a" * 9000), 431),
+    "a long name": (request("GET /healthz HTTP/1.1", "Host: x", "marker" * 1500 + ": x"), 431),
+    "many fields": (request("GET /healthz HTTP/1.1", "Host: x", *["Marker: x"] * 300), 431),
+    "a long target": (request("GET /" + "marker" * 1500 + " HTTP/1.1", "Host: x"), 414),
+    "two types": (
+        request("POST /auth/v1/keys HTTP/1.1", "Host: x", "Content-Type: a/marker", "Content-Type: a/b"),
+        400,
+    ),
+    "no host": (request("GET /healthz HTTP/1.1"), 400),
+    "two hosts": (request("GET /healthz HTTP/1.1", "Host: marker", "Host: b"), 400),
+    "two lengths": (
+        request("POST /auth/v1/keys HTTP/1.1", "Host: x", "Content-Length: 2", "Transfer-Encoding: chunked"),
+        400,
+    ),
+    "a wrong length": (request("POST /auth/v1/keys HTTP/1.1", "Host: x", "Content-Length: marker"), 400),
+    "a wrong version": (request("GET /marker HTTP/1.9", "Host: x"), 400),
+    "garbage": (b"\x16\x03\x01 marker\r\n\r\n", 400),
+    "an expectation": (request("GET /healthz HTTP/1.1", "Host: x", "Expect: <marker>"), 417),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+async def test_what_never_reaches_the_router_is_a_problem_that_repeats_nothing(rig, what, caplog):
+    sent, expected = BROKEN[what]
+    status, fields, body = await exchange(rig, sent)
+    problem = json.loads(body)
+    assert (status, problem["status"]) == (expected, expected)
+    assert fields["content-type"].startswith("application/problem+json")
+    assert problem["request_id"] == fields["x-request-id"]
+    assert "server" not in fields
+    assert b"marker" not in body
+    assert fields.get("allow") == ("get, head" if expected == 405 else None)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/acme/services", "/nothing", "/acme/services?x=1", "/metrics"])
+async def test_no_answer_says_what_the_server_is_made_of(rig, path):
+    for method in ("GET", "POST", "OPTIONS", "HEAD"):
+        assert "Server" not in (await rig.api(method, path)).headers
+
+
+async def test_a_fault_below_the_handlers_is_a_problem_too(rig, monkeypatch, caplog):
+    async def broken(*_args):
+        raise RuntimeError("inner workings")
+
+    monkeypatch.setattr("aiohttp.web.UrlDispatcher.resolve", broken)
+    status, fields, body = await exchange(rig, request("GET /healthz HTTP/1.1", "Host: x"))
+    assert (status, "server" in fields) == (500, False)
+    assert b"inner" not in body
+    assert json.loads(body)["request_id"] in caplog.text
+
+
 async def test_a_silent_connection_is_closed(rig, monkeypatch):
     monkeypatch.setattr(server, "HEAD_TIMEOUT", 0.2)
     host, port = rig.url.removeprefix("http://").split(":")
