@@ -72,7 +72,7 @@ async def test_held_for_too_long_is_504(talk: Conversation) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"part of the body: reading pauses"])
-@pytest.mark.parametrize("way", ["close", "reset"])
+@pytest.mark.parametrize("way", ["close", "reset", "end"])
 async def test_who_leaves_frees_the_place_and_no_replica_sees_it(talk: Conversation, body: bytes, way: str) -> None:
     talk.serve()
     client = await talk.client()
