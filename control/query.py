@@ -16,6 +16,7 @@ T = TypeVar("T")
 Reader = Callable[[str], Any]
 
 BODY_LIMIT: Final = 1 << 20  # bytes
+_DIGITS: Final = 30  # of an integer that are looked at
 _BODY_TIMEOUT: Final = 30.0  # seconds for the whole body
 _WHOLE: Final = re.compile(r"[0-9]{1,18}")
 
@@ -88,17 +89,20 @@ async def json_body(request: web.Request) -> Any:
     except web.RequestPayloadError as error:
         raise Problem(400, "The body could not be read.") from error
     try:
-        return json.loads(raw.decode(), object_pairs_hook=_object, parse_constant=_refuse)
+        return json.loads(raw.decode(), object_pairs_hook=_object, parse_constant=_refuse, parse_int=_integer)
     except (ValueError, RecursionError) as error:
-        raise Problem(400, f"The body is not JSON: {_first_line(error)}") from None
+        raise Problem(400, f"The body is not JSON: {_reason(error)}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """RFC 8259 section 4 leaves the meaning of a name given twice open; guessing is not safe."""
-    members = dict(pairs)
+    """RFC 8259 section 4 leaves the meaning of a name given twice open; guessing is not safe.
+
+    A name with half of a surrogate pair is spelled out, so that it can be refused by that name.
+    """
+    members = {name.encode("utf-8", "backslashreplace").decode(): value for name, value in pairs}
     if len(members) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next((name for name in names if names.count(name) > 1), "a name that is not Unicode")
         raise ValueError(f"{twice!r} is given twice")
     return members
 
@@ -107,5 +111,19 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON number")
 
 
-def _first_line(error: Exception) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error).split("\n", 1)[0]
+def _integer(text: str) -> int:
+    """One with more digits than any bound of the API stays beyond every bound, whatever its length."""
+    return int(text[:_DIGITS])
+
+
+def _reason(error: Exception) -> str:
+    """In words that have nothing to do with the language this is written in."""
+    match error:
+        case RecursionError():
+            return "it is nested too deeply"
+        case UnicodeDecodeError():
+            return f"byte {error.start} is not UTF-8"
+        case json.JSONDecodeError():
+            return f"wrong at line {error.lineno}, column {error.colno}"
+        case _:
+            return str(error)

@@ -24,6 +24,8 @@ _ENV_COUNT: Final = 256
 _ENV_BYTES: Final = 32 * 1024
 _PATH_LENGTH: Final = 1024
 
+_NOT_UNICODE: Final = "must be valid Unicode"
+
 M = TypeVar("M", bound="Body")
 
 
@@ -31,7 +33,7 @@ def _checked(why_not: Callable[[str], str | None]) -> AfterValidator:
     """A validator from a function that says what is wrong."""
 
     def check(value: str) -> str:
-        if reason := why_not(value):
+        if reason := why_not(value) if _is_unicode(value) else _NOT_UNICODE:
             raise PydanticCustomError("refused", "{reason}", {"reason": reason})
         return value
 
@@ -40,6 +42,8 @@ def _checked(why_not: Callable[[str], str | None]) -> AfterValidator:
 
 def _one_of(*choices: int | str) -> AfterValidator:
     def check(value: Any) -> Any:
+        if isinstance(value, str) and not _is_unicode(value):
+            raise PydanticCustomError("refused", "{reason}", {"reason": _NOT_UNICODE})
         if value not in choices:
             listed = ", ".join(map(str, choices))
             raise PydanticCustomError("refused", "{reason}", {"reason": f"must be one of {listed}"})
@@ -169,7 +173,7 @@ def _read(model: type[M], data: Any, more: Mapping[str, Callable[[str], str]]) -
     for field, normalize in more.items():
         if isinstance(data, dict) and isinstance(data.get(field), str):
             try:
-                normal[field] = normalize(data[field])
+                normal[field] = normalize(_unicode(data[field]))
             except ValueError as error:
                 errors.append(FieldError(field, str(error)))
     try:
@@ -181,6 +185,17 @@ def _read(model: type[M], data: Any, more: Mapping[str, Callable[[str], str]]) -
     if errors:
         raise bad_request(errors)
     return body
+
+
+def _unicode(text: str) -> str:
+    """JSON can hold half of a surrogate pair, which is no character. Raises ValueError."""
+    if not _is_unicode(text):
+        raise ValueError(_NOT_UNICODE)
+    return text
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _domain(text: str, platform: Platform) -> str:
@@ -220,7 +235,7 @@ def _message(error: ErrorDetails) -> str:
         case "string_type":
             return "must be a string"
         case "string_unicode":
-            return "must be valid Unicode"
+            return _NOT_UNICODE
         case "dict_type" | "model_type":
             return "must be an object"
         case "greater_than_equal":

@@ -111,6 +111,58 @@ async def test_malformed_json_is_400(rig, data):
     assert await rig.contents() == {}
 
 
+@pytest.mark.parametrize(
+    ("member", "field", "message"),
+    [
+        (b'"port": ' + b"1" * 5000, "port", "must be 65535 or less"),
+        (b'"port": -' + b"1" * 5000, "port", "must be 1 or more"),
+        (b'"cpu": ' + b"9" * 100_000, "cpu", "must be one of 2, 4, 8, 16, 32, 64"),
+        (b'"memory": 1e400', "memory", "must be an integer"),
+        (b'"memory": 0.' + b"1" * 5000, "memory", "must be an integer"),
+        (b'"other": ' + b"1" * 5000, "other", "unknown field"),
+        (b'"gpu": "\\ud800"', "gpu", "must be valid Unicode"),
+        (b'"branch": "\\udfff"', "branch", "must be valid Unicode"),
+        (b'"image": "\\ud800"', "image", "must be valid Unicode"),
+        (b'"health_check_path": "/\\ud800"', "health_check_path", "must be valid Unicode"),
+        (b'"custom_domain": "a\\ud800.example.com"', "custom_domain", "must be valid Unicode"),
+        (b'"env": {"A": "\\ud800"}', "env.A", "must be valid Unicode"),
+        (b'"env": {"\\ud800": "a"}', r"env.\ud800", "must be a name of A-Z, a-z, 0-9 and _, not starting with a digit"),
+        (b'"scaling": {"\\ud800": 1}', r"scaling.\ud800", "unknown field"),
+        (b'"\\ud800": 1', r"\ud800", "unknown field"),
+    ],
+)
+async def test_json_that_is_valid_and_yet_nothing_names_its_field(rig, member, field, message):
+    data = b'{"name": "api", "repo": "acme/api", "region": "x", ' + member + b', "gpu": "none"}'
+    if field == "gpu":
+        data = data.replace(b', "gpu": "none"', b"")
+    answer = await rig.api("POST", CREATE, data=data, headers={"Content-Type": "application/json"})
+    assert answer.status == 400
+    assert {"field": field, "message": message} in answer.json["errors"]
+    assert "region" in answer.fields, "every bad field is named at once"
+
+
+@pytest.mark.parametrize(
+    ("data", "detail"),
+    [
+        (b'{"a": \xff}', "byte 6 is not UTF-8"),
+        (b'{"a":\n ,}', "wrong at line 2, column 2"),
+        (b"\xef\xbb\xbf{}", "wrong at line 1, column 1"),
+        (b"[" * 5000, "it is nested too deeply"),
+        (b'{"a": Infinity}', "Infinity is no JSON number"),
+        (b'{"a": 1, "a": 2}', "'a' is given twice"),
+    ],
+)
+async def test_what_is_wrong_with_json_is_said_in_plain_words(rig, data, detail):
+    answer = await rig.api("POST", CREATE, data=data, headers={"Content-Type": "application/json"})
+    assert (answer.status, answer.json["detail"]) == (400, f"The body is not JSON: {detail}")
+
+
+@pytest.mark.parametrize("field", ["name", "namespace", "scope", "expires"])
+async def test_half_a_surrogate_pair_in_a_key(rig, field):
+    answer = await rig.api("POST", "/auth/v1/keys", {"name": "k", "scope": "read", field: "\ud800"})
+    assert answer.json["errors"] == [{"field": field, "message": "must be valid Unicode"}]
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_over_1_mib_is_413(rig, chunked):
     filler = json.dumps({**BODY, "zz": "x" * (1 << 20)}).encode()
