@@ -22,6 +22,7 @@ from activator.status import STATUSES
 from control import names, query, remains, times
 from control.auth import allow, authenticate, forbidden, reaches
 from control.catalogue import Catalogue
+from control.key_use import KeyUse
 from control.keys import Keys
 from control.ports import Logs, Objects
 from control.problem import Problem, without_banner
@@ -49,6 +50,7 @@ class Api:
     catalogue: Catalogue
     services: Services
     keys: Keys
+    key_use: KeyUse
     logs: Logs
     site: Site
     metrics: Callable[[], tuple[bytes, str]]
@@ -196,7 +198,9 @@ class Api:
         """Raises Problem 401; 503 as long as no key can be known."""
         if not self.objects.run_id:
             raise Problem(503, "The store has not been read yet; try again.", headers={"Retry-After": "1"})
-        return authenticate(request, self.catalogue)
+        key = authenticate(request, self.catalogue)
+        self.key_use.note(key)
+        return key
 
     def _administrator(self, request: web.Request) -> ApiKey:
         key = self._caller(request)

@@ -73,7 +73,8 @@ class Keys:
     async def _write(self, change: Change) -> None:
         revision = await self._store.commit([change])
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._objects.reached(revision), _SEEN_WAIT)
+            async with asyncio.timeout(_SEEN_WAIT):
+                await self._objects.reached(revision)
 
 
 def _governs(key: ApiKey) -> bool:

@@ -211,7 +211,8 @@ class Services:
         async with asyncio.TaskGroup() as tasks:
             waiting = tasks.create_task(self._acknowledgements.wait(revision, timeout))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._objects.reached(revision), _SEEN_WAIT)
+                async with asyncio.timeout(_SEEN_WAIT):
+                    await self._objects.reached(revision)
         if not waiting.result():
             _log.warning("revision %d was not acknowledged by every worker within %g s", revision, timeout)
 

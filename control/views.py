@@ -82,7 +82,7 @@ def deployment_view(deployment: Deployment) -> dict[str, Any]:
         "state": deployment.state.value,
         "commit": deployment.commit,
         "created_at": iso(deployment.created_at),
-        "reason": deployment.reason,
+        "reason": deployment.explanation,
     }
 
 

@@ -27,6 +27,7 @@ from control import remains
 from control.app import Api
 from control.catalogue import Catalogue
 from control.domains import Platform
+from control.key_use import KeyUse
 from control.keys import Keys, make_first_key
 from control.server import ApiServer
 from control.services import Services
@@ -122,6 +123,7 @@ class Control:
             on_unacknowledged=lambda missing: pipe.send({"unacknowledged": missing}),
             on_report=self._metrics.report,
         )
+        self._key_use = KeyUse(self._store, self._mirror)
         self._sockets = [_inherited(fd) for fd in start["api"]]
         self._server = ApiServer(self._api().application(), self._sockets, grace=_API_GRACE)
         self._drain: asyncio.Future[Drain] = asyncio.get_running_loop().create_future()
@@ -152,9 +154,10 @@ class Control:
                 tasks.create_task(self._lease.run(self._activation.gained, self._activation.lost), name="lease"),
                 tasks.create_task(self._activation.run(), name="activation"),
                 tasks.create_task(self._sweep(), name="sweeper"),
+                tasks.create_task(self._key_use.run(), name="key use"),
             ]
             await self._server.start()
-            tasks.create_task(self._begin(), name="begin")
+            life.append(tasks.create_task(self._begin(), name="begin"))
             await self._end(await self._drain)
             for task in life:
                 task.cancel()
@@ -239,6 +242,7 @@ class Control:
             catalogue=self._catalogue,
             services=services,
             keys=Keys(self._store, self._mirror, self._catalogue),
+            key_use=self._key_use,
             logs=self._logs,
             site=site,
             metrics=lambda: self._metrics.exposition(self._activation),

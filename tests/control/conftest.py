@@ -19,12 +19,14 @@ from activator.logs import LogStore
 from control.app import Api
 from control.catalogue import Catalogue
 from control.domains import Platform
+from control.key_use import KeyUse
 from control.keys import Keys, make_first_key
 from control.server import ApiServer
 from control.services import Services
 from control.site import Offer, Site
 from state.kinds import Kind
 from state.mirror import Mirror
+from state.models import ApiKey
 from state.secrets import ENVIRONMENT, Vault
 from state.store import Store
 
@@ -141,6 +143,16 @@ def site() -> Site:
     return SITE
 
 
+async def _use(mirror: Mirror, key_use: KeyUse, identity: str) -> None:
+    """The first use of a key is a commit; here it has happened already, so that revisions are those of the test."""
+    key = mirror.decoded(Kind.KEY, identity, ApiKey)
+    assert key is not None
+    key_use.note(key)
+    async with asyncio.timeout(5):
+        while (key := mirror.decoded(Kind.KEY, identity, ApiKey)) is None or key.used_at is None:
+            await asyncio.sleep(0.002)
+
+
 @pytest.fixture
 async def rig(store: Store, site: Site, tmp_path: Path) -> AsyncIterator[Rig]:
     changed: list[Callable[[Any], None]] = []
@@ -149,16 +161,19 @@ async def rig(store: Store, site: Site, tmp_path: Path) -> AsyncIterator[Rig]:
     changed.append(catalogue.changed)
     workers, logs, vault = Workers(), LogStore(tmp_path / "logs"), Vault(secrets.token_bytes(32), ENVIRONMENT)
     services = Services(store, mirror, catalogue, vault, workers, site)
-    following = asyncio.create_task(mirror.run())
+    key_use = KeyUse(store, mirror)
+    tasks = [asyncio.create_task(mirror.run()), asyncio.create_task(key_use.run())]
     await mirror.synced()
     token = await make_first_key(store, mirror, tmp_path / "admin.key")
     assert token is not None
+    await _use(mirror, key_use, "*/admin")
     api = Api(
         store=store,
         objects=mirror,
         catalogue=catalogue,
         services=services,
         keys=Keys(store, mirror, catalogue),
+        key_use=key_use,
         logs=logs,
         site=site,
         metrics=lambda: (b"wakegate_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),
@@ -185,5 +200,6 @@ async def rig(store: Store, site: Site, tmp_path: Path) -> AsyncIterator[Rig]:
             server,
         )
     await server.stop()
-    following.cancel()
-    await asyncio.gather(following, return_exceptions=True)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
