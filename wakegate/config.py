@@ -15,11 +15,15 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from wakegate import values
 from wakegate.options import BY_NAME, OPTIONS, Option
 from wakegate.values import Address, Span
 
 # Variables of ours that are not options of `serve`, and those that Kubernetes sets for a Service of our name.
-_OTHER_VARIABLES = {"WAKEGATE_CONFIG", "WAKEGATE_SECRET_KEY", "WAKEGATE_API_URL", "WAKEGATE_API_KEY", "WAKEGATE_PIPE"}
+_SECRET_KEY = "WAKEGATE_SECRET_KEY"  # noqa: S105 - its name
+_OTHER_VARIABLES = {
+    *("WAKEGATE_CONFIG", _SECRET_KEY, "WAKEGATE_API_URL", "WAKEGATE_API_KEY", "WAKEGATE_NAMESPACE", "WAKEGATE_PIPE"),
+}
 _KUBERNETES = re.compile(r"WAKEGATE(_\w+)?_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)\Z")
 
 
@@ -128,6 +132,7 @@ def load(flags: Mapping[str, Sequence[str]], environment: Mapping[str, str], fil
     mistakes: list[str] = []
     given = dict(_from_file(file, mistakes)) if file else {}
     given |= _from_environment(environment, mistakes)
+    _attempt(values.secret_key, environment.get(_SECRET_KEY, ""), _SECRET_KEY, mistakes)
     given |= {name: _Given(BY_NAME[name].flag, tuple(texts)) for name, texts in flags.items()}
     settings = {option.name: _read(option, given.get(option.name), mistakes) for option in OPTIONS}
     if settings["access_log"] is None and settings["data_dir"] is not None:
@@ -159,9 +164,13 @@ def _from_file(file: Path, mistakes: list[str]) -> Iterator[tuple[str, _Given]]:
     except ValueError as error:  # not TOML, or not UTF-8
         mistakes.append(f"{file}: {error}")
         return
+    spelled: dict[str, str] = {}  # name of an option -> how the file writes it
     for key, value in table.items():
         option = BY_NAME.get(key.replace("-", "_"))
         source = f"{file}: {key}"
+        if option and spelled.setdefault(option.name, key) != key:
+            mistakes.append(f"{source}: the same option as {spelled[option.name]}: give one of them")
+            continue
         if option is None:
             mistakes.append(f"{source}: no such option{_did_you_mean(key, [o.key for o in OPTIONS])}")
             continue

@@ -6,6 +6,7 @@ Pure; a ValueError says what was expected. Each reader takes the text of one val
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 _SIZE = re.compile(r"(\d+)\s*([kmgt]?)(i?b)?\Z", re.IGNORECASE)
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _GPUS = ("A100-40GB", "A100-80GB", "H100-80GB", "L4", "T4")
+_SECRET_KEY_BYTES = 32
 _UNSPECIFIED = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
 
 
@@ -171,6 +173,19 @@ def store_url(text: str) -> str:
     if not usable or parts.scheme not in ("redis", "rediss", "unix"):
         raise ValueError("expected a URL, as in redis://host:6379/0, rediss://host:6379/0 or unix:///run/valkey.sock")
     return text
+
+
+def secret_key(text: str) -> bytes | None:
+    """WAKEGATE_SECRET_KEY: 32 bytes in base64; empty = there is none, the key file counts."""
+    if not text:
+        return None
+    try:
+        key = base64.b64decode(text.strip(), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != _SECRET_KEY_BYTES:
+        raise ValueError("must be 32 bytes in base64, as made by: openssl rand -base64 32")
+    return key
 
 
 def acme_directory(text: str) -> str:

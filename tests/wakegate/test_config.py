@@ -87,6 +87,25 @@ def test_a_file_that_is_not_there_or_not_toml_is_one_mistake_among_others(tmp_pa
     assert len(mistakes({}, {}, tmp_path / "latin.toml")) == 1
 
 
+def test_an_option_written_in_two_ways_is_a_mistake(toml):
+    file = toml('idle-timeout = 1\nhold_limit = 7\nidle_timeout = 2\n')
+    assert mistakes({"idle_timeout": ["5"]}, {}, file) == [
+        f"{file}: idle_timeout: the same option as idle-timeout: give one of them"
+    ]
+
+
+@pytest.mark.parametrize("text", ["x", "c2hvcnQ=", "A" * 44, "ä" * 44, "A" * 43, "-" * 43 + "=", " "])
+def test_a_secret_key_that_is_none_is_a_mistake_among_others(text):
+    found = mistakes({"workers": ["0"]}, {"WAKEGATE_SECRET_KEY": text})
+    assert len(found) == 2
+    assert found[0].startswith("WAKEGATE_SECRET_KEY: must be 32 bytes in base64")
+
+
+@pytest.mark.parametrize("text", ["", "A" * 43 + "=", "A" * 43 + "=\n"])
+def test_a_secret_key(text):
+    load({}, {"WAKEGATE_SECRET_KEY": text})
+
+
 def test_toml_types(toml):
     file = toml(
         'api_insecure = true\nworkers = 3\ngit-poll = 1.5\nhttp = ["127.0.0.1:1", "127.0.0.1:2"]\napi = "0.0.0.0:3"'
@@ -111,7 +130,7 @@ def test_what_holds_between_options():
 
 
 def test_variables_of_others_are_left_alone():
-    load({}, {"WAKEGATE_SECRET_KEY": "x", "WAKEGATE_API_KEY": "x", "WAKEGATE_SERVICE_HOST": "x"})
+    load({}, {"WAKEGATE_NAMESPACE": "x", "WAKEGATE_API_KEY": "x", "WAKEGATE_SERVICE_HOST": "x"})
     load({}, {"WAKEGATE_PORT_8080_TCP_ADDR": "x", "WAKEGATE_API_PORT": "tcp://x", "PATH": "x"})
 
 
