@@ -77,15 +77,21 @@ class Child(Process):
         self.adopted: tuple[int, ...] = ()
         self.unacknowledged: frozenset[str] = frozenset()
         self._channel: Channel | None = None
+        self._early: list[Message] = []  # told before the pipe was open
 
     async def connect(self, sock: socket.socket, start: Message, on_message: Callable[[Child, Message], None]) -> None:
         """Open our end of the pipe and send the start message."""
         self._channel = await Channel.open(sock, lambda message: on_message(self, message), self._deaf)
-        self._channel.send({"start": start})
+        for message in ({"start": start}, *self._early):
+            self._channel.send(message)
+        self._early.clear()
 
     def send(self, message: Message) -> None:
+        """Tell it something; what is said before the pipe is open is told right after the start message."""
         if self._channel is not None:
             self._channel.send(message)
+        else:
+            self._early.append(message)
 
     def ping(self, number: int) -> None:
         """Ask for a sign of life; one that waits unread is enough."""
@@ -116,7 +122,7 @@ def spawn_child(role: str, descriptors: Sequence[int], now: float) -> tuple[Chil
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "wakegate", *role.split()],
                 stdin=subprocess.DEVNULL,
-                env=child_environment() | {ENVIRONMENT: str(theirs.fileno())},
+                env=child_environment(secret=role == "control") | {ENVIRONMENT: str(theirs.fileno())},
                 pass_fds=[theirs.fileno(), *descriptors],
                 process_group=0,
             )
@@ -133,6 +139,7 @@ def spawn_program(
     process = subprocess.Popen(
         command,
         cwd=directory,
+        env=child_environment(),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
@@ -143,10 +150,14 @@ def spawn_program(
     return Process(process, role, now)
 
 
-def child_environment() -> dict[str, str]:
-    """Ours, with the folder that this package was loaded from: a checkout needs no installation."""
+def child_environment(*, secret: bool = False) -> dict[str, str]:
+    """Ours, with the folder that this package was loaded from: a checkout needs no installation.
+
+    The secret key, if it is there, is for control alone (`secret`): a worker or the store has no use for it.
+    """
+    environment = {name: value for name, value in os.environ.items() if secret or name != "WAKEGATE_SECRET_KEY"}
     root = str(Path(wakegate.__file__).parents[1])
-    if "site-packages" in root:
-        return dict(os.environ)
-    path = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
+    if "site-packages" not in root:
+        path = os.environ.get("PYTHONPATH")
+        environment["PYTHONPATH"] = f"{root}{os.pathsep}{path}" if path else root
+    return environment
