@@ -62,6 +62,7 @@ class Api:
         app.router.add_get("/healthz", self.healthz)
         app.router.add_get("/readyz", self.readyz)
         app.router.add_get("/metrics", self.exposition)
+        app.router.add_get("/auth/v1/key", self.own_key)
         app.router.add_get("/auth/v1/keys", self.list_keys)
         app.router.add_post("/auth/v1/keys", self.create_key)
         app.router.add_delete("/auth/v1/keys/{name}", self.revoke_key)
@@ -140,6 +141,13 @@ class Api:
         return _json({"items": [event_view(event) for event in events]})
 
     # Keys
+
+    async def own_key(self, request: web.Request) -> web.Response:
+        """The key that asks, and those of its namespaces that have services."""
+        key = self._caller(request)
+        query.parameters(request, {})
+        mine = (n for n in self.catalogue.inhabited() if key.namespace in (names.EVERY_NAMESPACE, n))
+        return _json({**key_view(key), "namespaces": sorted(mine)})
 
     async def list_keys(self, request: web.Request) -> web.Response:
         caller = self._administrator(request)

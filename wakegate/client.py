@@ -101,6 +101,20 @@ class Client:
         return http.client.HTTPConnection(host, port, timeout=_TIMEOUT)
 
 
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Where a key counts when nothing else is said, and which of its namespaces have services."""
+
+    namespace: str
+    inhabited: tuple[str, ...]
+
+    @classmethod
+    def of(cls, client: Client) -> Own:
+        """Raises ClientError, Failed."""
+        key = client.call("GET", "auth", "v1", "key").body
+        return cls("default" if key["namespace"] == "*" else key["namespace"], tuple(key["namespaces"]))
+
+
 def _judge(status: int, text: str, url: str) -> Answer:
     try:
         body = json.loads(text) if text else None

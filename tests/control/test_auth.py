@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -139,6 +140,21 @@ async def test_a_key_is_shown_once_listed_without_its_secret_and_revoked(rig):
 async def test_bad_keys_name_every_field(rig, body, fields):
     answer = await rig.api("POST", "/auth/v1/keys", body)
     assert (answer.status, answer.fields) == (400, fields)
+
+
+async def test_a_key_knows_itself(rig):
+    await rig.create("api")
+    await rig.create("api", namespace="other")
+    for token, namespace, inhabited in (
+        (rig.token, "*", ["acme", "other"]),
+        (await rig.key("reader", "acme", "read"), "acme", ["acme"]),
+        (await rig.key("nobody", "fresh", "read"), "fresh", []),
+    ):
+        own = (await rig.api("GET", "/auth/v1/key", token=token)).json
+        assert (own["namespace"], own["namespaces"]) == (namespace, inhabited)
+        assert token.partition("$")[2] not in json.dumps(own)
+    assert (await rig.api("GET", "/auth/v1/key", token="")).status == 401
+    assert (await rig.api("GET", "/auth/v1/key?x=1")).fields == {"x"}
 
 
 async def test_an_admin_of_one_namespace_rules_there_only(rig):

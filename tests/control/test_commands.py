@@ -60,6 +60,29 @@ async def test_create_get_list_delete(rig, run):
     assert (await run("services", "get", "acme/api")).exit_code == 1
 
 
+async def test_without_a_namespace_the_own_one_counts(rig, run):
+    for namespace, name in (("acme", "api"), ("acme", "web"), ("other", "else")):
+        await rig.create(name, namespace=namespace)
+    token = await rig.key("mine", "acme", "write")
+    mine = await run("services", "list", WAKEGATE_API_KEY=token)
+    assert ("api" in mine.stdout, "web" in mine.stdout, mine.stderr) == (True, True, "")
+    assert (await run("services", "delete", "web", WAKEGATE_API_KEY=token)).stdout == "deleted acme/web\n"
+    chosen = await run("services", "get", "else", "--json", WAKEGATE_NAMESPACE="other")
+    assert json.loads(chosen.stdout)["namespace"] == "other"
+    assert (await run("services", "list", "--namespace", "acme", WAKEGATE_NAMESPACE="other")).stderr == ""
+
+
+async def test_a_list_that_chose_its_namespace_names_the_others(rig, run):
+    assert (await run("services", "list")).stderr == ""
+    await rig.create("api")
+    await rig.create("api", namespace="beta")
+    for more in ([], ["--json"]):
+        listed = await run("services", "list", *more)
+        assert listed.exit_code == 0
+        assert listed.stderr == "this is namespace default; --namespace shows those of: acme, beta\n"
+    assert json.loads(listed.stdout)["total"] == 0
+
+
 async def test_a_failed_call_exits_1_and_names_every_field(run):
     failed = await run(*CREATE, "--port", "0", "--gpu", "X", "--env", "PORT=1")
     assert failed.exit_code == 1

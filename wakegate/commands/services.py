@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from wakegate.client import Client, find
+from wakegate.client import Client, Own, find
 from wakegate.commands.output import as_json, calls_the_api, echo_json, fail, print_facts, print_rows, status_text
 from wakegate.commands.progress import follow_deployment
 from wakegate.terminal import visible
@@ -18,15 +18,18 @@ _POLL: Final = 0.5  # seconds between looks at new log lines
 _PATH: Final = ("auth", "v1", "seed")
 
 _namespace = click.option(
-    "--namespace", default="default", show_default=True, metavar="NS", help="Or write NAME as NS/NAME."
+    "--namespace",
+    metavar="NS",
+    envvar="WAKEGATE_NAMESPACE",
+    help="Or write NAME as NS/NAME. Default: WAKEGATE_NAMESPACE, or that of your key, or `default`.",
 )
 _name = click.argument("name", metavar="[NS/]NAME")
 
 
-def _split(name: str, namespace: str) -> tuple[str, str]:
+def _split(client: Client, name: str, namespace: str | None) -> tuple[str, str]:
     """`NS/NAME` names both."""
     before, slash, after = name.partition("/")
-    return (before, after) if slash else (namespace, name)
+    return (before, after) if slash else (namespace or Own.of(client).namespace, name)
 
 
 @click.group()
@@ -41,16 +44,28 @@ def services() -> None:
 @click.option("--limit", type=int, default=100, show_default=True)
 @as_json
 @calls_the_api
-def list_(namespace: str, status: str | None, page: int, limit: int, as_json: bool) -> None:
+def list_(namespace: str | None, status: str | None, page: int, limit: int, as_json: bool) -> None:
     """List the services of a namespace."""
-    answer = find().call("GET", namespace, "services", query={"status": status, "page": page, "limit": limit})
+    client = find()
+    own = None if namespace else Own.of(client)
+    namespace = own.namespace if own else namespace
+    answer = client.call("GET", str(namespace), "services", query={"status": status, "page": page, "limit": limit})
+    items, total = answer.body["items"], answer.body["total"]
     if as_json:
         echo_json(answer.text)
-        return
-    items, total = answer.body["items"], answer.body["total"]
-    print_rows(("NAME", "STATUS", "REPLICAS", "SOURCE", "ENDPOINT"), [_row(item) for item in items])
-    if len(items) < total:
+    else:
+        print_rows(("NAME", "STATUS", "REPLICAS", "SOURCE", "ENDPOINT"), [_row(item) for item in items])
+    if own:
+        _tell_others(own)
+    if len(items) < total and not as_json:
         click.echo(f"{len(items)} of {total}; --page {page + 1} shows more", err=True)
+
+
+def _tell_others(own: Own) -> None:
+    """A table of one namespace says nothing of the others: who did not choose it learns of them."""
+    if others := [namespace for namespace in own.inhabited if namespace != own.namespace]:
+        listed = ", ".join(others)
+        click.echo(visible(f"this is namespace {own.namespace}; --namespace shows those of: {listed}"), err=True)
 
 
 def _row(service: Mapping[str, Any]) -> list[Any]:
@@ -68,10 +83,11 @@ def _source(service: Mapping[str, Any]) -> str:
 @_namespace
 @as_json
 @calls_the_api
-def get(name: str, namespace: str, as_json: bool) -> None:
+def get(name: str, namespace: str | None, as_json: bool) -> None:
     """Show one service."""
-    namespace, name = _split(name, namespace)
-    answer = find().call("GET", namespace, "service", name)
+    client = find()
+    namespace, name = _split(client, name, namespace)
+    answer = client.call("GET", namespace, "service", name)
     if as_json:
         echo_json(answer.text)
     else:
@@ -168,10 +184,10 @@ def _create_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--timeout", type=float, default=1800.0, show_default=True, help="Of --wait, seconds.")
 @as_json
 @calls_the_api
-def create(name: str, namespace: str, wait: bool, timeout: float, as_json: bool, **fields: Any) -> None:
+def create(name: str, namespace: str | None, wait: bool, timeout: float, as_json: bool, **fields: Any) -> None:
     """Create a service from a repository or an image."""
-    namespace, name = _split(name, namespace)
     client = find()
+    namespace, name = _split(client, name, namespace)
     answer = client.call("POST", *_PATH, namespace, "services", body={"name": name, **_body(fields)})
     if wait:
         show = None if as_json else lambda line: click.echo(visible(line), err=True)
@@ -197,10 +213,11 @@ def _body(fields: Mapping[str, Any]) -> dict[str, Any]:
 @click.option("--force", is_flag=True, help="Cut requests in flight instead of letting them finish.")
 @as_json
 @calls_the_api
-def delete(name: str, namespace: str, force: bool, as_json: bool) -> None:
+def delete(name: str, namespace: str | None, force: bool, as_json: bool) -> None:
     """Delete a service: its endpoint answers 503 from now on."""
-    namespace, name = _split(name, namespace)
-    find().call("DELETE", *_PATH, namespace, "services", name, query={"force": "true" if force else None})
+    client = find()
+    namespace, name = _split(client, name, namespace)
+    client.call("DELETE", *_PATH, namespace, "services", name, query={"force": "true" if force else None})
     if not as_json:
         click.echo(visible(f"deleted {namespace}/{name}"))
 
@@ -217,10 +234,11 @@ def delete(name: str, namespace: str, force: bool, as_json: bool) -> None:
 @click.option("--follow", "-f", is_flag=True, help="Go on with new lines until interrupted.")
 @as_json
 @calls_the_api
-def logs(name: str, namespace: str, follow: bool, as_json: bool, **query: Any) -> None:
+def logs(name: str, namespace: str | None, follow: bool, as_json: bool, **query: Any) -> None:
     """Show the lines that replicas and builds wrote."""
-    namespace, name = _split(name, namespace)
-    client, path = find(), (namespace, "service", name, "logs")
+    client = find()
+    namespace, name = _split(client, name, namespace)
+    path = (namespace, "service", name, "logs")
     if not follow:
         answer = client.call("GET", *path, query=query)
         echo_json(answer.text) if as_json else _print_lines(answer.body["items"])
@@ -256,10 +274,11 @@ def _print_lines(items: Sequence[Mapping[str, Any]]) -> None:
 @click.option("--limit", "-n", type=int, default=100, show_default=True, help="The newest events.")
 @as_json
 @calls_the_api
-def events(name: str, namespace: str, limit: int, as_json: bool) -> None:
+def events(name: str, namespace: str | None, limit: int, as_json: bool) -> None:
     """Show what happened to a service, and why."""
-    namespace, name = _split(name, namespace)
-    answer = find().call("GET", namespace, "service", name, "events", query={"limit": limit})
+    client = find()
+    namespace, name = _split(client, name, namespace)
+    answer = client.call("GET", namespace, "service", name, "events", query={"limit": limit})
     if as_json:
         echo_json(answer.text)
     else:
