@@ -12,8 +12,9 @@ import functools
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
+from gateway import tcp
 from gateway.errors import Failure
 from gateway.http1.upstream import UpstreamConnection
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from gateway.dispatch import Dispatcher
     from gateway.exchange import Exchange
     from gateway.replica import Replica
-
-_SYN_SENT: Final = 2
 
 
 class Connector:
@@ -91,7 +90,8 @@ async def _answered(sock: socket.socket, address: tuple[str, int], patience: flo
     """Whether the SYN was answered in time. Raises OSError if the answer was no."""
     error = sock.connect_ex(address)
     if error == errno.EINPROGRESS:
-        if _waits(sock) and not await _writable(sock, patience) and _waits(sock):
+        # On loopback the answer is there before `connect_ex` returns.
+        if tcp.state(sock) == tcp.SYN_SENT and not await _writable(sock, patience) and tcp.state(sock) == tcp.SYN_SENT:
             return False
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if error:
@@ -115,11 +115,6 @@ async def _writable(sock: socket.socket, patience: float) -> bool:
 def _settle(future: asyncio.Future[bool], result: bool) -> None:
     if not future.done():
         future.set_result(result)
-
-
-def _waits(sock: socket.socket) -> bool:
-    """On loopback the answer is there before `connect` returns."""
-    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _SYN_SENT
 
 
 def _family(host: str) -> socket.AddressFamily | None:

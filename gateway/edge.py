@@ -15,7 +15,8 @@ from typing import Any, cast
 
 from gateway import pool
 from gateway.access_log import AccessLog
-from gateway.dispatch import Demand, Dispatcher
+from gateway.dispatch import Dispatcher
+from gateway.holding import Demand
 from gateway.http1.server import ServerConnection
 from gateway.service import Service
 from gateway.settings import GatewaySettings
@@ -44,7 +45,7 @@ class Edge:
         self._log = access_log
         self._sweep = Sweep(time.monotonic())
         self._office = Dispatcher(settings, table, access_log, demand, self._sweep)
-        self._sweep.hooks += [self._office.tend, table.tend]
+        self._sweep.hooks += [self._office.clients.tend, self._office.holding.tend, table.tend]
         self._timer: asyncio.TimerHandle | None = None
         table.hold_limit, table.hold_timeout = settings.hold_limit, settings.hold_timeout
 
@@ -83,9 +84,9 @@ class Edge:
         if len(service.room) == 0:
             return
         if service.deleted or (service.refusing and not service.ready):
-            self._office.refuse_held(service)
+            self._office.holding.refuse(service)
         else:
-            self._office.release(service, time.monotonic())
+            self._office.holding.release(service, time.monotonic())
 
     def forget(self, service_id: str) -> None:
         """The backend is gone (service removed): held requests get 503, those in flight finish."""
@@ -107,7 +108,7 @@ class Edge:
         for host in hosts:
             route = self._table.route(host)
             if route is not None and route.deleted_at is not None and route.service in self._table.services:
-                self._office.refuse_host(self._table.services[route.service], host.encode())
+                self._office.holding.refuse_host(self._table.services[route.service], host.encode())
 
     def resync(self) -> None:
         """Everything may have changed: look all known hosts and services up again in `Table`'s source."""
@@ -150,15 +151,15 @@ class Edge:
         """
         return {
             "services": {books.id: books.counters() for books in self._office.books if books.requests},
-            "connections": len(self._office.connections),
-            "accepted": self._office.accepted,
+            "connections": len(self._office.clients),
+            "accepted": self._office.clients.accepted,
             "log_dropped": self._log.dropped,
         }
 
     @property
     def connections(self) -> int:
         """Open client connections."""
-        return len(self._office.connections)
+        return len(self._office.clients)
 
     async def drain(self, timeout: float) -> bool:
         """Close idle client connections, say `Connection: close` on the others, wait until all are gone.
@@ -168,12 +169,12 @@ class Edge:
 
         Held requests go on being held. True: none was left within `timeout` seconds. Doesn't close listeners.
         """
-        self._office.draining = True
-        for connection in list(self._office.connections):
+        self._office.clients.draining = True
+        for connection in self._office.clients.all():
             connection.drain()
-        if not self._office.connections:
+        if not len(self._office.clients):
             return True
-        empty = self._office.empty = asyncio.Event()
+        empty = self._office.clients.empty = asyncio.Event()
         try:
             async with asyncio.timeout(timeout):
                 await empty.wait()
@@ -186,7 +187,7 @@ class Edge:
         if self._timer is not None:
             self._timer.cancel()
         self._office.close()
-        for connection in list(self._office.connections):
+        for connection in self._office.clients.all():
             connection.abort()
         for service in self._table.services.values():
             for replica in service.replicas.values():

@@ -94,6 +94,17 @@ def parse_request(head: bytes, field_limit: int, target_limit: int, trusted: boo
     return request
 
 
+def check_partial(data: bytes, head_limit: int, target_limit: int) -> None:
+    """Raises Malformed if what has come (at least a byte, no empty line yet) can't become a head any more."""
+    line = data.find(b"\r\n")
+    if (line < 0 and len(data) > target_limit + 64) or line > target_limit + 64:
+        raise Malformed("request target too long", 414)
+    if len(data) > head_limit:
+        raise Malformed("header section too large", 431)
+    if data[0] < 0x21 or data[0] > 0x7E or data.count(b"\n") != data.count(b"\r\n"):
+        raise Malformed("not an HTTP/1 request")
+
+
 def _request_line(line: bytes, target_limit: int) -> Request:
     parts = line.split(b" ")
     if len(parts) != 3:

@@ -1,4 +1,4 @@
-"""A client's connection in HTTP/1 (RFC 9112): bytes in, exchanges, bytes out, one exchange at a time.
+"""A client's connection in HTTP/1 (RFC 9112): from bytes to exchanges, one at a time; `response_writer.py` answers.
 
 A protocol for asyncio by its methods, not by its base class, so that it can be compiled. Laws kept here: an idle
 connection holds no exchange and no buffer; requests are answered in the order in which they came; nothing is read that
@@ -9,74 +9,54 @@ to read it (RFC 9112 9.6).
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 import time
 from typing import TYPE_CHECKING, Final
 
+from gateway import tcp
 from gateway.answers import answer
 from gateway.errors import Failure, Malformed
 from gateway.exchange import Exchange
 from gateway.fields import allowed_trailers
-from gateway.http1.chunked import ChunkError, Decoder, chunk, last_chunk
-from gateway.http1.request_head import parse_request
-from gateway.messages import UNKNOWN, Response
-from gateway.sides import Downstream
+from gateway.http1.body import Body
+from gateway.http1.chunked import ChunkError
+from gateway.http1.request_head import check_partial, parse_request
+from gateway.http1.response_writer import ResponseWriter
 from gateway.states import BODY, TUNNEL, may_read_request
 
 if TYPE_CHECKING:
     from gateway.dispatch import Dispatcher
 
-_RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: close with RST
-_JOINED: Final = 16 * 1024  # bytes of body that are copied behind the head rather than written apart
 _LINGERED: Final = 1024 * 1024  # bytes read and thrown away after an early answer
-_STATUS_LINES: Final = [b"HTTP/1.1 %d " % status for status in range(600)]
-_CLOSE_WAIT: Final = 8
-_CLOSE: Final = 7
 
 
-class ServerConnection(Downstream):
+class ServerConnection(ResponseWriter):
     """One accepted connection. `office` is the worker's dispatcher, shared by all."""
 
     __slots__ = (
+        "_body",
         "_buffer",
-        "_chunking",
         "_closed",
         "_closing",
-        "_decoder",
-        "_draining",
         "_exchange",
         "_head_due",
-        "_last",
-        "_left",
         "_lingered",
-        "_office",
         "_reading",
-        "_reset_on_cut",
         "_scanned",
-        "_transport",
         "_trusted",
         "_used",
         "_working",
     )
 
     def __init__(self, office: Dispatcher, secure: bool) -> None:
-        super().__init__()
+        super().__init__(office)
         self.secure = secure
-        self._office = office
-        self._transport: asyncio.Transport | None = None
         self._exchange: Exchange | None = None
         self._buffer = b""  # bytes nobody has taken yet
         self._scanned = 0  # of them: known to hold no end of a head
         self._head_due = False  # the deadline is that of a head that has begun
-        self._left = 0  # bytes of the request's body still to come
-        self._decoder: Decoder | None = None
-        self._chunking = False  # the response goes out in chunks
-        self._reset_on_cut = False  # the response ends with the connection: a cut must be a reset
-        self._last = False  # the connection ends with this response
+        self._body: Body | None = None  # of the request, while it comes
         self._closing = False  # reading on only to throw away
         self._closed = False
-        self._draining = False
         self._reading = True
         self._working = False
         self._lingered = 0
@@ -93,15 +73,15 @@ class ServerConnection(Downstream):
         if address.startswith("::ffff:"):
             address = address[7:]
         self.peer = address.encode("ascii")
-        self._trusted = office.trusts(address)
+        self._trusted = office.clients.trusts(address)
         proto = b"https" if self.secure else b"http"
         self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: " % (self.peer, proto)
-        if not office.opened(self):
+        if not office.clients.opened(self):
             self._closed = True
             transport.abort()
             return
         settings = office.settings
-        self._draining = office.draining
+        self._draining = office.clients.draining
         patience = settings.drain_grace if self._draining else settings.keep_alive_timeout
         office.sweep.arm(self, time.monotonic() + patience)
 
@@ -122,7 +102,7 @@ class ServerConnection(Downstream):
             exchange.tunnel_in(data)
         else:
             self._buffer = self._buffer + data if self._buffer else data
-            self._office.charge(exchange, len(data))
+            self._office.holding.charge(exchange, len(data))
             self.gate()
 
     def eof_received(self) -> bool:
@@ -139,7 +119,8 @@ class ServerConnection(Downstream):
         self._closed = True
         self._transport = None
         self._buffer = b""
-        self._office.closed(self)
+        self._office.clients.closed(self)
+        self._office.sweep.disarm(self)
 
     def pause_writing(self) -> None:
         self.full = True
@@ -183,9 +164,7 @@ class ServerConnection(Downstream):
         """While reading is paused the kernel alone knows whether the client has left: ask it, and act on it."""
         if self._transport is None or self._reading:
             return
-        sock = self._transport.get_extra_info("socket")
-        state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] if sock is not None else 0
-        if state in (_CLOSE_WAIT, _CLOSE):
+        if tcp.state_of(self._transport) in (tcp.CLOSE_WAIT, tcp.CLOSE):
             self._leave()
 
     # Requests
@@ -239,24 +218,21 @@ class ServerConnection(Downstream):
     def _wait_with_rest(self, exchange: Exchange) -> None:
         """Bytes behind the head that could not be used at once."""
         if self._exchange is exchange:
-            self._office.charge(exchange, len(self._buffer))
+            self._office.holding.charge(exchange, len(self._buffer))
             self.gate()
 
     def _incomplete(self, data: bytes) -> None:
         """Refuse what can't become a head any more, else wait for the rest until the deadline."""
         settings = self._office.settings
-        line = data.find(b"\r\n")
-        if (line < 0 and len(data) > settings.target_limit + 64) or line > settings.target_limit + 64:
-            self._refuse(Malformed("request target too long", 414))
-        elif len(data) > settings.head_limit:
-            self._refuse(Malformed("header section too large", 431))
-        elif data[0] < 0x21 or data[0] > 0x7E or data.count(b"\n") != data.count(b"\r\n"):
-            self._refuse(Malformed("not an HTTP/1 request"))
-        else:
-            self._scanned = max(0, len(data) - 3)
-            if not self._head_due:
-                self._head_due = True
-                self._office.sweep.arm(self, time.monotonic() + settings.head_timeout)
+        try:
+            check_partial(data, settings.head_limit, settings.target_limit)
+        except Malformed as failure:
+            self._refuse(failure)
+            return
+        self._scanned = max(0, len(data) - 3)
+        if not self._head_due:
+            self._head_due = True
+            self._office.sweep.arm(self, time.monotonic() + settings.head_timeout)
 
     def _refuse(self, failure: Failure) -> None:
         """Answer what could not be read as a request; nothing behind it can be read either."""
@@ -267,11 +243,8 @@ class ServerConnection(Downstream):
         self._linger()
 
     def read_body(self, exchange: Exchange) -> None:
-        if self._decoder is None and self._left == 0:  # else it goes on, to another replica
-            if exchange.request.length < 0:
-                self._decoder = Decoder()
-            else:
-                self._left = exchange.request.length
+        if self._body is None:  # else it goes on, to another replica
+            self._body = Body(exchange.request.length)
         data = self._buffer
         if data:
             self._buffer = b""
@@ -280,34 +253,22 @@ class ServerConnection(Downstream):
             self.gate()
 
     def _feed(self, exchange: Exchange, data: bytes) -> None:
-        exchange.bytes_in += len(data)
-        if self._decoder is not None:
-            self._feed_chunks(exchange, self._decoder, data)
+        body = self._body
+        if body is None:
             return
-        rest = b""
-        if len(data) > self._left:
-            rest = data[self._left :]
-            data = data[: self._left]
-            exchange.bytes_in -= len(rest)
-        self._left -= len(data)
-        exchange.request_body(data)
-        if self._left == 0 and self._exchange is exchange:
-            exchange.request_end([])
-        self._keep(rest)
-
-    def _feed_chunks(self, exchange: Exchange, decoder: Decoder, data: bytes) -> None:
+        exchange.bytes_in += len(data)
         try:
-            piece = decoder.feed(data)
+            piece = body.feed(data)
         except ChunkError as error:
             exchange.request_broken(Malformed(str(error)))
             return
         if piece:
             exchange.request_body(piece)
-        if decoder.done and self._exchange is exchange:
-            self._decoder = None
-            exchange.bytes_in -= len(decoder.rest)
-            exchange.request_end(allowed_trailers(decoder.trailers))
-            self._keep(decoder.rest)
+        if body.done and self._exchange is exchange:
+            self._body = None
+            exchange.bytes_in -= len(body.rest)
+            exchange.request_end(allowed_trailers(body.trailers))
+            self._keep(body.rest)
 
     def _keep(self, rest: bytes) -> None:
         """Bytes behind a request: the next one's."""
@@ -329,100 +290,24 @@ class ServerConnection(Downstream):
             self._reading = reading
             if reading:
                 self._transport.resume_reading()
-                self._office.paused.pop(self, None)
+                self._office.clients.paused.pop(self, None)
             else:
                 self._transport.pause_reading()
-                self._office.paused[self] = None
+                self._office.clients.paused[self] = None
 
-    # Responses
+    def tunnel(self, exchange: Exchange) -> None:
+        data = self._buffer
+        self._buffer = b""
+        if data:
+            exchange.tunnel_in(data)
+        if not self._reading:
+            self.gate()
 
-    def send_interim(self, exchange: Exchange, response: Response) -> None:
-        if exchange.request.old:
-            return
-        parts = [_STATUS_LINES[response.status], response.reason, b"\r\n"]
-        for line in response.lines:
-            parts.append(line)
-            parts.append(b"\r\n")
-        if response.status == 101:
-            parts.append(b"Connection: upgrade\r\nUpgrade: " + response.upgrade + b"\r\n")
-            parts.append(
-                b"Via: 1.1 " + self._office.via + b"\r\nX-Request-Id: " + exchange.request.request_id + b"\r\n"
-            )
-        parts.append(b"\r\n")
-        data = b"".join(parts)
-        exchange.bytes_out += len(data)
-        self._write(data)
-
-    def send_head(
-        self, exchange: Exchange, response: Response, body: bytes, ended: bool, trailers: list[bytes]
-    ) -> None:
-        request = exchange.request
-        self._chunking = False
-        self._reset_on_cut = False
-        if response.length == UNKNOWN and not response.bodiless:
-            if request.old:
-                self._last = True
-                self._reset_on_cut = True
-            else:
-                self._chunking = True
-        if not exchange.body_ended and request.length != 0 and (ended or request.expects_continue):
-            self._last = True  # the body, if it still comes, will not be read to its end
-        if self._draining:
-            self._last = True
-        head = self._head_bytes(response, exchange)
-        if self._chunking:
-            body = self._chunks(body, ended, trailers)
-        size = len(body)
-        exchange.bytes_out += len(head) + size
-        if size == 0:
-            self._write(head)
-        elif size <= _JOINED:
-            self._write(head + body)
-        else:
-            self._write(head)
-            self._write(body)
-
-    def send_body(self, exchange: Exchange, body: bytes, ended: bool, trailers: list[bytes]) -> None:
-        if self._chunking:
-            body = self._chunks(body, ended, trailers)
-        if body:
-            exchange.bytes_out += len(body)
-            self._write(body)
-
-    def _chunks(self, body: bytes, ended: bool, trailers: list[bytes]) -> bytes:
-        data = chunk(body) if body else b""
-        return data + last_chunk(trailers) if ended else data
-
-    def _head_bytes(self, response: Response, exchange: Exchange | None) -> bytes:
-        office = self._office
-        parts = [_STATUS_LINES[response.status], response.reason, b"\r\n"]
-        if response.lines:
-            parts.append(b"\r\n".join(response.lines))
-            parts.append(b"\r\n")
-        if not response.dated:
-            parts.append(b"Date: ")
-            parts.append(office.sweep.date)
-            parts.append(b"\r\n")
-        if self._chunking:
-            parts.append(b"Transfer-Encoding: chunked\r\n")
-        if exchange is not None:
-            if exchange.hold > 0.0:
-                parts.append(b"Server-Timing: wake;dur=%d\r\n" % int(exchange.hold * 1000))
-            if self._last:
-                parts.append(b"Connection: close\r\n")
-            elif exchange.request.old:
-                parts.append(b"Connection: keep-alive\r\n")
-            parts.append(office.via_response)
-            parts.append(exchange.request.request_id)
-        else:
-            parts.append(b"Connection: close")
-        parts.append(b"\r\n\r\n")
-        return b"".join(parts)
+    # Ends
 
     def finished(self, exchange: Exchange, whole: bool) -> None:
         self._exchange = None
-        self._decoder = None
-        self._left = 0
+        self._body = None
         if self._closed or self._closing:
             return
         if (exchange.state & ~7) == TUNNEL:
@@ -447,35 +332,9 @@ class ServerConnection(Downstream):
         if transport is None:
             return
         if self._reset_on_cut or self.full:
-            sock = transport.get_extra_info("socket")
-            if sock is not None:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self.abort()
+            tcp.close_with_reset(transport)
         else:
             self._close()
-
-    # Tunnels
-
-    def tunnel(self, exchange: Exchange) -> None:
-        data = self._buffer
-        self._buffer = b""
-        if data:
-            exchange.tunnel_in(data)
-        if not self._reading:
-            self.gate()
-
-    def send_raw(self, data: bytes) -> None:
-        self._write(data)
-
-    def end_raw(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write_eof()
-
-    # Ends
-
-    def _write(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
 
     def _leave(self) -> None:
         """The client is gone."""

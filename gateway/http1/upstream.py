@@ -9,14 +9,15 @@ failure, never an end.
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from typing import TYPE_CHECKING, Final
 
+from gateway import tcp
 from gateway.errors import BadResponse, Failure
 from gateway.exchange import Exchange
 from gateway.fields import allowed_trailers
 from gateway.http1.chunked import ChunkError, Decoder, chunk, last_chunk
+from gateway.http1.request_writer import request_head
 from gateway.http1.response_head import parse_response
 from gateway.messages import Response
 from gateway.sides import Upstream
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from gateway.dispatch import Dispatcher
     from gateway.replica import Replica
 
-_ESTABLISHED: Final = 1
 _NO_TRAILERS: Final[list[bytes]] = []  # never changed
 
 # What is being read.
@@ -75,41 +75,9 @@ class UpstreamConnection(Upstream):
 
     def send_request(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        request = exchange.request
-        self._method = request.method
-        down = exchange.down
-        parts = [request.method, b" ", request.target, b" HTTP/1.1\r\nHost: ", request.host, b"\r\n"]
-        if request.lines:
-            parts.append(b"\r\n".join(request.lines))
-            parts.append(b"\r\n")
-        if request.forwarded_for or request.forwarded_proto or request.forwarded_host:
-            self._relayed(exchange, parts)
-        else:
-            parts.append(down.forwarded)
-            parts.append(request.host)
-        parts.append(self._office.via_old_line if request.old else self._office.via_line)
-        parts.append(request.request_id)
-        parts.append(b"\r\ntraceparent: ")
-        parts.append(request.trace)
-        if request.length < 0:
-            parts.append(b"\r\nTransfer-Encoding: chunked")
-        if request.expects_continue:
-            parts.append(b"\r\nExpect: 100-continue")
-        if request.upgrade:
-            parts.append(b"\r\nConnection: upgrade\r\nUpgrade: " + request.upgrade)
-        elif request.takes_trailers:
-            parts.append(b"\r\nConnection: TE\r\nTE: trailers")
-        parts.append(b"\r\n\r\n")
-        self._write(b"".join(parts))
-
-    def _relayed(self, exchange: Exchange, parts: list[bytes]) -> None:
-        """The forwarded fields behind a trusted proxy."""
-        request = exchange.request
-        down = exchange.down
-        addresses = request.forwarded_for + b", " + down.peer if request.forwarded_for else down.peer
-        proto = request.forwarded_proto or (b"https" if down.secure else b"http")
-        parts.append(b"X-Forwarded-For: " + addresses + b"\r\nX-Forwarded-Proto: " + proto)
-        parts.append(b"\r\nX-Forwarded-Host: " + (request.forwarded_host or request.host))
+        self._method = exchange.request.method
+        office = self._office
+        self._write(request_head(exchange, office.via_old_line if exchange.request.old else office.via_line))
 
     def send_body(self, body: bytes) -> None:
         exchange = self._exchange
@@ -149,8 +117,7 @@ class UpstreamConnection(Upstream):
             return False
         if not sure:
             return True
-        sock = transport.get_extra_info("socket")
-        return sock is not None and sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED
+        return tcp.state_of(transport) == tcp.ESTABLISHED
 
     # The sweep's side
 

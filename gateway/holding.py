@@ -1,0 +1,153 @@
+"""Requests that wait for a replica: who is admitted, released, refused, and who has waited too long.
+
+Laws kept here: requests of a service are sent in the order in which they came to be held; as many are let go as there
+is room for; everything held is bounded, in number (`activator/room.py`) and in bytes.
+
+A request that finds no replica it could be sent to is held, whether the service sleeps, starts, is full, or its only
+replica has just crashed: then control replaces the replica, and a connect that was refused has cost nothing. While a
+replica refuses, one held request at a time tries it again, with a backoff of 0.25 s doubling to 4 s.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.balance import free, pick
+from gateway.errors import Failure
+from gateway.exchange import Exchange
+from gateway.histogram import count
+from gateway.service import Service
+from gateway.states import HEAD, HELD, HOLD, step
+from gateway.table import plain_host
+
+if TYPE_CHECKING:
+    from gateway.dispatch import Dispatcher
+
+_WAKE_EVERY = 0.1  # seconds, per service
+
+
+class Demand(Protocol):
+    """What the data plane tells the world outside. Both are called on the loop and must not block or raise."""
+
+    def wake(self, service_id: str) -> None:
+        """A request is held and no ready replica is known; at most once per service per 100 ms."""
+
+    def changed(self, service_id: str) -> None:
+        """The in-flight count of a replica that is draining or gone fell to zero: report now."""
+
+
+class Holding:
+    """Of one worker. `limit`: bytes beyond the heads of all held requests together."""
+
+    __slots__ = ("_demand", "_limit", "_office", "bytes", "services")
+
+    def __init__(self, office: Dispatcher, demand: Demand, limit: int) -> None:
+        self._office = office
+        self._demand = demand
+        self._limit = limit
+        self.services: dict[str, Service] = {}  # those with somebody in the room
+        self.bytes = 0
+
+    def hold(self, exchange: Exchange, service: Service, now: float) -> None:
+        """Have it wait, or answer at once if that is in vain or there is no room."""
+        if service.deleted:
+            exchange.answer(deleted())
+            return
+        if service.refusing and not service.ready:
+            exchange.answer(_refusal(service))
+            return
+        if exchange.state == HEAD:
+            exchange.state = step(exchange.state, HOLD)
+        if exchange.held_since:
+            admitted = service.room.readmit(exchange, exchange.held_since)
+        else:
+            exchange.held_since = now
+            admitted = service.room.readmit(exchange, now) if exchange.retries else service.room.admit(exchange, now)
+        if not admitted:
+            exchange.held_since = 0.0
+            exchange.answer(Failure(503, "destination_unavailable", "too many requests are waiting", 1))
+            return
+        self.services[service.id] = service
+        if not service.ready:
+            self._wake(service, now)
+
+    def _wake(self, service: Service, now: float) -> None:
+        if now - service.woken_at >= _WAKE_EVERY:
+            service.woken_at = now
+            self._demand.wake(service.id)
+
+    def release(self, service: Service, now: float) -> None:
+        """Send as many held requests as there is capacity for, oldest first."""
+        able = free(service.ready, service.concurrency, now, len(service.room))
+        for exchange in service.room.release(able):
+            replica = pick(service.ready, service.concurrency, now, random.getrandbits(32))
+            if replica is None:
+                service.room.readmit(exchange, exchange.held_since)
+                continue
+            self._unheld(exchange, service, now)
+            self._office.send(exchange, service, replica)
+        if not len(service.room):
+            self.services.pop(service.id, None)
+
+    def refuse(self, service: Service) -> None:
+        """The service will not become ready: tell everybody who waits."""
+        now = time.monotonic()
+        self.services.pop(service.id, None)
+        for exchange in service.room.release(len(service.room)):
+            self._unheld(exchange, service, now)
+            exchange.answer(deleted() if service.deleted else _refusal(service))
+
+    def refuse_host(self, service: Service, host: bytes) -> None:
+        """This one of the service's hosts was deleted."""
+        now = time.monotonic()
+        for exchange in [one for one in service.room if plain_host(one.request.host) == host]:
+            service.room.cancel(exchange)
+            self._unheld(exchange, service, now)
+            exchange.answer(deleted())
+
+    def leave(self, exchange: Exchange) -> None:
+        service = exchange.service
+        if service is not None and service.room.cancel(exchange):
+            self._unheld(exchange, service, time.monotonic())
+            if not len(service.room):
+                self.services.pop(service.id, None)
+
+    def charge(self, exchange: Exchange, size: int) -> None:
+        """Bytes of a held request's body are kept."""
+        if (exchange.state & ~7) != HELD:
+            return
+        exchange.held_bytes += size
+        self.bytes += size
+        if self.bytes > self._limit:
+            self.leave(exchange)
+            exchange.answer(Failure(503, "destination_unavailable", "too many bytes are waiting", 1))
+
+    def tend(self, now: float) -> None:
+        """From the sweep: who has waited too long, whom a replica's backoff lets go."""
+        for service in list(self.services.values()):
+            for exchange in service.room.expired(now):
+                self._unheld(exchange, service, now)
+                exchange.answer(Failure(504, "connection_timeout", "no replica was ready within the hold timeout"))
+            self.release(service, now)
+
+    def _unheld(self, exchange: Exchange, service: Service, now: float) -> None:
+        waited = now - exchange.held_since
+        exchange.hold = waited
+        count(service.hold, waited)
+        service.hold_sum += waited
+
+    def discharge(self, exchange: Exchange) -> None:
+        """They have gone to a replica, or nowhere."""
+        self.bytes -= exchange.held_bytes
+        exchange.held_bytes = 0
+
+
+def deleted() -> Failure:
+    """What all get who ask for a service that was deleted."""
+    return Failure(503, "destination_unavailable", "deleted")
+
+
+def _refusal(service: Service) -> Failure:
+    return Failure(503, "destination_unavailable", service.reason, max(1, service.retry_after))
