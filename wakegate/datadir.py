@@ -21,32 +21,38 @@ _LOCK_PATIENCE = 5.0  # s for the store of a killed `serve` to end
 class DataDirectory:
     """A locked data directory. `descriptor` holds the lock: what inherits it keeps the directory ours."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, made: list[Path]) -> None:
         self.path = path
         self.descriptor = descriptor
+        self._made = made  # by this start, in this order
 
     @classmethod
     def open(cls, path: Path, *, shared_with_replicas: bool) -> DataDirectory:
-        """Make (0700; 0711 if replicas have uids of their own), check and lock it. Raises ServeError."""
+        """Make (0700; 0711 if replicas have uids of their own), check and lock it. Raises ServeError, and then nothing
+        is left that was not there before.
+        """
+        made: list[Path] = []
         try:
-            _make_parents(path)
-            path.mkdir(mode=0o700, exist_ok=True)
-            path.chmod(0o711 if shared_with_replicas else 0o700)
-            descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise ServeError(
-                f"the data directory can't be written: {_said(error)}; choose another --data-dir"
-            ) from None
-        try:
-            with contextlib.ExitStack() as undo:
-                undo.callback(os.close, descriptor)
-                _lock(path, descriptor)
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
-                undo.pop_all()
-        except OSError as error:
-            raise ServeError(f"the data directory {path} can't be locked or written: {_said(error)}") from None
-        return cls(path, descriptor)
+            descriptor = None
+            while descriptor is None:
+                _make_folders(path, 0o711 if shared_with_replicas else 0o700, made)
+                descriptor = _locked(path / "lock", made)
+        except ServeError:
+            _remove(made)
+            raise
+        return cls(path, descriptor, made)
+
+    def abandon(self) -> None:
+        """Let go of it, without a trace of this start."""
+        _remove(self._made)
+        self.close()
+
+    def making(self, name: str) -> Path:
+        """The path of a file that is about to be made, so that `abandon` knows of it."""
+        file = self.path / name
+        if not file.exists():
+            self._made.append(file)
+        return file
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -66,24 +72,77 @@ class DataDirectory:
 
     def write(self, name: str, line: str) -> str:
         """Write a small file of one line for good (0600): whole or not at all, also over a power cut."""
-        temporary = self.path / f".{name}.new"
+        temporary, final = self.path / f".{name}.new", self.making(name)
         try:
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
                 file.write(line + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(self.path / name)
+            temporary.replace(final)
         except OSError as error:
+            temporary.unlink(missing_ok=True)
             raise ServeError(f"the data directory can't be written: {_said(error)}") from None
         return line
 
 
-def _make_parents(path: Path) -> None:
-    """Folders on the way are made passable, whatever our umask: they are not the data directory."""
-    for folder in reversed(path.parents):
-        if not folder.exists():
-            folder.mkdir(exist_ok=True)
-            folder.chmod(0o755)
+def _make_folders(path: Path, mode: int, made: list[Path]) -> None:
+    """Those on the way are made passable, whatever our umask: they are not the data directory. Raises ServeError."""
+    try:
+        for folder in reversed(path.parents):
+            _make_folder(folder, 0o755, made)
+        _make_folder(path, mode, made)
+        path.chmod(mode)
+    except OSError as error:
+        raise _not_writable(error) from None
+
+
+def _make_folder(folder: Path, mode: int, made: list[Path]) -> None:
+    if not folder.exists():
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            made.append(folder)
+            folder.chmod(mode)
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+
+
+def _locked(file: Path, made: list[Path]) -> int | None:
+    """The descriptor of the locked and signed file. None: a start that was given up removed it under us.
+
+    A new file counts as ours only once it is locked: until then another start may have locked it. Raises ServeError.
+    """
+    try:
+        new = not file.exists()
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _not_writable(error) from None
+    with contextlib.ExitStack() as undo:
+        undo.callback(os.close, descriptor)
+        try:
+            _lock(file.parent, descriptor)
+            if os.fstat(descriptor).st_nlink == 0:
+                return None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        except OSError as error:
+            raise ServeError(f"the data directory {file.parent} can't be locked or written: {_said(error)}") from None
+        undo.pop_all()
+    if new:
+        made.append(file)
+    return descriptor
+
+
+def _not_writable(error: OSError) -> ServeError:
+    return ServeError(f"the data directory can't be written: {_said(error)}; choose another --data-dir")
+
+
+def _remove(made: list[Path]) -> None:
+    """Folders only as far as nobody else has put something into them."""
+    for path in reversed(made):
+        with contextlib.suppress(OSError):
+            path.rmdir() if path.is_dir() else path.unlink()
 
 
 def _lock(path: Path, descriptor: int) -> None:

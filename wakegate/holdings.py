@@ -31,26 +31,37 @@ class Holdings:
         """Raises ServeError."""
         os.umask(0o077)
         uids_of_their_own = config.runs_control and config.driver == "process" and os.geteuid() == 0
-        self.data = DataDirectory.open(config.data_dir, shared_with_replicas=uids_of_their_own)
         if uids_of_their_own:
             _check_reachable(config)
-        self.node = self.data.node_id()
         self.supervisor = secrets.token_hex(8)
-        self.store = None if config.redis else EmbeddedStore(self.data, config.store_fsync)
         self._shared_store = config.redis
-        _make_secret_key(config)
         self.api: list[Listeners] = []
         self.http: list[Listeners] = []
-        try:
-            if config.runs_control:
-                self.api = listen([("--api", config.api)], 1)
-            if config.runs_workers:
-                self.http = listen([("--http", address) for address in config.http], config.workers)
-        except ServeError:
-            self.close_sockets()
-            raise
+        self.data = DataDirectory.open(config.data_dir, shared_with_replicas=uids_of_their_own)
+        with contextlib.ExitStack() as undo:  # a start that is refused leaves nothing behind
+            undo.callback(self.data.abandon)
+            undo.callback(self.close_sockets)
+            self._listen(config)
+            self.store = None if config.redis else EmbeddedStore(self.data, config.store_fsync)
+            self.node = self.data.node_id()
+            _make_secret_key(config, self.data)
+            undo.pop_all()
         http = tuple(listeners.address for listeners in self.http) or config.http
         self.config = dataclasses.replace(config, http=http, api=self.api[0].address if self.api else config.api)
+
+    def _listen(self, config: Config) -> None:
+        """Raises ServeError naming every address that fails."""
+        failed: list[str] = []
+        try:
+            self.api = listen([("--api", config.api)] if config.runs_control else [], 1)
+        except ServeError as error:
+            failed.append(str(error))
+        try:
+            self.http = listen([("--http", a) for a in config.http] if config.runs_workers else [], config.workers)
+        except ServeError as error:
+            failed.append(str(error))
+        if failed:
+            raise ServeError("\n".join(failed))
 
     def adjusted(self, config: Config) -> Config:
         """Another configuration as this life can have it: what is fixed stays."""
@@ -80,14 +91,14 @@ class Holdings:
             listeners.close()
 
 
-def _make_secret_key(config: Config) -> None:
+def _make_secret_key(config: Config, data: DataDirectory) -> None:
     """A new key for a new node; `WAKEGATE_SECRET_KEY` or a key that exists stays. The children check that it fits."""
     if os.environ.get("WAKEGATE_SECRET_KEY") or config.secret_key_file.exists():
         return
     from state.secrets import make_secret_key  # loads a cryptography library: only a new node's supervisor pays
 
     try:
-        make_secret_key(config.secret_key_file)
+        make_secret_key(data.making(config.secret_key_file.name))
     except OSError as error:
         raise ServeError(f"{config.secret_key_file} can't be written: {error.strerror}") from None
 
@@ -96,7 +107,7 @@ def _check_reachable(config: Config) -> None:
     """Replicas have uids of their own and must get through every folder above the data directory (SPEC section 5)."""
     for folder in config.data_dir.resolve().parents:
         with contextlib.suppress(OSError):
-            if not folder.stat().st_mode & 0o001:
+            if folder.is_dir() and not folder.stat().st_mode & 0o001:
                 raise ServeError(
                     f"replicas run with uids {config.process_uids} and can't pass {folder} to reach {config.data_dir}: "
                     f"chmod o+x {folder}, or choose another place, as in --data-dir /var/lib/wakegate"

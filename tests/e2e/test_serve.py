@@ -104,6 +104,16 @@ def test_every_port_in_use_is_named(make_node):
         assert node.process.wait(20) == 1
     assert f"--http {address}: already in use" in node.said
     assert node.strays() == []
+    assert not node.data.exists(), "a refused start leaves nothing behind"
+
+
+def test_ports_in_use_of_both_doors_are_named_at_once(make_node):
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        http, api = (f"127.0.0.1:{taken.getsockname()[1]}" for taken in (one, two))
+        node = make_node(options=["--http", http, "--api", api]).start(wait=False)
+        assert node.process.wait(20) == 1
+    assert f"--http {http}: already in use" in node.said
+    assert f"--api {api}: already in use" in node.said
 
 
 def test_a_port_that_another_serve_shares_is_in_use(node, make_node):
@@ -131,6 +141,7 @@ def test_a_directory_that_replicas_cannot_reach_names_the_fix(make_node):
     node.start(wait=False)
     assert node.process.wait(20) == 1
     assert f"chmod o+x {node.root}/closed" in node.said
+    assert list((node.root / "closed").iterdir()) == []
 
 
 def test_too_few_open_files_is_said(make_node):
@@ -143,13 +154,15 @@ def test_too_few_open_files_is_said(make_node):
 
 
 def test_a_wrong_configuration_exits_2_and_check_starts_nothing(make_node):
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "wakegate", "serve", *arguments]
-        return subprocess.run(command, cwd=ROOT, env=make_node().env, capture_output=True, text=True, check=False)
+        env = make_node().env | more
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
-    wrong = run("--workers", "0", "--api", "0.0.0.0:1", "--check")
+    wrong = run("--workers", "0", "--api", "0.0.0.0:1", "--check", WAKEGATE_SECRET_KEY="abc")
     assert wrong.returncode == 2
-    assert len(wrong.stderr.splitlines()) == 2
+    assert len(wrong.stderr.splitlines()) == 3
+    assert "WAKEGATE_SECRET_KEY: must be 32 bytes in base64" in wrong.stderr
     right = run("--check", "--data-dir", "/nonexistent/x")
     assert (right.returncode, right.stdout) == (0, "the configuration is valid\n")
 

@@ -1,10 +1,14 @@
 """The data directory, the listening sockets, the file limit and systemd: real files, sockets and locks."""
 
+import contextlib
 import os
 import resource
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +49,60 @@ def test_the_node_keeps_its_identity(data):
 def test_one_owner_at_a_time(data):
     with pytest.raises(ServeError, match=rf"another `wakegate serve` \(pid {os.getpid()}\)"):
         DataDirectory.open(data.path, shared_with_replicas=False)
+
+
+def test_what_is_given_up_leaves_nothing(tmp_path):
+    data = DataDirectory.open(tmp_path / "a" / "b" / "data", shared_with_replicas=False)
+    data.node_id()
+    data.making("secret.key").write_text("")
+    data.abandon()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ServeError, match="choose another --data-dir"):
+        DataDirectory.open(tmp_path / "file" / "data", shared_with_replicas=False)
+    (tmp_path / "file").chmod(0o640)
+    with pytest.raises(ServeError, match="Not a directory"):
+        DataDirectory.open(tmp_path / "file", shared_with_replicas=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_is_given_up_leaves_what_was_there(data):
+    data.node_id()
+    data.close()
+    (data.path / "theirs").write_text("")
+    second = DataDirectory.open(data.path, shared_with_replicas=False)
+    second.write("store.version", "Valkey 9.1.0")
+    second.write("node.id", data.node_id())
+    second.abandon()
+    assert sorted(path.name for path in data.path.iterdir()) == ["lock", "node.id", "theirs"]
+    data.descriptor = DataDirectory.open(data.path, shared_with_replicas=False).descriptor
+
+
+def test_a_lock_that_was_removed_while_waiting_for_it_is_not_ours(tmp_path):
+    """A start that is given up removes its lock while another waits for it: the other must not lock a dead file."""
+    first = DataDirectory.open(tmp_path / "data", shared_with_replicas=False)
+    os.pwrite(first.descriptor, b"999999999\n", 0)  # as if it had died, so that the other waits
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(DataDirectory.open, first.path, shared_with_replicas=False)
+        while len(_openers(first.path / "lock")) < 2:
+            time.sleep(0.001)
+        first.abandon()
+        second = waiting.result(10)
+    assert os.fstat(second.descriptor).st_ino == (first.path / "lock").stat().st_ino
+    with pytest.raises(ServeError, match="another `wakegate serve`"):
+        DataDirectory.open(first.path, shared_with_replicas=False)
+    second.close()
+
+
+def _openers(file: Path) -> list[str]:
+    """Our open descriptors of a file."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}") == str(file):
+                found.append(name)
+    return found
 
 
 def test_what_a_dead_owner_left_gets_a_moment_to_end(data):
