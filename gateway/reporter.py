@@ -123,9 +123,11 @@ class Reporter:
             tasks.create_task(self._run_reports(), name="reports")
             tasks.create_task(self._run_wakes(), name="wakes")
 
-    async def report(self, *, counted: bool = True) -> bool:
-        """Publish one report now. False: the store did not take it."""
+    async def report(self, *, counted: bool = True, last: bool = False) -> bool:
+        """Publish one report now. `last`: nothing is served any more. False: the store did not take it."""
         report, counters = self._compose(counted)
+        if last:
+            report["last"] = True
         self._published_at = asyncio.get_running_loop().time()
         try:
             await self._publisher.publish(REPORTS, json.dumps(report, separators=(",", ":")).encode())
@@ -139,7 +141,7 @@ class Reporter:
         """The last reports of a worker that ends: all counters that were not told yet. Waits a second at most."""
         try:
             async with asyncio.timeout(_LAST_WORD):
-                while await self.report():
+                while await self.report(last=True):
                     if not self._ledger.behind:
                         return True
         except TimeoutError:

@@ -191,8 +191,9 @@ async def test_the_last_word_tells_every_counter(store: Store) -> None:
     reporter.watch(plane)
     async with hearing(store) as ear:
         assert await reporter.last()
-        told = [(await ear.report())["counters"]["services"] for _ in range(3)]
-        assert {i for services in told for i in services} == plane.counted.keys()
+        reports = [await ear.report() for _ in range(3)]
+        assert {i for report in reports for i in report["counters"]["services"]} == plane.counted.keys()
+        assert all(report["last"] is True for report in reports)
 
 
 async def test_a_store_that_is_gone_does_not_keep_a_worker_from_ending(valkey: Valkey, store: Store) -> None:
