@@ -2,30 +2,43 @@
 
 The order is the law: commit first, read who is registered afterwards, then wait for their reports. A worker that
 registers later reads a snapshot that has the change already. Whoever is missing is told to the supervisor, which ends
-a local worker that is silent.
+a local worker that is silent. Revisions mean something only within one run of the store: what is waited for, who is
+registered and what was reported must be of the same one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from typing import Final
 
-from activator.demand import Demand
+from activator.census import Census
+from activator.demand import Demand, Report
 from activator.racing import within
 from state.mirror import Mirror
 from state.store import Store, StoreError
+
+log = logging.getLogger(__name__)
 
 _LOOK_AGAIN: Final = 0.2  # seconds: a worker that died leaves the registered without reporting
 
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """Who was registered, read after everything up to `as_of` had been committed."""
+    """Who must acknowledge, read after everything up to `as_of` had been committed in the run `run_id` of the store."""
 
     workers: frozenset[str]
     as_of: int
+    run_id: str
+
+    def covers(self, revision: int, run_id: str) -> bool:
+        """Whether it was read after `revision` of that run."""
+        return self.run_id == run_id and self.as_of >= revision
+
+
+NOBODY_READ: Final = Roster(frozenset(), -1, "")
 
 
 class Acknowledgements:
@@ -42,6 +55,7 @@ class Acknowledgements:
         self._store = store
         self._mirror = mirror
         self._demand = demand
+        self._census = Census()
         self._tell = on_unacknowledged
         self._missing: dict[Hashable, frozenset[str]] = {}
         self._told: list[str] = []
@@ -52,9 +66,17 @@ class Acknowledgements:
         return self._told
 
     async def roster(self) -> Roster:
-        """Raises Unavailable."""
-        as_of = self._mirror.revision
-        return Roster(frozenset(await self._store.registered()), as_of)
+        """Read who must acknowledge, and register again whom the store has lost. Raises Unavailable."""
+        as_of, of_run, known = self._mirror.revision, self._mirror.run_id, self._census.known()
+        run_id, registered = await self._store.census()
+        count = self._census.read(known, run_id, registered)
+        if count.over:
+            await self._store.unregister(count.over)
+        if count.lost:
+            log.warning("the store has lost the registrations of %s", ", ".join(sorted(count.lost)))
+            await self._store.restore(count.lost)
+            self._census.restored(count.lost, run_id)
+        return Roster(count.workers, as_of if of_run == run_id else -1, run_id)
 
     async def wait(self, revision: int, timeout: float | None) -> bool:
         """Whether every registered worker acknowledged the committed `revision` within `timeout` seconds.
@@ -75,8 +97,13 @@ class Acknowledgements:
             self._changed.discard(changed)
             self.note(changed, ())
 
-    def heard(self) -> None:
-        """A report came in."""
+    def heard(self, report: Report) -> None:
+        """It came in."""
+        self._census.heard(report.worker, last=report.last)
+        self.look()
+
+    def look(self) -> None:
+        """Somebody may not be waited for any more."""
         for event in self._changed:
             event.set()
 
@@ -93,9 +120,9 @@ class Acknowledgements:
 
     async def _all_have(self, revision: int, key: Hashable) -> bool:
         try:
-            workers = await self._store.registered()
+            roster = await self.roster()
         except StoreError:
             return False
-        missing = self._demand.missing(revision, workers, self._mirror.run_id)
+        missing = self._demand.missing(revision, roster.workers, roster.run_id)
         self.note(key, missing)
-        return not missing
+        return not missing and self._mirror.connected and self._mirror.run_id == roster.run_id

@@ -159,7 +159,7 @@ class Activation:
             log.warning("%s", error)
             return
         services = self.demand.report(report, time.monotonic())
-        self.acks.heard()
+        self.acks.heard(report)
         self.leader.reported(services)
         for service, load in report.services.items():
             if load.held:

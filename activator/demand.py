@@ -51,6 +51,7 @@ class Report:
     revision: int
     services: Mapping[str, Load]
     requests: Mapping[str, int] | None = None
+    last: bool = False  # it serves nobody any more, and ends
 
 
 def parse(data: bytes) -> Report:
@@ -62,7 +63,9 @@ def parse(data: bytes) -> Report:
             for service, load in raw["services"].items()
         }
         worker, run_id = str(raw["worker"]), str(raw["run_id"])
-        return Report(worker, int(raw["seq"]), run_id, int(raw["revision"]), services, _requests(raw))
+        return Report(
+            worker, int(raw["seq"]), run_id, int(raw["revision"]), services, _requests(raw), raw.get("last") is True
+        )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise MalformedReport(f"a worker's report can't be read: {error!r}") from error
 
@@ -121,7 +124,7 @@ class Demand:
         self._active[service] = now
 
     def keep(self, registered: Collection[str]) -> set[str]:
-        """Drop the reports of workers that are not registered any more; returns the services that they served."""
+        """Drop the reports of workers that don't count any more; returns the services that they served."""
         gone = [worker for worker in self._reports if worker not in registered]
         services: set[str] = set()
         for worker in gone:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Final
 
 from activator import tombstones
-from activator.acks import Acknowledgements, Roster
+from activator.acks import NOBODY_READ, Acknowledgements
 from activator.autoscaler import PANIC_WINDOW, STABLE_WINDOW, Decision, Memory, Signals, Spec, decide
 from activator.averages import Average
 from activator.backends import backoff
@@ -97,7 +97,7 @@ class Leader:
         self._more = asyncio.Event()
         self._attention: set[str] = set()
         self._draining: set[str] = set()
-        self._roster = Roster(frozenset(), -1)
+        self._roster = NOBODY_READ
         self._fence: Fence | None = None
         self._passes: asyncio.TaskGroup | None = None
         self._passing: set[str] = set()
@@ -173,7 +173,7 @@ class Leader:
         self._noted.clear()
         self._draining.clear()
         self._attention = set(self._mirror.records(Kind.SERVICE))
-        self._roster = Roster(frozenset(), -1)
+        self._roster = NOBODY_READ
         return self._fence is not None
 
     async def _tick(self) -> None:
@@ -332,13 +332,14 @@ class Leader:
 
     def _settled(self, view: View) -> bool:
         """Every registered worker has been heard under this run of the store (law 3)."""
-        return self._roster.as_of >= 0 and self._demand.complete(self._roster.workers, self._mirror.run_id)
+        run_id = self._mirror.run_id
+        return self._roster.covers(0, run_id) and self._demand.complete(self._roster.workers, run_id)
 
     def _drained(self, view: View, replica: Replica) -> bool:
         version = view.version(Kind.REPLICA, replica.id)
-        if self._roster.as_of < version:
-            return False
         workers, run_id = self._roster.workers, self._mirror.run_id
+        if not self._roster.covers(version, run_id):
+            return False
         self._acks.note(replica.id, self._demand.missing(version, workers, run_id))
         self._noted.add(replica.id)
         return self._demand.drained(view.service.id, replica.id, version, workers, run_id)
@@ -347,8 +348,9 @@ class Leader:
         """The drain time is over, and every worker has taken it out of rotation all the same."""
         version = view.version(Kind.REPLICA, replica.id)
         patience = 0.0 if view.service.forced else self._settings.drain_timeout
-        over = watch.age(replica, now) >= patience and self._roster.as_of >= version
-        return over and not self._demand.missing(version, self._roster.workers, self._mirror.run_id)
+        run_id = self._mirror.run_id
+        over = watch.age(replica, now) >= patience and self._roster.covers(version, run_id)
+        return over and not self._demand.missing(version, self._roster.workers, run_id)
 
     def _stable(self, view: View, watch: Watch, now: float) -> bool:
         ready = (r for r in view.of(view.serving) if r.state is ReplicaState.READY)

@@ -1,9 +1,10 @@
 """Which workers' acknowledgements are waited for: ending the registrations of those that are surely gone (law 3).
 
-A registration ends by a clean exit (the worker's own doing), by the word of the supervisor that it is gone, or by the
-stale limit; never by a time to live alone. A supervisor has its node to itself and takes its children with it, so that
-the workers of an earlier one of the same node are gone too. The stale limit is for nodes out of reach: it counts only
-while we ourselves can hear, by this process' monotonic clock.
+A registration ends by a clean exit (the worker's own doing, told by its last report), by the word of the supervisor
+that it is gone, or by the stale limit; never by a time to live alone, and never because the store forgot it
+(`activator.census`). A supervisor has its node to itself and takes its children with it, so that the workers of an
+earlier one of the same node are gone too. The stale limit is for nodes out of reach: it counts only while we ourselves
+can hear, by this process' monotonic clock.
 """
 
 from __future__ import annotations
@@ -66,13 +67,13 @@ class Registrations:
             await within(self._more, _LOOK_EVERY)
 
     async def _look(self) -> None:
-        registered = await self._store.registered()
+        registered = (await self._acks.roster()).workers
         now = time.monotonic()
         over = {worker for worker in registered if self._over(worker)} | self._stale(registered, now)
         if over:
             log.info("no longer registered: %s", ", ".join(sorted(over)))
             await self._store.unregister(over)
-            self._acks.heard()
+            self._acks.look()
         self._demand.keep(registered - over)
 
     def _over(self, worker: str) -> bool:

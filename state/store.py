@@ -252,6 +252,13 @@ class Store:
         async with _translated():
             await self._client.hset(WORKERS_KEY, worker, "1")
 
+    async def restore(self, workers: Iterable[str]) -> None:
+        """Register those again that are not. Raises Unavailable."""
+        async with _translated(), self._client.pipeline(transaction=False) as pipe:
+            for worker in workers:
+                pipe.hsetnx(WORKERS_KEY, worker, "1")
+            await pipe.execute()
+
     async def unregister(self, workers: Iterable[str]) -> None:
         """Their acknowledgement is not waited for any more. Raises Unavailable."""
         if gone := list(workers):
@@ -262,6 +269,14 @@ class Store:
         """Every worker whose acknowledgement counts. Raises Unavailable."""
         async with _translated():
             return {worker.decode() for worker in await self._client.hkeys(WORKERS_KEY)}
+
+    async def census(self) -> tuple[str, set[str]]:
+        """`registered` and the `run_id` of the server that said so, by one connection. Raises Unavailable."""
+        async with _translated(), self._client.pipeline(transaction=False) as pipe:
+            pipe.info("server")
+            pipe.hkeys(WORKERS_KEY)
+            info, workers = await pipe.execute()
+        return str(info["run_id"]), {worker.decode() for worker in workers}
 
     async def publish(self, channel: str, data: bytes) -> None:
         """Tell whoever listens now; kept nowhere. Raises Unavailable."""

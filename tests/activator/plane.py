@@ -43,7 +43,7 @@ from state.models import (
     Scaling,
     Service,
 )
-from state.store import ABSENT, REPORTS, WAKES, Change, Store
+from state.store import ABSENT, REPORTS, WAKES, Change, Store, StoreError
 
 APP = """
 import os, signal, socket, sys, threading, time
@@ -165,11 +165,18 @@ class Worker:
         self._tasks.append(Running(self._report()))
         return self
 
+    async def stall(self) -> None:
+        """It says nothing and applies nothing from here on; what it has in flight goes on."""
+        self.silent = True
+        await self._tasks[0].cancel()
+
     async def close(self, *, unregister: bool = True) -> None:
         for running in reversed(self._tasks):
             await running.cancel()
         if unregister:
-            await self.store.unregister([self.name])
+            with contextlib.suppress(StoreError):
+                await self._publish(last=True)
+                await self.store.unregister([self.name])
         await self.store.close()
 
     def backend(self, service: str) -> Backend | None:
@@ -239,14 +246,18 @@ class Worker:
         while True:
             self._report_now.clear()
             if not self.silent:
-                self._seq += 1
-                with contextlib.suppress(Exception):
-                    await self.store.publish(REPORTS, json.dumps(self._told()).encode())
+                with contextlib.suppress(StoreError):
+                    await self._publish()
             try:
                 async with asyncio.timeout(0.3):
                     await self._report_now.wait()
             except TimeoutError:
                 pass
+
+    async def _publish(self, *, last: bool = False) -> None:
+        self._seq += 1
+        report = self._told() | ({"last": True} if last else {})
+        await self.store.publish(REPORTS, json.dumps(report).encode())
 
     def _told(self) -> dict[str, Any]:
         services = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from pathlib import Path
 
 import pytest
 from plane import Running, until
@@ -12,7 +14,8 @@ from activator.demand import Demand, Report
 from activator.registrations import Registrations
 from state.kinds import Kind
 from state.mirror import Mirror
-from state.store import Change, Store
+from state.store import Change, Store, Unavailable
+from tests.conftest import Valkey
 
 
 class Desk:
@@ -27,10 +30,13 @@ class Desk:
     async def commit(self) -> int:
         return await self.store.commit([Change(Kind.BACKEND, "s", b"{}")])
 
-    def report(self, worker: str, revision: int, now: float = 0.0, run_id: str | None = None) -> None:
+    def report(
+        self, worker: str, revision: int, now: float = 0.0, run_id: str | None = None, *, last: bool = False
+    ) -> None:
         self._seq += 1
-        self.demand.report(Report(worker, self._seq, run_id or self.mirror.run_id, revision, {}), now)
-        self.acks.heard()
+        report = Report(worker, self._seq, run_id or self.mirror.run_id, revision, {}, last=last)
+        self.demand.report(report, now)
+        self.acks.heard(report)
 
 
 @pytest.fixture
@@ -69,6 +75,51 @@ async def test_a_worker_that_is_unregistered_is_not_waited_for(desk: Desk) -> No
     assert await waiting
 
 
+async def test_a_store_without_a_registration_that_was_there_gets_it_back(desk: Desk, valkey: Valkey) -> None:
+    """Neither who was seen registered nor who was only heard may be forgotten by a store from a second ago."""
+    older = await _copied(desk, valkey)
+    for worker in ("n/s/1/seen", "m/s9/1/heard", "m/s9/2/ended", "m/s9/3/farewell"):
+        await desk.store.register(worker)
+    await desk.store.unregister(["m/s9/2/ended"])
+    await desk.acks.roster()
+    desk.report("m/s9/1/heard", 5)
+    desk.report("m/s9/3/farewell", 5, last=True)
+    await _replaced(desk, valkey, older)
+    roster = await desk.acks.roster()
+    assert roster.workers == await desk.store.registered() == {"n/s/1/seen", "m/s9/1/heard"}
+    revision = await desk.commit()
+    assert not await desk.acks.wait(revision, 0.3)
+
+
+async def test_a_worker_that_took_its_leave_is_not_registered_again(desk: Desk) -> None:
+    await desk.store.register("n/s/1/one")
+    desk.report("n/s/1/one", 1)
+    desk.report("n/s/1/one", 1, last=True)
+    desk.report("n/s/1/one", 1)  # one that overtook it
+    assert (await desk.acks.roster()).workers == frozenset()
+    assert await desk.store.registered() == set()
+
+
+async def test_reports_of_the_run_before_acknowledge_nothing(desk: Desk, valkey: Valkey) -> None:
+    """The store returns with its last writes missing: revisions are given a second time."""
+    await desk.store.register("n/s/1/one")
+    await desk.commit()
+    older = await _copied(desk, valkey)
+    for _ in range(10):
+        revision = await desk.commit()
+    await desk.mirror.reached(revision)
+    desk.report("n/s/1/one", revision)
+    assert await desk.acks.wait(revision, 5)
+    run_id = desk.mirror.run_id
+    await _replaced(desk, valkey, older)
+    again = await desk.commit()
+    assert again < revision
+    assert not await desk.acks.wait(again, 0.5)
+    await until(lambda: desk.mirror.connected and desk.mirror.run_id != run_id)
+    desk.report("n/s/1/one", again)
+    assert await desk.acks.wait(again, 5)
+
+
 async def test_the_time_is_bounded(desk: Desk) -> None:
     await desk.store.register("n/s/1/one")
     assert not await desk.acks.wait(await desk.commit(), 0.3)
@@ -98,6 +149,27 @@ async def test_a_node_out_of_reach_counts_until_the_stale_limit(desk: Desk) -> N
     running = Running(registrations.run())
     await _registered(desk, {"n/s/1/b"})
     await running.cancel()
+
+
+async def _copied(desk: Desk, valkey: Valkey) -> Path:
+    """The store's files as they are now, safely on disk."""
+    await desk.store._client.execute_command("WAITAOF", 1, 0, 0)
+    copy = valkey.directory / "older"
+    await asyncio.to_thread(shutil.copytree, valkey.directory / "appendonlydir", copy)
+    return copy
+
+
+async def _replaced(desk: Desk, valkey: Valkey, files: Path) -> None:
+    """The server ends, and one with these files takes its place."""
+    valkey.kill()
+    shutil.rmtree(valkey.directory / "appendonlydir")
+    shutil.move(files, valkey.directory / "appendonlydir")
+    await asyncio.to_thread(valkey.start)
+    while True:
+        try:
+            return await desk.store.ping()
+        except Unavailable:
+            await asyncio.sleep(0)
 
 
 async def _registered(desk: Desk, expected: set[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -192,6 +193,31 @@ async def test_a_store_from_an_hour_ago(plane: Plane, valkey: Any) -> None:
     await until(lambda: len(states(control.view(service))) <= 1)
     assert (await answered(worker, service))[0] == 200
     assert len(alive(plane.starts())) == 1
+
+
+async def test_a_store_that_lost_a_registration(plane: Plane, valkey: Any) -> None:
+    """Law 3 holds for a worker whose registration was in the store's lost second, and who stalls just then."""
+    plane.repository()
+    control = plane.control(drain_timeout=30.0)
+    first = await plane.worker(1)
+    service = await plane.create(min_replicas=1)
+    assert (await first.request(service))[0] == 200
+    await plane.store._client.execute_command("WAITAOF", 1, 0, 0)
+    files, older = valkey.directory / "appendonlydir", valkey.directory / "older"
+    shutil.copytree(files, older)
+    second = await plane.worker(2)
+    slow = asyncio.get_running_loop().create_task(second.request(service, "/slow/4"))
+    await until(lambda: control.activation.demand.load(service, 0.0).in_flight == 1)
+    await second.stall()
+    mirrors, run_id = (control.mirror, first.mirror), control.mirror.run_id
+    valkey.kill()
+    shutil.rmtree(files)
+    shutil.move(older, files)
+    await asyncio.to_thread(valkey.start)
+    await until(lambda: all(mirror.connected and mirror.run_id != run_id for mirror in mirrors))
+    await plane.delete(service)
+    assert (await slow)[0] == 200
+    assert second.name in await plane.store.registered()
 
 
 async def test_a_stepped_wall_clock_changes_nothing(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
