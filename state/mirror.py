@@ -100,6 +100,8 @@ class Mirror:
         run_id = await self._store.run_id()
         revision = await self._store.revision()
         fresh = {kind: {i: r async for i, r in self._store.scan(kind)} for kind in self._objects}
+        if await self._store.run_id() != run_id:
+            raise _Lost  # the server was replaced meanwhile: the two halves may be of two histories
         touched = [pair for kind, new in fresh.items() async for pair in self._differing(kind, new)]
         for kind, new in fresh.items():
             self._objects[kind] = new

@@ -116,6 +116,30 @@ async def test_a_store_from_an_hour_ago_is_believed_after_a_resync(store: Store,
         assert sorted(told[-1]) == [(Kind.ROUTE, "a"), (Kind.ROUTE, "b")]
 
 
+async def test_a_server_replaced_during_the_snapshot_means_another_snapshot(valkey: Valkey) -> None:
+    """A run's id must not stand over objects of the next one."""
+
+    class Replaced(Store):
+        runs = 0
+
+        async def scan(self, kind: Kind) -> AsyncIterator[tuple[str, Record]]:
+            async for found in super().scan(kind):
+                yield found
+            self.runs += 1
+            if self.runs == 1:
+                valkey.kill()
+                await asyncio.to_thread(valkey.start)
+
+    store = Replaced(valkey.url)
+    await store.commit([Change(Kind.ROUTE, "a", b"1")])
+    told: list[Sequence[tuple[Kind, str]]] = []
+    async with running(Mirror(store, [Kind.ROUTE], told.append)) as mirror:
+        assert mirror.run_id == await store.run_id()
+        assert len(told) == 1
+        assert store.runs > 1
+    await store.close()
+
+
 async def test_waiting_for_a_revision_can_be_cancelled(store: Store) -> None:
     async with running(Mirror(store, [Kind.ROUTE])) as mirror:
         with pytest.raises(TimeoutError):
