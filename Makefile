@@ -12,7 +12,7 @@ PYTEST_ARGS ?= -n 2 --dist loadgroup
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint serve bench wheel image lock setup clean debian-test debian-bench
+.PHONY: help demo test lint serve bench wheel image lock setup clean debian-test debian-bench debian-compiler
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,12 +49,17 @@ setup: $(INSTALLED) ## the virtual environment only
 clean: ## everything that make made
 	rm -rf .venv .venv-compiled build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-debian-test:
+debian-test: debian-compiler
 	@packaging/debian-packages.sh git=git podman=podman runc=runc netavark=netavark aardvark-dns=aardvark-dns \
 		mmdebstrap=mmdebstrap wrk=wrk nginx=nginx-light
 
 debian-bench:
 	@packaging/debian-packages.sh git=git wrk=wrk nginx=nginx-light haproxy=haproxy caddy=caddy
+
+debian-compiler:
+	@packaging/debian-packages.sh 'gcc=gcc libc6-dev'
+	@$(PYTHON) -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || \
+		packaging/debian-packages.sh Python.h=python3-dev
 
 $(VENV)/.created:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: apt-get install -y python3 python3-venv" >&2; exit 1; }
@@ -72,10 +77,7 @@ $(INSTALLED): pyproject.toml $(wildcard setup.py) $(VENV)/.locked
 	@touch $@
 
 # Compiling needs a C compiler and Python's headers.
-dist/.built: $(PRODUCT) pyproject.toml $(wildcard setup.py) | $(INSTALLED)
-	@packaging/debian-packages.sh 'gcc=gcc libc6-dev'
-	@$(BIN)/python -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null || \
-		packaging/debian-packages.sh Python.h=python3-dev
+dist/.built: $(PRODUCT) pyproject.toml $(wildcard setup.py) | $(INSTALLED) debian-compiler
 	rm -rf build dist
 	WAKEGATE_COMPILE=1 $(BIN)/python -m build --no-isolation --wheel >dist.log 2>&1 || { cat dist.log >&2; exit 1; }
 	@rm -f dist.log
