@@ -91,6 +91,13 @@ def test_unit_says_what_operators_rely_on() -> None:
     assert service["ExecReload"].endswith("-HUP $MAINPID")
 
 
+def test_unit_says_where_options_are_read() -> None:
+    """The environment's file may be absent; a TOML file is read where WAKEGATE_CONFIG names it, and nowhere else."""
+    text = (ROOT / "packaging" / "wakegate.service").read_text()
+    assert unit()["EnvironmentFile"] == "-/etc/wakegate/environment"
+    assert text.count("wakegate.toml") == text.count("WAKEGATE_CONFIG=/etc/wakegate/wakegate.toml") == 1
+
+
 def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is missing")

@@ -185,6 +185,36 @@ def test_the_commands_beside_a_data_directory(web):
     assert wakegate(web, "services", "get", "acme/web").returncode == 1
 
 
+def test_the_list_of_the_readme_shows_its_service(web):
+    """As the README has it: the admin's key, a service in `acme`."""
+    web.create("acme", "web")
+    assert "web" in wakegate(web, "services", "list", "--namespace", "acme").stdout
+    assert "web" in wakegate(web, "services", "list", WAKEGATE_NAMESPACE="acme").stdout
+    told = wakegate(web, "services", "list")
+    assert told.stderr == "this is namespace default; --namespace shows those of: acme\n"
+
+
+def test_a_reason_that_a_tenant_wrote_does_nothing_to_terminals(node):
+    evil = "\x1b]0;owned\x07\x9b2J\u202e"
+    node.commit("acme/web", {"Procfile": "web: python3 say.py\n", "say.py": f"import sys; sys.exit({evil!r})\n"})
+    waited = wakegate(node, "services", "create", "web", "--namespace", "acme", "--repo", "acme/web", "--wait")
+    assert waited.returncode == 1
+    logged = wakegate(node, "services", "logs", "acme/web")
+    shown = [waited.stderr, logged.stdout, wakegate(node, "services", "get", "acme/web").stdout, node.said]
+    assert not any(set(text) & set(evil) - set("]0;owned2J") for text in shown)
+    assert r"\x1b]0;owned\x07\x9b2J\u202e" in logged.stdout
+
+
+def test_the_last_use_of_a_key_is_kept(node):
+    (key,) = node.api("GET", "/auth/v1/keys").json()["items"]
+
+    def told() -> str | None:
+        used: str | None = node.api("GET", "/auth/v1/keys").json()["items"][0]["used_at"]
+        return used
+
+    assert key["created_at"] < str(eventually(told, what="the use is kept"))
+
+
 def test_status_follows_sleep_and_wake(web):
     web.create("acme", "web", min_replicas=0, scaling={"idle_timeout": 1})
     web.wait_status("acme", "web", "stopped")

@@ -163,6 +163,8 @@ def test_a_wrong_configuration_exits_2_and_check_starts_nothing(make_node):
     assert wrong.returncode == 2
     assert len(wrong.stderr.splitlines()) == 3
     assert "WAKEGATE_SECRET_KEY: must be 32 bytes in base64" in wrong.stderr
+    missing = run("--check", WAKEGATE_CONFIG="/nonexistent/wakegate.toml")
+    assert (missing.returncode, "/nonexistent/wakegate.toml: No such file" in missing.stderr) == (2, True)
     right = run("--check", "--data-dir", "/nonexistent/x")
     assert (right.returncode, right.stdout) == (0, "the configuration is valid\n")
 

@@ -88,7 +88,7 @@ def test_a_file_that_is_not_there_or_not_toml_is_one_mistake_among_others(tmp_pa
 
 
 def test_an_option_written_in_two_ways_is_a_mistake(toml):
-    file = toml('idle-timeout = 1\nhold_limit = 7\nidle_timeout = 2\n')
+    file = toml("idle-timeout = 1\nhold_limit = 7\nidle_timeout = 2\n")
     assert mistakes({"idle_timeout": ["5"]}, {}, file) == [
         f"{file}: idle_timeout: the same option as idle-timeout: give one of them"
     ]
