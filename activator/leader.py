@@ -186,7 +186,7 @@ class Leader:
         self._due |= self._attention | self._demand.services(time.monotonic())
         if self._passes is not None and not self._keeping_house:
             self._keeping_house = True
-            self._passes.create_task(self._keep_house(), name="housekeeping")
+            self._passes.create_task(self._keep_house(self._fence), name="housekeeping")
 
     async def _read_roster(self) -> None:
         """Raises Unavailable."""
@@ -202,18 +202,22 @@ class Leader:
                 break
             self._due.discard(service)
             self._passing.add(service)
-            self._passes.create_task(self._pass(service), name=f"service {service}")
+            self._passes.create_task(self._pass(service, self._fence), name=f"service {service}")
 
-    async def _pass(self, service: str) -> None:
-        """Look at one service and make the next view true. What fails is looked at again."""
+    async def _pass(self, service: str, fence: Fence) -> None:
+        """Look at one service and make the next view true. What fails is looked at again.
+
+        `fence` is of the tenure that it began in: what it decides must never be committed under another, or none.
+        """
         try:
-            await self._advance(service)
+            await self._advance(service, fence)
         except Conflict as conflict:
             # another writer was faster; what he wrote comes by the feed
             await self._ledger.catch_up(conflict)
             self._due.add(service)
         except Fenced:
-            log.warning("the lease is held by another control now")
+            log.warning("service %s: another tenure has begun", service)
+            self._attention.add(service)
         except StoreError as error:
             log.warning("service %s: %s", service, error)
             self._attention.add(service)
@@ -225,7 +229,8 @@ class Leader:
             if self._due:
                 self._more.set()
 
-    async def _advance(self, service: str) -> None:
+    async def _advance(self, service: str, fence: Fence) -> None:
+        """Raises Conflict, Fenced, Unavailable."""
         view = self._catalog.view(service)
         if view is None:
             if self._catalog.service(service) is None:
@@ -233,6 +238,8 @@ class Leader:
             return
         if any(r.state is ReplicaState.DRAINING for r in view.replicas.values()):
             await self._read_roster()
+            if self._fence != fence:
+                raise Fenced("the tenure ended while the workers were read")
             fresh = self._catalog.view(service)
             if fresh is None:
                 return
@@ -243,13 +250,13 @@ class Leader:
         outlook = self._outlook(view, watch, load, now)
         planned = plan(view, outlook, new_id)
         self._attend(view, load)
-        await self._carry_out(view, planned, watch, now)
+        await self._carry_out(view, planned, watch, now, fence)
 
-    async def _carry_out(self, view: View, planned: Plan, watch: Watch, now: float) -> None:
+    async def _carry_out(self, view: View, planned: Plan, watch: Watch, now: float, fence: Fence) -> None:
         service = view.service.id
         if planned.view == view and view.backend == view.derived():
             return
-        revision = await self._ledger.commit(view, planned.view, self._fence)
+        revision = await self._ledger.commit(view, planned.view, fence)
         self._journal.tell(service, planned.notes)
         if planned.view is None:
             self._journal.forget(service)
@@ -392,22 +399,22 @@ class Leader:
             self._cold_starts.reached(replica_id, "decide", time.monotonic())
         watch.woken_at = None
 
-    async def _keep_house(self) -> None:
+    async def _keep_house(self, fence: Fence) -> None:
         """Off the path of wakes: what is only written for later."""
         try:
-            await self._store_activity()
+            await self._store_activity(fence)
             if time.monotonic() - self._swept_at > _SWEEP_EVERY:
                 self._swept_at = time.monotonic()
-                await tombstones.sweep(self._store, self._settings.tombstone_ttl, now_us(), self._fence)
+                await tombstones.sweep(self._store, self._settings.tombstone_ttl, now_us(), fence)
         finally:
             self._keeping_house = False
 
-    async def _store_activity(self) -> None:
+    async def _store_activity(self, fence: Fence) -> None:
         """Remember the last activity for a successor."""
         found = [change for service in list(self._watches) if (change := self._activity(service)) is not None]
         for start in range(0, len(found), _BATCH):
             try:
-                await self._store.commit(found[start : start + _BATCH], fence=self._fence)
+                await self._store.commit(found[start : start + _BATCH], fence=fence)
             except StoreError as error:
                 log.debug("the last activity of some services is stored later: %s", error)
 

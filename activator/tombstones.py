@@ -19,7 +19,7 @@ _DAY: Final = 86_400_000_000  # microseconds
 _MARK: Final = b'"deleted_at"'  # fields at their default are not stored: cheaper than decoding every route
 
 
-async def sweep(store: Store, days: float, now: int, fence: Fence | None) -> int:
+async def sweep(store: Store, days: float, now: int, fence: Fence) -> int:
     """Remove the routes deleted longer ago than `days`; returns how many. What fails is found by the next sweep."""
     removed = 0
     try:

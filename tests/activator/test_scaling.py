@@ -12,7 +12,7 @@ from state.codec import decode, encode
 from state.ids import new_id, now_us
 from state.kinds import Kind
 from state.models import Deployment, DeploymentState, ReplicaState, Route, Scaling, Service
-from state.store import ABSENT, Change
+from state.store import ABSENT, Change, Fence
 
 
 async def test_up_under_load_and_down_again(plane: Plane) -> None:
@@ -115,5 +115,6 @@ async def test_tombstones_are_forgotten_after_their_time(plane: Plane) -> None:
     for host, deleted_at in routes.items():
         route = Route("s", "acme", host, deleted_at=deleted_at)
         await plane.store.commit([Change(Kind.ROUTE, host, encode(route), ABSENT)])
-    assert await sweep(plane.store, 90, now, None) == 1
+    fence = Fence("leader", (await plane.store.try_lease("leader", "h", "s", (0, 0), False))[1])
+    assert await sweep(plane.store, 90, now, fence) == 1
     assert {host async for host, _ in plane.store.scan(Kind.ROUTE)} == {"young", "live"}
