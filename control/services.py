@@ -35,7 +35,7 @@ from state.models import (
     Service,
 )
 from state.secrets import Vault
-from state.store import ABSENT, Change, Conflict, Store, StoreError
+from state.store import ABSENT, Change, Conflict, Store, StoreError, Unavailable
 
 _CREATE_WAIT: Final = 3.0  # seconds for the workers to know a new route: then it is told to the caller anyway
 _DELETE_WAIT: Final = 5.0  # seconds (SPEC section 2, Delete)
@@ -81,7 +81,7 @@ class Services:
             service, deployment = self._new_service(namespace, body, label.text)
             scale = Scale(desired=max(1, service.min_replicas))
             try:
-                revision = await self._store.commit(self._creation(service, deployment, scale, label))
+                revision = await self._commit(self._creation(service, deployment, scale, label), service)
             except Conflict as conflict:
                 if conflict.kind is Kind.NAME:
                     raise _taken(conflict, namespace, body) from None
@@ -98,13 +98,29 @@ class Services:
             if if_match is not None and if_match not in ("*", etag(service)):
                 raise Problem(412, "The service has changed: its ETag is another than that of If-Match.")
             try:
-                revision = await self._store.commit(await self._removal(service, version, force=force))
+                removal = await self._removal(service, version, force=force)
+                revision = await self._commit(removal, replace(service, deleted_at=now_us()))
             except Conflict:
                 continue  # the activator wrote it meanwhile
             await self._event(service.id, "service.deleted", "at once, by force" if force else "gracefully")
             await self._settle(revision, _DELETE_WAIT)
             return
         raise Problem(503, "The service is being changed by others; try again.", headers={"Retry-After": "1"})
+
+    async def _commit(self, changes: list[Change], wanted: Service) -> int:
+        """Commit; where the answer is lost, look whether it happened, or a retry would be told that it is too late.
+
+        `wanted`: the service as the commit leaves it, there or deleted. Raises Conflict, Unavailable.
+        """
+        try:
+            return await self._store.commit(changes)
+        except Unavailable:
+            record = await self._store.get(Kind.SERVICE, wanted.id)
+            found = decode(Service, record.value) if record else None
+            there = found is not None and found.deleted_at is None
+            if there != (wanted.deleted_at is None):
+                raise
+            return record.version if record else await self._store.revision()
 
     async def _current(self, namespace: str, name: str) -> tuple[Service, int]:
         """A service as the store has it now, which may be ahead of the mirror."""

@@ -11,7 +11,7 @@ from control.names import labels
 from state.codec import decode, encode
 from state.kinds import Kind
 from state.models import Backend, Deployment, DeploymentState, Replica, ReplicaState, Route, Scale, Service
-from state.store import Change, Conflict
+from state.store import Change, Conflict, Unavailable
 
 
 async def test_a_created_service_has_the_shape_and_defaults_of_the_spec(rig):
@@ -334,3 +334,30 @@ async def test_a_failed_redeploy_is_the_rollout_of_a_running_service(rig):
     assert shown["deployment"]["id"] == deployment.id
     assert (shown["rollout"]["id"], shown["rollout"]["reason"]) == ("second", "no such branch")
     assert shown["replicas"]["ready"] == 1
+
+
+async def test_a_lost_answer_of_the_store_is_looked_after(rig, monkeypatch):
+    """A create or delete that happened is told as such, although the store's answer to the commit was lost."""
+    commit = rig.store.commit
+
+    async def lost(changes, *, fence=None):
+        await commit(changes, fence=fence)
+        raise Unavailable("the connection broke")
+
+    monkeypatch.setattr(rig.store, "commit", lost)
+    created = await rig.create("web")
+    assert created.status == 201
+    assert (await rig.api("GET", "/acme/service/web")).json["id"] == created.json["id"]
+    assert (await rig.delete("web")).status == 204
+    assert (await rig.api("GET", "/acme/service/web")).status == 404
+
+
+async def test_a_commit_that_did_not_happen_is_503_and_leaves_nothing(rig, monkeypatch):
+    before = await rig.contents()
+
+    async def failed(changes, *, fence=None):
+        raise Unavailable("the connection broke")
+
+    monkeypatch.setattr(rig.store, "commit", failed)
+    assert (await rig.create("web")).status == 503
+    assert await rig.contents() == before
