@@ -44,9 +44,22 @@ async def _run(loaded: Loaded, read: Callable[[], Loaded]) -> None:
         raise ServeError(f"--driver {loaded.config.driver} is not available in this version: use --driver process")
     if warning := raise_file_limit():
         say(f"warning: {warning}")
-    for source in loaded.without_effect():
-        say(f"note: {source} has no effect yet: certificates and HTTPS come with a later version")
+    for note in notes(loaded):
+        say(f"note: {note}")
     await Supervisor(Holdings(loaded.config), lambda: _reread(loaded.config, read)).run()
+
+
+def notes(loaded: Loaded) -> list[str]:
+    """What an operator should know of a valid configuration before he relies on it."""
+    told = [
+        f"{source} has no effect yet: certificates and HTTPS come with a later version"
+        for source in loaded.without_effect()
+    ]
+    if loaded.config.redis is not None and loaded.config.driver == "process":
+        told.append(
+            "replicas of --driver process listen on 127.0.0.1: all nodes that share this store must run on this machine"
+        )
+    return told
 
 
 def _reread(first: Config, read: Callable[[], Loaded]) -> Config | None:

@@ -1,0 +1,17 @@
+"""What an operator is told of a valid configuration before he relies on it."""
+
+from wakegate.config import load
+from wakegate.serve import notes
+
+
+def test_a_plain_start_has_nothing_to_say():
+    assert notes(load({}, {})) == []
+
+
+def test_a_shared_store_reaches_no_farther_than_this_machine():
+    (note,) = notes(load({}, {"WAKEGATE_REDIS": "redis://127.0.0.1:6379/0"}))
+    assert "must run on this machine" in note
+
+
+def test_options_of_a_later_version_are_named():
+    assert any("WAKEGATE_ACME_EMAIL" in note for note in notes(load({}, {"WAKEGATE_ACME_EMAIL": "a@example.com"})))
