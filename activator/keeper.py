@@ -278,6 +278,9 @@ class Keeper:
         What runs may still be in a worker's memory, so it ends like any other: after the acknowledgements.
         """
         node = self._node
+        if self._id in node.catalog.unreadable(Kind.REPLICA):  # no proof that nobody wants it
+            await self._changed.wait()
+            return False
         if self._id in node.running:
             if not await node.acks.wait(node.catalog.mirror.revision, node.settings.drain_timeout):
                 return False

@@ -406,6 +406,8 @@ class Leader:
             if time.monotonic() - self._swept_at > _SWEEP_EVERY:
                 self._swept_at = time.monotonic()
                 await tombstones.sweep(self._store, self._settings.tombstone_ttl, now_us(), fence)
+        except Exception:
+            log.exception("what is only written for later is written later")
         finally:
             self._keeping_house = False
 

@@ -8,12 +8,14 @@ on the same look, and no replica is ever started twice for one reason.
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from activator import backends
-from state.codec import encode
+from state.codec import DecodeError, encode
 from state.kinds import Kind
 from state.mirror import Mirror
 from state.models import Backend, Deployment, Replica, ReplicaState, Scale, Service
@@ -22,7 +24,10 @@ from state.store import ABSENT, Change
 KINDS: Final = (Kind.SERVICE, Kind.DEPLOYMENT, Kind.REPLICA, Kind.SCALE, Kind.BACKEND)
 """What the control side of activation reads from the mirror."""
 
+log = logging.getLogger(__name__)
+
 M = TypeVar("M", Deployment, Replica)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +116,25 @@ def _difference(before: View, kind: Kind, old: Mapping[str, Any], new: Mapping[s
 
 
 class Catalog:
-    """The mirror's objects by service. `changed` keeps it; it is told of everything that the mirror applies."""
+    """The mirror's objects by service. `changed` keeps it; it is told of everything that the mirror applies.
+
+    What can't be read (of a newer version, or damaged) counts as absent and is logged once per version: one object
+    must not stop the services of all others.
+    """
 
     def __init__(self, mirror: Mirror) -> None:
         self.mirror = mirror
         self._members: dict[Kind, dict[str, set[str]]] = {Kind.DEPLOYMENT: {}, Kind.REPLICA: {}}
         self._owners: dict[tuple[Kind, str], str] = {}
+        self._unreadable: dict[tuple[Kind, str], int] = {}
 
     def changed(self, touched: Iterable[tuple[Kind, str]]) -> tuple[set[str], set[str]]:
         """The services and the replicas that these changes are about."""
         services: set[str] = set()
         replicas: set[str] = set()
         for kind, object_id in touched:
+            if self._unreadable and self.mirror.get(kind, object_id) is None:
+                self._unreadable.pop((kind, object_id), None)
             if kind in self._members:
                 if kind is Kind.REPLICA:
                     replicas.add(object_id)
@@ -134,13 +146,21 @@ class Catalog:
         return services, replicas
 
     def service(self, service_id: str) -> Service | None:
-        return self.mirror.decoded(Kind.SERVICE, service_id, Service)
+        return self._decoded(Kind.SERVICE, service_id, Service)
 
     def deployment(self, deployment_id: str) -> Deployment | None:
-        return self.mirror.decoded(Kind.DEPLOYMENT, deployment_id, Deployment)
+        return self._decoded(Kind.DEPLOYMENT, deployment_id, Deployment)
 
     def replica(self, replica_id: str) -> Replica | None:
-        return self.mirror.decoded(Kind.REPLICA, replica_id, Replica)
+        return self._decoded(Kind.REPLICA, replica_id, Replica)
+
+    def unreadable(self, kind: Kind) -> set[str]:
+        """The ids of those that are stored and can't be read."""
+        return {
+            i
+            for (of_kind, i), version in self._unreadable.items()
+            if of_kind is kind and (record := self.mirror.get(kind, i)) is not None and record.version == version
+        }
 
     def replica_ids(self, service_id: str) -> frozenset[str]:
         return frozenset(self._members[Kind.REPLICA].get(service_id, ()))
@@ -179,8 +199,8 @@ class Catalog:
             service,
             self._all(Kind.DEPLOYMENT, service_id, Deployment),
             self._all(Kind.REPLICA, service_id, Replica),
-            self.mirror.decoded(Kind.SCALE, service_id, Scale) or Scale(),
-            self.mirror.decoded(Kind.BACKEND, service_id, Backend),
+            self._decoded(Kind.SCALE, service_id, Scale) or Scale(),
+            self._decoded(Kind.BACKEND, service_id, Backend),
             versions,
         )
 
@@ -192,9 +212,8 @@ class Catalog:
         return counts
 
     def _index(self, kind: Kind, object_id: str) -> str | None:
-        model: type[Any] = Replica if kind is Kind.REPLICA else Deployment
-        found = self.mirror.decoded(kind, object_id, model)
         key = (kind, object_id)
+        found = self._owner(kind, object_id)
         if found is None:
             owner = self._owners.pop(key, None)
             if owner is not None:
@@ -203,14 +222,38 @@ class Catalog:
                 if not members:
                     del self._members[kind][owner]
             return owner
-        owner = str(found.service)
         if key not in self._owners:
-            self._owners[key] = owner
-            self._members[kind].setdefault(owner, set()).add(object_id)
-        return owner
+            self._owners[key] = found
+            self._members[kind].setdefault(found, set()).add(object_id)
+        return found
+
+    def _owner(self, kind: Kind, object_id: str) -> str | None:
+        """The service of a replica or deployment, also of an unreadable one: its removal takes it along."""
+        model: type[Replica] | type[Deployment] = Replica if kind is Kind.REPLICA else Deployment
+        found = self._decoded(kind, object_id, model)
+        if found is not None:
+            return found.service
+        record = self.mirror.get(kind, object_id)
+        if record is None:
+            return None
+        try:
+            return str(json.loads(record.value)["service"])
+        except (ValueError, TypeError, KeyError):
+            return self._owners.get((kind, object_id))
+
+    def _decoded(self, kind: Kind, object_id: str, model: type[T]) -> T | None:
+        try:
+            return self.mirror.decoded(kind, object_id, model)
+        except DecodeError as error:
+            record = self.mirror.get(kind, object_id)
+            version = 0 if record is None else record.version
+            if self._unreadable.get((kind, object_id)) != version:
+                self._unreadable[kind, object_id] = version
+                log.error("the %s %s can't be read and counts as absent: %s", kind, object_id, error)
+            return None
 
     def _all(self, kind: Kind, service_id: str, model: type[M]) -> dict[str, M]:
-        found = ((i, self.mirror.decoded(kind, i, model)) for i in sorted(self._members[kind].get(service_id, ())))
+        found = ((i, self._decoded(kind, i, model)) for i in sorted(self._members[kind].get(service_id, ())))
         return {i: value for i, value in found if value is not None}
 
     def _note(self, versions: dict[tuple[Kind, str], int], kind: Kind, ids: Iterable[str]) -> None:
