@@ -30,6 +30,8 @@ class Lease:
         self._owner = owner
         self._ttl = ttl
         self._token: int | None = None
+        self._stepping = asyncio.Lock()
+        self._released = False
         self._seen = (0, 0)
         self._seen_at = time.monotonic()
 
@@ -53,7 +55,24 @@ class Lease:
             await asyncio.sleep(self._ttl / _BEATS)
 
     async def step(self, on_gain: Callable[[Fence], None], on_loss: Callable[[], None]) -> None:
-        """One beat, or one attempt. Raises Unavailable."""
+        """One beat, or one attempt; nothing any more once it was released. Raises Unavailable."""
+        async with self._stepping:
+            if not self._released:
+                await self._step(on_gain, on_loss)
+
+    async def release(self) -> None:
+        """For a clean exit: give it back, for good, so that another control takes it with its next attempt.
+
+        Nothing is decided under it from here on; no callback is called. Without it (or if it raises Unavailable) the
+        others wait for the time to live.
+        """
+        async with self._stepping:
+            self._released = True
+            held, self._token = self._token, None
+            if held is not None:
+                await self._store.release_lease(self.name, self._holder)
+
+    async def _step(self, on_gain: Callable[[Fence], None], on_loss: Callable[[], None]) -> None:
         now = time.monotonic()
         stale = now - self._seen_at >= self._ttl
         held, token, beat = await self._store.try_lease(self.name, self._holder, self._owner, self._seen, stale)

@@ -36,6 +36,7 @@ WORKERS_KEY: Final = "{wg}:workers"
 FEED_LENGTH: Final = 100_000  # entries kept for readers that lag; behind it they resync
 FEED_INLINE: Final = 4096  # bytes of a payload that travels in the feed; larger ones are read again
 EVENTS_KEPT: Final = 1000  # per service (SPEC: beyond the seed)
+EVENTS_LINGER: Final = 3600  # seconds after their service is gone
 SCAN_BATCH: Final = 2000
 CONNECTIONS: Final = 16  # of one client to the store
 
@@ -165,6 +166,7 @@ class Store:
         self._waiting: Any = _client(url, timeout, timeout + 2)
         self._commit_script = self._client.register_script(_script("commit.lua"))
         self._lease_script = self._client.register_script(_script("lease.lua"))
+        self._release_script = self._client.register_script(_script("release.lua"))
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -247,6 +249,11 @@ class Store:
             answer = await self._lease_script(keys=[LEASES_KEY], args=args)
         return answer[0] == b"held", int(answer[1]), int(answer[2])
 
+    async def release_lease(self, name: str, holder: str) -> None:
+        """Nobody has it, if `holder` had it: the next who tries takes it at once. Raises Unavailable."""
+        async with _translated():
+            await self._release_script(keys=[LEASES_KEY], args=[name, holder])
+
     async def register(self, worker: str) -> None:
         """Add a worker, `<node>/<supervisor>/<number>/<incarnation>`, to those that must acknowledge. Unavailable."""
         async with _translated():
@@ -311,10 +318,10 @@ class Store:
             values = await self._client.lrange(f"{{{service}}}:events", -limit, -1)
         return [decode(Event, value) for value in values]
 
-    async def forget_events(self, service: str) -> None:
-        """Raises Unavailable."""
+    async def forget_events(self, service: str, after: int = EVENTS_LINGER) -> None:
+        """They are gone in `after` seconds, with whatever a late writer adds until then. Raises Unavailable."""
         async with _translated():
-            await self._client.delete(f"{{{service}}}:events")
+            await self._client.expire(f"{{{service}}}:events", after)
 
 
 def _entry(entry_id: bytes, fields: Any) -> Entry:

@@ -62,3 +62,31 @@ async def test_the_same_owner_takes_over_at_once(store: Store) -> None:
     await first.step(first_tenure.gain, first_tenure.loss)
     await heir.step(heir_tenure.gain, heir_tenure.loss)
     assert heir_tenure.gained == [2]
+
+
+async def test_one_that_is_given_back_is_taken_with_the_next_attempt(store: Store) -> None:
+    first, first_tenure = contender(store, "a1", "A")
+    second, second_tenure = contender(store, "b1", "B")
+    await first.step(first_tenure.gain, first_tenure.loss)
+    await second.step(second_tenure.gain, second_tenure.loss)
+    await first.release()
+    assert first.fence is None
+    await first.step(first_tenure.gain, first_tenure.loss)  # a beat that comes late takes nothing back
+    await second.step(second_tenure.gain, second_tenure.loss)
+    assert (first_tenure.gained, second_tenure.gained) == ([1], [2])
+    await first.release()
+    await second.step(second_tenure.gain, second_tenure.loss)
+    assert second.fence == Fence("leader", 2)
+
+
+async def test_who_does_not_hold_it_gives_nothing_back(store: Store) -> None:
+    first, first_tenure = contender(store, "a1", "A")
+    second, second_tenure = contender(store, "b1", "B")
+    await first.step(first_tenure.gain, first_tenure.loss)
+    await second.step(second_tenure.gain, second_tenure.loss)
+    await second.release()
+    await store.release_lease("leader", "b1")
+    await store.release_lease("nothing", "b1")
+    third, third_tenure = contender(store, "c1", "C")
+    await third.step(third_tenure.gain, third_tenure.loss)
+    assert (first.fence, third.fence) == (Fence("leader", 1), None)

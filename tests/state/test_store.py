@@ -111,7 +111,14 @@ async def test_events_are_kept_in_order(store: Store) -> None:
     for n in range(3):
         await store.append_event("svc", Event(n, "replica.ready", f"r{n}"))
     assert [e.time for e in await store.events("svc", 2)] == [1, 2]
+
+
+async def test_forgotten_events_go_and_take_a_late_one_along(store: Store) -> None:
+    await store.append_event("svc", Event(0, "service.removed", "its last replica is gone"))
     await store.forget_events("svc")
+    await store.append_event("svc", Event(1, "service.deleted", "gracefully"))
+    assert 3590 < await store._client.ttl("{svc}:events") <= 3600
+    await store.forget_events("svc", 0)
     assert await store.events("svc") == []
 
 
