@@ -51,7 +51,7 @@ class Builds:
             try:
                 artifact = await self._build(service, deployment)
             except BuildFailed as error:
-                await self._failed(deployment, error.reason)
+                await self._failed(deployment, error)
             else:
                 await self._built(deployment, artifact)
 
@@ -60,7 +60,7 @@ class Builds:
         try:
             return (await self._build(service, deployment)).ref
         except BuildFailed as error:
-            raise StartFailed(error.reason) from error
+            raise StartFailed(error.reason.public, error.reason.detail) from error
 
     async def _build(self, service: Service, deployment: Deployment) -> Artifact:
         run = deployment.run
@@ -69,7 +69,7 @@ class Builds:
         try:
             env = self.environment(service, run)
         except SecretError as error:
-            raise BuildFailed(f"its environment can't be read: {error}") from error
+            raise BuildFailed("its environment can't be read", str(error)) from error
         job = BuildJob(
             service_id=service.id,
             namespace=service.namespace,
@@ -88,10 +88,14 @@ class Builds:
         await self.ledger.change(deployment.service, step)
         self._tell(deployment, "deployment.built", f"commit {artifact.commit}")
 
-    async def _failed(self, deployment: Deployment, reason: str) -> None:
+    async def _failed(self, deployment: Deployment, error: BuildFailed) -> None:
         stamp = now_us()
-        await self.ledger.change(deployment.service, lambda v: verdicts.unbuilt(v, deployment.id, reason, stamp))
-        self._tell(deployment, "deployment.failed", reason)
+
+        def step(view: View) -> View:
+            return verdicts.unbuilt(view, deployment.id, error.reason, stamp, error.commit)
+
+        await self.ledger.change(deployment.service, step)
+        self._tell(deployment, "deployment.failed", str(error.reason))
 
     def _tell(self, deployment: Deployment, kind: str, reason: str) -> None:
         self.journal.tell(deployment.service, (Note(kind, reason, deployment=deployment.id),))

@@ -29,7 +29,7 @@ from activator.settings import Settings
 from activator.views import Catalog, View
 from state.ids import now_us
 from state.kinds import Kind
-from state.models import Deployment, Replica, ReplicaState, RunSpec, Service
+from state.models import Deployment, Reason, Replica, ReplicaState, RunSpec, Service
 from state.secrets import SecretError
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class Node:
     running: set[str] = field(default_factory=set)
     exits: dict[str, Exit] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=dict)
+    mended: set[str] = field(default_factory=set)  # deployments built again since a replica of theirs was ready
 
     def allocate(self, replica_id: str) -> int:
         """A port that no replica of this node has or is about to have. Raises StartFailed."""
@@ -148,7 +149,7 @@ class Keeper:
         try:
             env = node.environment(service, deployment.run)
         except SecretError as error:
-            raise StartFailed(f"its environment can't be read: {error}") from error
+            raise StartFailed("its environment can't be read", str(error)) from error
         launch = Launch(
             replica_id=self._id,
             service_id=service.id,
@@ -174,7 +175,8 @@ class Keeper:
         since = self._proving_since = now if self._proving_since is None else self._proving_since
         limit = service.scaling.startup_timeout
         if now - since >= limit:
-            await self._broke(replica, f"{self._last.problem} for {limit} s", tried_enough=True)
+            reason = Reason(f"{self._last.problem} for {limit} s", self._last.detail)
+            await self._broke(replica, reason, tried_enough=True)
             return
         finding = await unless(self._changed, self._probe(replica))
         if finding is None:
@@ -196,7 +198,7 @@ class Keeper:
         path = "/" if view is None else view.run.health_check_path
         finding = await probe(replica.host, replica.port, path, self._node.settings.probe_timeout)
         if finding.healthy and not await self._node.driver.listens(self._id):
-            return Finding(f"another process answered on port {replica.port}")
+            return Finding("another process answered on its port", f"port {replica.port}")
         return finding
 
     async def _passed(self, replica: Replica) -> None:
@@ -205,6 +207,7 @@ class Keeper:
         if view is None or not self._is(view, ReplicaState.READY):
             return
         self._failures = 0
+        self._node.mended.discard(replica.deployment)
         self._check_at = time.monotonic() + self._node.settings.health_interval
         phases = self._node.cold_starts.finish(self._id, time.monotonic())
         if phases is not None:
@@ -231,20 +234,24 @@ class Keeper:
                 await self._passed(replica)
             return
         self._failures += 1
-        await self._ailing(replica, f"{finding.problem}, {self._failures} times in a row")
+        await self._ailing(replica, Reason(f"{finding.problem}, {self._failures} times in a row", finding.detail))
 
-    async def _ailing(self, replica: Replica, reason: str) -> None:
+    async def _ailing(self, replica: Replica, reason: Reason) -> None:
         if self._failures >= CONDEMNED_AFTER and replica.state is ReplicaState.UNHEALTHY:
             await self._change(replica, lambda v: verdicts.condemned(v, self._id, reason), ordered=True)
-            self._tell(replica, "replica.replaced", reason)
+            self._tell(replica, "replica.replaced", str(reason))
         elif self._failures >= AILING_AFTER and replica.state is ReplicaState.READY:
             await self._change(replica, lambda v: verdicts.ailed(v, self._id, reason), ordered=True)
-            self._tell(replica, "replica.unhealthy", reason)
+            self._tell(replica, "replica.unhealthy", str(reason))
 
     # -- ending
 
-    async def _broke(self, replica: Replica, reason: str, *, tried_enough: bool = False) -> None:
+    async def _broke(self, replica: Replica, reason: Reason, *, tried_enough: bool = False) -> None:
         self._node.cold_starts.abandon(self._id)
+        if replica.state is ReplicaState.STARTING and await self._spoilt(replica):
+            await self._change(replica, lambda view: verdicts.lost(view, self._id), ordered=True)
+            self._tell(replica, "replica.lost", f"its checkout was changed or removed: it is built again; {reason}")
+            return
         stamp = now_us()
         before = self._node.catalog.deployment(replica.deployment)
 
@@ -252,11 +259,20 @@ class Keeper:
             return verdicts.broke(view, self._id, reason, stamp, tried_enough=tried_enough)
 
         view = await self._change(replica, step, ordered=True)
-        self._tell(replica, "replica.failed", reason)
+        self._tell(replica, "replica.failed", str(reason))
         after = None if view is None else view.deployments.get(replica.deployment)
         if before is not None and after is not None and before.state is not after.state:
-            note = Note("deployment.failed", reason, deployment=after.id)
+            note = Note("deployment.failed", str(reason), deployment=after.id)
             self._node.journal.tell(replica.service, (note,))
+
+    async def _spoilt(self, replica: Replica) -> bool:
+        """Whether what it was started from is not what was built: then it is not the program's fault, and the next
+        start builds it again. Only once until a replica was ready: whatever spoils it may do so for ever."""
+        node = self._node
+        if await node.driver.verify(self._id) or replica.deployment in node.mended:
+            return False
+        node.mended.add(replica.deployment)
+        return True
 
     async def _end(self, replica: Replica, grace: float) -> None:
         """Nothing of it runs any more; once every worker knows, its address is free."""
@@ -307,8 +323,8 @@ class Keeper:
         self._node.journal.tell(replica.service, (note,))
 
 
-def _how(how: Exit, replica: Replica) -> str:
-    """How it ended, for a person; with the last thing that it said."""
+def _how(how: Exit, replica: Replica) -> Reason:
+    """How it ended; the last thing that it said is for its owner."""
     when = " while starting" if replica.ready_at is None else ""
-    said = next((line.strip() for line in reversed(how.last_lines) if line.strip()), None)
-    return f"{how}{when}" if said is None else f"{how}{when}; last line of its log: {said[:_LINE]}"
+    said = how.last_line
+    return Reason(f"{how}{when}", None if said is None else f"last line of its log: {said[:_LINE]}")

@@ -103,6 +103,7 @@ def plan(view: View, outlook: Outlook, new_id: Callable[[], str]) -> Plan:
         _release_the_unwanted(draft)
         _forgive(draft)
         _scale(draft)
+        draft.view = first_desired(draft.view)
     _stop_the_drained(draft)
     return Plan(draft.view, tuple(draft.notes))
 
@@ -143,6 +144,15 @@ def _switch(draft: _Draft) -> None:
 def rollout_size(service: Service, desired: int) -> int:
     """Every deployment starts at least one replica to prove that it becomes healthy."""
     return max(1, min(desired, service.max_replicas), service.min_replicas)
+
+
+def first_desired(view: View) -> View:
+    """Before any deployment was active nobody scales: wanted is what the one on its way needs to prove itself, and
+    nothing if there is none, because the only one failed."""
+    if view.service.active is not None:
+        return view
+    desired = 0 if view.serving is None else rollout_size(view.service, view.scale.desired)
+    return view if view.scale.desired == desired else view.put(replace(view.scale, desired=desired))
 
 
 def _release_the_unwanted(draft: _Draft) -> None:

@@ -17,9 +17,13 @@ _LIMIT: Final = 64 * 1024  # bytes before the final status line
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`problem` says what was found in the past tense, for a sentence that ends with for how long; None = healthy."""
+    """`problem` says what was found in the past tense, for a sentence that ends with for how long; None = healthy.
+
+    It is for anybody; `detail`, where it was found, is for the service's owner.
+    """
 
     problem: str | None = None
+    detail: str | None = None
 
     @property
     def healthy(self) -> bool:
@@ -35,19 +39,19 @@ class _Malformed(Exception):
 
 async def probe(host: str, port: int, path: str, timeout: float = 5.0) -> Finding:
     """Ask once. Never raises for what the replica does."""
-    where = f"GET {path} on port {port}"
+    asked, where = f"GET {path}", f"port {port}"
     try:
         async with asyncio.timeout(timeout):
             status = await _status(host, port, path)
     except TimeoutError:
-        return Finding(f"{where} did not answer within {timeout:g} s")
+        return Finding(f"{asked} did not answer within {timeout:g} s", where)
     except ConnectionRefusedError:
-        return Finding(f"nothing listened on port {port}")
+        return Finding("nothing listened on its port", where)
     except (OSError, EOFError):
-        return Finding(f"{where} was cut off without an answer")
+        return Finding(f"{asked} was cut off without an answer", where)
     except _Malformed:
-        return Finding(f"{where} answered something that is not HTTP")
-    return HEALTHY if status == 200 else Finding(f"{where} answered {status} instead of 200")
+        return Finding(f"{asked} answered something that is not HTTP", where)
+    return HEALTHY if status == 200 else Finding(f"{asked} answered {status} instead of 200", where)
 
 
 async def _status(host: str, port: int, path: str) -> int:

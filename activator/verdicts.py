@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from activator import backends
+from activator import backends, planning
 from activator.lifecycle import DEPLOYMENT, REPLICA, DeploymentEvent, ReplicaEvent
 from activator.views import View
-from state.models import Deployment, DeploymentState, Replica, ReplicaState
+from state.models import Deployment, DeploymentState, Reason, Replica, ReplicaState
 
 TRIES: Final = 2
 
@@ -46,11 +46,11 @@ def passed(view: View, replica_id: str, now: int) -> View:
     return view.put(replace(replica, state=state, ready_at=ready_at, reason=None))
 
 
-def ailed(view: View, replica_id: str, reason: str) -> View:
+def ailed(view: View, replica_id: str, reason: Reason) -> View:
     return _moved(view, replica_id, ReplicaEvent.AILED, reason)
 
 
-def condemned(view: View, replica_id: str, reason: str) -> View:
+def condemned(view: View, replica_id: str, reason: Reason) -> View:
     """It drains and is not called back; the leader puts another in its place."""
     return _moved(view, replica_id, ReplicaEvent.CONDEMNED, reason)
 
@@ -60,7 +60,7 @@ def lost(view: View, replica_id: str) -> View:
     return _moved(view, replica_id, ReplicaEvent.LOST, None)
 
 
-def broke(view: View, replica_id: str, reason: str, now: int, *, tried_enough: bool = False) -> View:
+def broke(view: View, replica_id: str, reason: Reason, now: int, *, tried_enough: bool = False) -> View:
     """It exited or can't be started (`tried_enough`: another try would take just as long and end the same)."""
     replica = view.replicas.get(replica_id)
     after = _moved(view, replica_id, ReplicaEvent.BROKE, reason)
@@ -69,7 +69,7 @@ def broke(view: View, replica_id: str, reason: str, now: int, *, tried_enough: b
     deployment = after.deployments.get(replica.deployment)
     if deployment is not None and deployment.state is DeploymentState.STARTING:
         return _judged(after, deployment, reason, now, tried_enough)
-    return after.put(replace(after.scale, failures=after.scale.failures + 1, reason=reason))
+    return after.put(replace(after.scale, failures=after.scale.failures + 1, reason=reason.public))
 
 
 def removed(view: View, replica_id: str) -> View:
@@ -90,20 +90,24 @@ def built(view: View, deployment_id: str, commit: str, artifact: str) -> View:
     return after.put(replace(after.deployments[deployment_id], commit=commit, artifact=artifact))
 
 
-def unbuilt(view: View, deployment_id: str, reason: str, now: int) -> View:
+def unbuilt(view: View, deployment_id: str, reason: Reason, now: int, commit: str | None = None) -> View:
+    """It can't become an artifact; `commit` is the one that it would have been made of, if that is known."""
     deployment = view.deployments.get(deployment_id)
     if deployment is None or deployment.state is DeploymentState.STARTING:
         return view
     after = _built(view, deployment_id, DeploymentEvent.FAIL)
     if after is view:
         return view
-    return after.put(replace(after.deployments[deployment_id], reason=reason, finished_at=now))
+    failed = after.deployments[deployment_id]
+    return _failed(after, replace(failed, commit=commit or failed.commit), reason, now)
 
 
-def _moved(view: View, replica_id: str, event: ReplicaEvent, reason: str | None) -> View:
+def _moved(view: View, replica_id: str, event: ReplicaEvent, reason: Reason | None) -> View:
     replica = view.replicas.get(replica_id)
     state = None if replica is None else REPLICA.get((replica.state, event))
-    return view if replica is None or state is None else view.put(replace(replica, state=state, reason=reason))
+    if replica is None or state is None:
+        return view
+    return view.put(replace(replica, state=state, reason=None if reason is None else reason.public))
 
 
 def _built(view: View, deployment_id: str, event: DeploymentEvent) -> View:
@@ -112,13 +116,19 @@ def _built(view: View, deployment_id: str, event: DeploymentEvent) -> View:
     return view if deployment is None or state is None else view.put(replace(deployment, state=state))
 
 
-def _judged(view: View, deployment: Deployment, reason: str, now: int, tried_enough: bool) -> View:
+def _failed(view: View, deployment: Deployment, reason: Reason, now: int) -> View:
+    failed = replace(
+        deployment, state=DeploymentState.FAILED, reason=reason.public, detail=reason.detail, finished_at=now
+    )
+    return planning.first_desired(view.put(failed))
+
+
+def _judged(view: View, deployment: Deployment, reason: Reason, now: int, tried_enough: bool) -> View:
     own = view.of(deployment)
     broken = sum(replica.state is ReplicaState.FAILED for replica in own)
     if broken < TRIES and not tried_enough:
         return view
-    failed = replace(deployment, state=DeploymentState.FAILED, reason=reason, finished_at=now)
-    return view.put(failed, *(_released(replica) for replica in own))
+    return _failed(view.put(*(_released(replica) for replica in own)), deployment, reason, now)
 
 
 def _released(replica: Replica) -> Replica:

@@ -48,6 +48,22 @@ class Phase(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something failed, in two texts.
+
+    `public` is a sentence that anybody may read: any visitor of a service gets it with his 503. `detail` is for the
+    service's owner alone, who reads it in the API: lines of logs, what git said, addresses, paths, ports.
+    """
+
+    public: str
+    detail: str | None = None
+
+    def __str__(self) -> str:
+        """The whole of it, for the owner."""
+        return self.public if self.detail is None else f"{self.public}; {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
 class Scaling:
     """`scaling` of a service: requests at once, seconds. `None`: the node's default."""
 
@@ -114,8 +130,14 @@ class Deployment:
     node: str | None = None  # the node that builds it
     artifact: str | None = None  # what the driver starts: a checkout or an image digest
     proven: bool = False  # a replica of it was ready once
-    reason: str | None = None
+    reason: str | None = None  # why it failed, for anybody (`Reason.public`)
+    detail: str | None = None  # why it failed, for the owner alone (`Reason.detail`)
     finished_at: int | None = None
+
+    @property
+    def explanation(self) -> str | None:
+        """Why it failed, the whole of it, for the owner."""
+        return None if self.reason is None else str(Reason(self.reason, self.detail))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +154,7 @@ class Replica:
     port: int = 0
     started_at: int | None = None
     ready_at: int | None = None
-    reason: str | None = None
-    drain_revision: int | None = None  # the revision whose acknowledgement it waits for
+    reason: str | None = None  # for anybody
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +164,7 @@ class Scale:
     desired: int = 0
     active_at: int | None = None  # last activity seen, stored every 10 s
     failures: int = 0  # wakes or starts that failed in a row
-    reason: str | None = None  # of the last failure
+    reason: str | None = None  # of the last failure, for anybody
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +189,7 @@ class Backend:
     namespace: str
     name: str
     phase: Phase = Phase.SERVING
-    reason: str | None = None  # REFUSING: what the client is told
+    reason: str | None = None  # REFUSING: what the client is told, whoever he is
     retry_after: int = 1  # REFUSING: seconds
     endpoints: tuple[Endpoint, ...] = ()
     concurrency: int = 0

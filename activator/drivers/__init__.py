@@ -14,20 +14,30 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from state.models import Reason
+
+_DETAIL = 500  # characters
+
 BuildLog = Callable[[Sequence[str]], None]
 """Takes whole lines of a build's output. Called from a worker thread, in order; it may block, it must not raise."""
 
 
 class DriverError(Exception):
-    """The driver could not do it; the text is for the service's owner, one sentence, without secrets."""
+    """The driver could not do it. `public` is one sentence that anybody may read, `detail` is for the owner alone:
+    whatever comes from the tenant's code, from git or from the node goes there. Secrets go into neither."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, public: str, detail: str | None = None) -> None:
+        self.reason = Reason(public, None if detail is None else detail[:_DETAIL])
+        super().__init__(str(self.reason))
 
 
 class BuildFailed(DriverError):
-    """The deployment can't become an artifact: no repository, no branch, no Procfile, a build that failed."""
+    """The deployment can't become an artifact: no repository, no branch, no Procfile, a build that failed.
+
+    `commit` is the one that was to be built, if it was known by then.
+    """
+
+    commit: str | None = None
 
 
 class StartFailed(DriverError):
@@ -101,10 +111,9 @@ class Exit:
         return "ended" if self.code is None else f"exited with code {self.code}"
 
     @property
-    def reason(self) -> str:
-        """For a user: how it ended, and the last thing that it said."""
-        last = next((line.strip() for line in reversed(self.last_lines) if line.strip()), None)
-        return str(self) if last is None else f"{self}: {last}"
+    def last_line(self) -> str | None:
+        """The last thing that it said."""
+        return next((line.strip() for line in reversed(self.last_lines) if line.strip()), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +172,14 @@ class Driver(Protocol):
 
     async def listens(self, replica_id: str) -> bool:
         """Whether what listens at the replica's address is the replica's own (a probe's 200 may be a stranger's)."""
+        ...
+
+    async def verify(self, replica_id: str) -> bool:
+        """Whether what a replica that did not come up was started from is still what was built.
+
+        If not it is dropped, so that the next `start` raises `ArtifactMissing`; but never below another replica that
+        runs from it: then, and for unknown ids, the answer is `True`.
+        """
         ...
 
     async def stop(self, replica_id: str, grace_seconds: float) -> None:

@@ -37,7 +37,8 @@ async def failed(plane: Plane, **service: object) -> tuple[str, tuple[int, str],
     backend = worker.backend(created)
     assert backend is not None
     assert (backend.phase, backend.reason) == (Phase.REFUSING, view.latest.reason)
-    return view.latest.reason or "", answer, len(plane.starts())
+    assert view.scale.desired == 0
+    return view.latest.explanation or "", answer, len(plane.starts())
 
 
 async def test_it_exits_while_starting(plane: Plane) -> None:
@@ -64,8 +65,7 @@ async def test_it_has_no_procfile(plane: Plane) -> None:
 async def test_it_never_opens_its_port(plane: Plane) -> None:
     plane.repository(procfile="web: sleep 1000\n")
     reason, answer, _ = await failed(plane, scaling=Scaling(startup_timeout=1))
-    assert reason.startswith("nothing listened on port ")
-    assert reason.endswith(" for 1 s")
+    assert reason.startswith("nothing listened on its port for 1 s; port ")
     assert answer[0] == 503
 
 
@@ -73,8 +73,7 @@ async def test_its_health_path_answers_500(plane: Plane) -> None:
     plane.repository()
     env = {"STATUS": "500 Oh"}
     reason, _, starts = await failed(plane, env=env, health_check_path="/healthz", scaling=Scaling(startup_timeout=1))
-    assert reason.startswith("GET /healthz on port ")
-    assert reason.endswith(" answered 500 instead of 200 for 1 s")
+    assert reason.startswith("GET /healthz answered 500 instead of 200 for 1 s; port ")
     assert starts == 1
 
 
@@ -117,7 +116,8 @@ async def test_a_crashed_replica_is_replaced_after_its_backoff(plane: Plane) -> 
     view = control.view(service)
     assert view is not None
     assert view.scale.failures == 1
-    assert view.scale.reason == "exited with code 137; last line of its log: Killed"
+    assert view.scale.reason == "exited with code 137"
+    assert "exited with code 137; last line of its log: Killed" in [e.reason for e in await plane.events(service)]
     assert len(plane.starts()) == 2
     await until(lambda: states(control.view(service)) == [ReplicaState.READY])
     assert status_of(control.view(service)) == "running"
@@ -146,3 +146,36 @@ async def test_an_ill_replica_leaves_the_rotation_and_is_replaced(plane: Plane) 
         "replica.unhealthy",
         "replica.replaced",
     ]
+
+
+async def test_a_checkout_that_somebody_emptied_is_built_again_and_the_wake_succeeds(plane: Plane) -> None:
+    plane.repository()
+    control, worker = plane.control(), await plane.worker()
+    service = await plane.create(scaling=Scaling(idle_timeout=1))
+    await until(lambda: states(control.view(service)) == [ReplicaState.READY])
+    await until(lambda: states(control.view(service)) == [])
+    (source,) = (plane.data_dir / "process" / "checkouts").glob("*/*/*/source")
+    (source / "app.py").unlink()
+    assert (await worker.request(service))[0] == 200  # held meanwhile
+    view = control.view(service)
+    assert view is not None
+    assert (status_of(view), view.scale.failures) == ("running", 0)
+    kinds = [event.kind for event in await plane.events(service)]
+    assert (kinds.count("replica.lost"), kinds.count("replica.failed")) == (1, 0)
+
+
+async def test_one_that_is_emptied_again_and_again_is_refused_in_the_end(plane: Plane) -> None:
+    """It empties itself, so that no start ever sees it whole."""
+    plane.repository(procfile="web: if [ -e $STARTS.broken ]; then rm app.py; exit 7; fi; exec python3 app.py\n")
+    control, worker = plane.control(), await plane.worker()
+    service = await plane.create(scaling=Scaling(idle_timeout=1))
+    await until(lambda: states(control.view(service)) == [ReplicaState.READY])
+    await until(lambda: states(control.view(service)) == [])
+    broken = plane.scratch / "app.broken"
+    broken.touch()
+    assert (await worker.request(service))[0] == 503
+    broken.unlink()
+    await until(lambda: worker.backend(service).phase is Phase.SERVING)  # type: ignore[union-attr]
+    assert (await worker.request(service))[0] == 200
+    kinds = [event.kind for event in await plane.events(service)]
+    assert (kinds.count("replica.lost"), kinds.count("replica.failed")) == (1, 1)

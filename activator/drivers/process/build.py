@@ -1,7 +1,8 @@
 """From a repository to something that can be started: head, clone, Procfile, build, marker.
 
 A checkout is whole once `complete.json` is in it, which is written last; a half-made one (control was killed) is
-removed and made again. The same commit is built once, however many ask: the later ones wait and find it.
+removed and made again. The same commit is built once, however many ask: the later ones wait and find it. One that is
+not what was built any more (`manifest`) is dropped and made again, too, when its service is deployed or did not start.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from activator.drivers import Artifact, BuildFailed, BuildJob, BuildLog
 
-from . import git, procfile
+from . import git, manifest, procfile
 from .files import read_regular, told, write_whole
 from .layout import Layout
 from .run import Finished, Runner
@@ -58,14 +59,24 @@ class _Work:
 
 
 class Builder:
-    """Builds the repositories of one data directory. `users` is `None` where everything runs as ourselves."""
+    """Builds the repositories of one data directory. `users` is `None` where everything runs as ourselves; `in_use`
+    says whether a replica runs from the checkout of a service's commit, which is then left alone."""
 
-    def __init__(self, layout: Layout, users: Users | None, runner: Runner, git_url: str, limits: Limits) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        users: Users | None,
+        runner: Runner,
+        git_url: str,
+        limits: Limits,
+        in_use: Callable[[str, str], bool],
+    ) -> None:
         self._layout = layout
         self._users = users
         self._runner = runner
         self._git_url = git_url
         self._limits = limits
+        self._in_use = in_use
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     def identity(self, namespace: str) -> Identity:
@@ -77,7 +88,7 @@ class Builder:
         try:
             return await self._build(await self._prepare(job, log))
         except (OSError, UsersError) as error:
-            raise BuildFailed(f"the node could not build it: {told(error)}") from error
+            raise BuildFailed("the node could not build it", told(error)) from error
 
     async def _prepare(self, job: BuildJob, log: BuildLog) -> _Work:
         url = git.repository_url(self._git_url, job.repo)
@@ -92,7 +103,7 @@ class Builder:
         for _ in range(_MOVES):
             commit = job.commit or await self._head(work)
             async with self._locks.setdefault((job.service_id, commit), asyncio.Lock()):
-                if await asyncio.to_thread(self.find, job.namespace, job.service_id, commit):
+                if await self._whole(job.namespace, job.service_id, commit):
                     await _say(work, f"commit {commit} is built already")
                     return Artifact(commit, commit)
                 if await self._make(work, commit):
@@ -109,6 +120,23 @@ class Builder:
             return None
         made = json.loads(content)
         return Checkout(path / "source", made["web"], path / "venv" / "bin" if made["venv"] else None)
+
+    async def verify(self, namespace: str, service: str, commit: str) -> bool:
+        """Whether the checkout is what was built; one that is not is dropped."""
+        async with self._locks.setdefault((service, commit), asyncio.Lock()):
+            path = self._layout.checkout(namespace, service, commit)
+            if await asyncio.to_thread(self.find, namespace, service, commit) is None:
+                return False
+            if await asyncio.to_thread(manifest.holds, path):
+                return True
+            await asyncio.to_thread(_remove, path)
+            return False
+
+    async def _whole(self, namespace: str, service: str, commit: str) -> bool:
+        if await asyncio.to_thread(self.find, namespace, service, commit) is None:
+            return False
+        path = self._layout.checkout(namespace, service, commit)
+        return self._in_use(service, commit) or await asyncio.to_thread(manifest.holds, path)
 
     async def prune(self, keep: Mapping[str, Collection[str]], used: Collection[tuple[str, str]]) -> None:
         """Remove checkouts that are neither kept nor `used` (service, commit), and homes of services not in `keep`."""
@@ -131,7 +159,7 @@ class Builder:
         job = work.job
         finished = await self._git(work, work.home, git.head_command(work.url, job.branch), self._limits.head)
         if not finished.ok:
-            raise BuildFailed(git.explain(job.repo, work.url, finished.tail))
+            raise git.explain(job.repo, work.url, finished.tail)
         commit = git.parse_head(finished.tail, job.branch)
         if commit is None:
             raise BuildFailed(f"repository '{job.repo}' has no branch '{job.branch}'")
@@ -151,7 +179,8 @@ class Builder:
             commands = await asyncio.to_thread(_read_procfile, path / "source")
             venv = await self._run_build(work, path, commands)
         except BuildFailed as failure:
-            await _say(work, failure.reason)
+            failure.commit = commit
+            await _say(work, str(failure.reason))
             await asyncio.to_thread(_remove, path)
             raise
         await asyncio.to_thread(_complete, path, commands, venv)
@@ -163,9 +192,10 @@ class Builder:
         ref = job.commit or git.branch_ref(job.branch)
         finished = await self._git(work, source, git.fetch_command(work.url, ref), self._limits.clone)
         if not finished.ok and job.commit is not None:
-            raise BuildFailed(f"commit {job.commit} can't be had from '{job.repo}' any more: {finished.last_line}")
+            said = git.redact(finished.last_line.strip())
+            raise BuildFailed(f"commit {job.commit} can't be had from '{job.repo}' any more", said or None)
         if not finished.ok:
-            raise BuildFailed(git.explain(job.repo, work.url, finished.tail))
+            raise git.explain(job.repo, work.url, finished.tail)
         fetched = await self._git(work, source, git.FETCHED_COMMAND, self._limits.head)
         return fetched.last_line == commit
 
@@ -174,14 +204,15 @@ class Builder:
         try:
             return await self._runner.run(Command(line, cwd, env, work.who), timeout)
         except TimeoutError:
-            raise BuildFailed(f"'{work.job.repo}' did not answer in {timeout:.0f} s ({git.redact(work.url)})") from None
+            where = git.redact(work.url)
+            raise BuildFailed(f"'{work.job.repo}' did not answer in {timeout:.0f} s", where) from None
 
     async def _run_build(self, work: _Work, path: Path, commands: procfile.Procfile) -> bool:
         """Run `build:`, or install the requirements; whether a virtual environment was made."""
         try:
             async with asyncio.timeout(self._limits.build):
                 if commands.build is not None:
-                    await self._step(work, path, commands.build, "build")
+                    await self._step(work, path, commands.build, "the build")
                 elif (path / "source" / "requirements.txt").is_file():
                     await self._install(work, path)
                     return True
@@ -194,7 +225,7 @@ class Builder:
         bin_dir = path / "venv" / "bin"
         finished = await self._command(work, path, "python3 -m venv --clear ../venv", bin_dir)
         if not finished.ok:
-            raise BuildFailed("this node's python3 can't make virtual environments: install python3-venv on it")
+            raise BuildFailed("this node can't make virtual environments", "install python3-venv on it")
         install = "pip install --no-input --disable-pip-version-check --no-color -r requirements.txt"
         await self._step(work, path, install, "installing requirements.txt", bin_dir)
 
@@ -202,8 +233,8 @@ class Builder:
         await _say(work, f"$ {line}")
         finished = await self._command(work, path, line, bin_dir)
         if not finished.ok:
-            detail = f": {finished.last_line.strip()}" if finished.last_line else ""
-            raise BuildFailed(f"{what} failed ({finished}){detail}")
+            said = finished.last_line.strip()
+            raise BuildFailed(f"{what} failed ({finished})", f"last line of its log: {said}" if said else None)
 
     async def _command(self, work: _Work, path: Path, line: str, bin_dir: Path | None) -> Finished:
         env = {**base_environment(work.home, bin_dir), **work.job.env}
@@ -211,9 +242,10 @@ class Builder:
 
 
 def _read_procfile(source: Path) -> procfile.Procfile:
-    content = read_regular(source / "Procfile", procfile.MAX_BYTES + 1)
+    path = source / "Procfile"
+    content = read_regular(path, procfile.MAX_BYTES + 1)
     if content is None:
-        raise BuildFailed(procfile.NEEDED)
+        raise BuildFailed(procfile.IRREGULAR if os.path.lexists(path) else procfile.NEEDED)
     try:
         return procfile.parse(content)
     except procfile.ProcfileError as error:
@@ -221,6 +253,7 @@ def _read_procfile(source: Path) -> procfile.Procfile:
 
 
 def _complete(path: Path, commands: procfile.Procfile, venv: bool) -> None:
+    manifest.write(path)
     os.sync()  # a power cut must not leave the marker beside files that are still empty
     write_whole(path / _MARKER, json.dumps({"web": commands.web, "venv": venv}).encode(), durable=True)
 

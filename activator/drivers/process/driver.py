@@ -80,6 +80,7 @@ class ProcessDriver:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
         self._builds: set[asyncio.Task[Artifact]] = set()
+        self._users: Users | None = None
 
     @property
     def limits(self) -> Literal["enforced", "none"]:
@@ -99,7 +100,7 @@ class ProcessDriver:
             scope = Scope(self._layout.homes, self._users.uids, self._users.exclusive)
         self._sweeper = Sweeper(scope)
         runner = Runner(self._sweeper)
-        self._builder = Builder(self._layout, self._users, runner, self._git_url, self._build_limits)
+        self._builder = Builder(self._layout, self._users, runner, self._git_url, self._build_limits, self._in_use)
         for record in await asyncio.to_thread(lambda: list(self._records.all())):
             await self._adopt(record)
         await self._sweeper.sweep()
@@ -124,7 +125,7 @@ class ProcessDriver:
         try:
             return self._ports.allocate({*in_use, *own})
         except NoPortError as error:
-            raise StartFailed(f"no port for another replica: {error}") from error
+            raise StartFailed("no port is free for another replica", str(error)) from error
 
     async def start(self, launch: Launch) -> Started:
         async with self._lock(launch.replica_id):
@@ -141,14 +142,14 @@ class ProcessDriver:
             # no await from here until it is known: a cancelled start has either not begun or is in `_replicas`
             process = self._spawn(record, command)
         except (OSError, UsersError) as error:
-            raise StartFailed(f"the node could not start it: {told(error)}") from error
+            raise StartFailed("the node could not start it", told(error)) from error
         return self._know(record, process)
 
     def _ready(self, launch: Launch) -> tuple[Record, Command]:
         """Write the record. File work."""
         checkout = self._builder.find(launch.namespace, launch.service_id, launch.artifact)
         if checkout is None:
-            raise ArtifactMissing(f"commit {launch.artifact} is not built on this node")
+            raise ArtifactMissing("it is not built on this node", f"commit {launch.artifact}")
         who = self._builder.identity(launch.namespace)
         env = self._environment(launch, checkout, who)
         record = Record.of(launch, env["HOME"], who, self._boot)
@@ -178,6 +179,19 @@ class ProcessDriver:
             return False
         uid = os.geteuid() if replica.record.uid is None else replica.record.uid
         return uid in await asyncio.to_thread(listener_uids, replica.record.port)
+
+    async def verify(self, replica_id: str) -> bool:
+        replica = self._replicas.get(replica_id)
+        if replica is None:
+            return True
+        record = replica.record
+        others = (other for name, other in self._replicas.items() if name != replica_id)
+        if any(_runs_from(other, record.service_id, record.artifact) for other in others):
+            return True
+        return await self._builder.verify(record.namespace, record.service_id, record.artifact)
+
+    def _in_use(self, service: str, artifact: str) -> bool:
+        return any(_runs_from(replica, service, artifact) for replica in self._replicas.values())
 
     async def stop(self, replica_id: str, grace_seconds: float) -> None:
         replica = self._replicas.get(replica_id)
@@ -280,3 +294,7 @@ class ProcessDriver:
             log.warning("can't record how replica %s ended: %s", name, error)  # found ended again, without its code
         self._on_exit(name, how)
         replica.done.set()
+
+
+def _runs_from(replica: Replica, service: str, artifact: str) -> bool:
+    return replica.exit is None and (replica.record.service_id, replica.record.artifact) == (service, artifact)

@@ -37,11 +37,15 @@ def _sync(directory: Path) -> None:
 def read_regular(path: Path, limit: int) -> bytes | None:
     """Up to `limit` bytes of a regular file; `None` if there is none.
 
-    Neither a symbolic link (it could lead where only root may read) nor a pipe or device (it could block) is read.
+    Neither a symbolic link (it could lead where only root may read) nor a directory, pipe or device (it could block)
+    is read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
     with os.fdopen(descriptor, "rb") as file:
-        return file.read(limit) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+        return file.read(limit)

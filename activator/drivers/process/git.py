@@ -92,16 +92,16 @@ def redact(text: str) -> str:
     return _USERINFO.sub("", text)
 
 
-def explain(repo: str, url: str, output: Sequence[str]) -> str:
-    """Why git failed, in a sentence."""
+def explain(repo: str, url: str, output: Sequence[str]) -> BuildFailed:
+    """Why git failed. What it said, with its addresses and paths, is for the owner alone."""
     text = "\n".join(output).lower()
+    last = redact(next((line.strip() for line in reversed(output) if line.strip()), "git said nothing"))
     where = redact(url)
     if any(sign in text for sign in _ABSENT):
-        return f"repository '{repo}' does not exist or can't be read ({where})"
+        return BuildFailed(f"repository '{repo}' does not exist or can't be read", where)
     if "no space left" in text:
-        return "the node's disk is full"
-    last = next((line for line in reversed(output) if line.strip()), "git said nothing")
-    return f"can't clone '{repo}' from {where}: {redact(last.strip())}"
+        return BuildFailed("the node's disk is full", last)
+    return BuildFailed(f"can't clone '{repo}'", f"from {where}: {last}")
 
 
 def _line(*words: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 MAX_BYTES = 64 * 1024
 NEEDED = "add a Procfile with `web: …` listening on $PORT"
+IRREGULAR = "the Procfile must be a regular file"
 
 _ENTRY = re.compile(r"([A-Za-z0-9_-]+)[ \t]*:[ \t]*(.*)")
 

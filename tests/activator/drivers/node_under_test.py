@@ -57,6 +57,7 @@ class World:
     limits: Limits = field(default_factory=Limits)
     exits: dict[str, Exit] = field(default_factory=dict)
     built: list[str] = field(default_factory=list)
+    failed_commit: str | None = None
 
     def __post_init__(self) -> None:
         self.changed = asyncio.Event()

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import io
+import shutil
 import zipfile
 
 import pytest
@@ -18,7 +19,8 @@ from activator.drivers.process import Limits
 async def failure(world: World, **job: object) -> str:
     with pytest.raises(BuildFailed) as caught:
         await world.build(**job)
-    return caught.value.reason
+    world.failed_commit = caught.value.commit
+    return str(caught.value.reason)
 
 
 async def test_the_newest_commit_of_the_branch(world: World) -> None:
@@ -49,7 +51,7 @@ async def test_an_older_commit_can_be_built_again(world: World) -> None:
         ({"branch": "nope"}, "repository 'acme/app' has no branch 'nope'"),
         ({"branch": "--upload-pack=touch /tmp/x"}, "has no branch '--upload-pack=touch /tmp/x'"),
         ({"branch": "*"}, "repository 'acme/app' has no branch '*'"),
-        ({"repo": "acme/nope"}, "repository 'acme/nope' does not exist or can't be read (file:///"),
+        ({"repo": "acme/nope"}, "repository 'acme/nope' does not exist or can't be read; file:///"),
         ({"repo": "../../etc"}, "'../../etc' is not a repository"),
         ({"repo": "acme/.."}, "'acme/..' is not a repository"),
         ({"repo": "ext::sh/x"}, "'ext::sh/x' is not a repository"),
@@ -66,8 +68,11 @@ async def test_nothing_to_clone(world: World, job: dict[str, object], reason: st
         ({"README": "hello"}, "add a Procfile with `web: …` listening on $PORT"),
         ({"Procfile": "worker: x\n"}, "add a Procfile with `web: …` listening on $PORT"),
         ({"Procfile": "web: x\noops\n"}, "line 2 of the Procfile is not `name: command`"),
-        ({"Procfile": "web: x\nbuild: echo no compiler >&2; exit 3\n"}, "build failed (exit code 3): no compiler"),
-        ({"Procfile": "web: x\nbuild: kill -9 $$\n"}, "build failed (ended by signal 9)"),
+        (
+            {"Procfile": "web: x\nbuild: echo no compiler >&2; exit 3\n"},
+            "the build failed (exit code 3); last line of its log: no compiler",
+        ),
+        ({"Procfile": "web: x\nbuild: kill -9 $$\n"}, "the build failed (ended by signal 9)"),
         ({"Procfile": "web: x\n", "requirements.txt": "./nope.whl\n"}, "installing requirements.txt failed"),
     ],
 )
@@ -82,7 +87,80 @@ async def test_a_procfile_that_is_a_link_is_not_followed(world: World) -> None:
     repository = world.repository()
     (repository.path / "Procfile").symlink_to("/etc/shadow")
     repository.commit({})
-    assert "add a Procfile" in await failure(world)
+    assert await failure(world) == "the Procfile must be a regular file"
+
+
+async def test_a_procfile_that_is_a_directory_is_the_owner_s_affair(world: World) -> None:
+    world.repository().commit({"Procfile/README": "hello"})
+    assert await failure(world) == "the Procfile must be a regular file"
+
+
+async def test_a_failure_tells_the_commit_as_soon_as_it_is_known(world: World) -> None:
+    commit = world.repository().commit({"Procfile": "web: x\nbuild: exit 1\n"})
+    await failure(world)
+    assert world.failed_commit == commit
+    await failure(world, branch="nope")
+    assert world.failed_commit is None
+
+
+async def test_what_anybody_may_read_has_nothing_of_logs_addresses_or_paths(world: World) -> None:
+    secret = "DB=postgres://u:p@db"
+    repository = world.repository()
+    repository.commit({"Procfile": f"web: x\nbuild: echo {secret}; exit 7\n"})
+    broken = world.repository("broken")
+    broken.commit({"Procfile": "web: x\n"})
+    head = broken.path / ".git" / "refs" / "heads" / "main"
+    head.write_text("0123456789" * 4 + "\n")
+    cases = {
+        "acme/app": ("the build failed (exit code 7)", f"last line of its log: {secret}"),
+        "acme/nope": ("repository 'acme/nope' does not exist or can't be read", "file://"),
+        "acme/broken": ("can't clone 'acme/broken'", "file://"),
+    }
+    for repo, (public, detail) in cases.items():
+        with pytest.raises(BuildFailed) as caught:
+            await world.build(repo=repo)
+        reason = caught.value.reason
+        assert reason.public == public
+        assert reason.detail is not None
+        assert detail in reason.detail
+        assert str(reason) == f"{reason.public}; {reason.detail}"
+
+
+async def test_a_checkout_that_was_spoilt_is_built_again(world: World) -> None:
+    world.repository().commit({"Procfile": "web: x\n", "app.py": "1", "data/a": "a", ".gitignore": "x"})
+    ref = (await world.build()).ref
+    source = world.driver._layout.checkout("acme", "svc", ref) / "source"
+
+    def overwrite() -> None:
+        (source / "app.py").write_text("2")
+
+    spoils = (overwrite, (source / "app.py").unlink, lambda: shutil.rmtree(source / "data"), lambda: source.chmod(0))
+    for spoil in spoils:
+        spoil()
+        world.built.clear()
+        assert (await world.build()).ref == ref
+        assert world.built[-1] == "built"
+        assert (source / "app.py").read_text() == "1"
+    (source / "__pycache__").mkdir()
+    (source / "new").write_text("an application may write beside itself")
+    world.built.clear()
+    await world.build()
+    assert world.built == [f"commit {ref} is built already"]
+
+
+async def test_a_checkout_is_not_taken_from_below_a_replica(world: World) -> None:
+    world.repository().commit({"Procfile": "web: rm app.py; echo gone; sleep 67890\n", "app.py": "1"})
+    artifact = await world.build()
+    first, _ = await world.start(artifact)
+    await world.said("gone")
+    second, _ = await world.start(artifact)
+    assert await world.driver.verify(second)
+    assert (await world.build()) == artifact
+    assert world.built[-1] == f"commit {artifact.ref} is built already"
+    await world.driver.stop(second, 0)
+    assert not await world.driver.verify(first)  # its own does not count: it did not come up
+    assert world.driver._builder.find("acme", "svc", artifact.ref) is None
+    assert await world.driver.verify("unknown")
 
 
 async def test_build_runs_once_per_commit_with_the_service_s_environment(world: World) -> None:

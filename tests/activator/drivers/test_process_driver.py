@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -13,7 +14,9 @@ import pytest
 from node_under_test import World, running
 
 from activator.drivers import ArtifactMissing, Launch, StartFailed
+from activator.drivers.process import ProcessDriver
 from activator.drivers.process.procfs import alive, read_stat
+from activator.logs import Collector, LogStore
 
 FOREVER = "sleep 67890"
 
@@ -63,7 +66,7 @@ async def test_how_a_replica_ended(world: World) -> None:
     replica, _ = await world.run("echo fine; echo no module named app >&2; exit 3")
     how = await world.exit(replica)
     assert (how.code, how.signal, how.stopped) == (3, None, False)
-    assert how.reason == "exited with code 3: no module named app"
+    assert (str(how), how.last_line) == ("exited with code 3", "no module named app")
     assert sorted(world.lines(replica=replica)) == ["fine", "no module named app"]
     observed = (await world.driver.observe())[0]
     assert (observed.alive, observed.exit, observed.pid) == (False, how, None)
@@ -84,7 +87,20 @@ async def test_a_command_that_does_not_exist(world: World) -> None:
     replica, _ = await world.run("unheard-of --port $PORT")
     how = await world.exit(replica)
     assert how.code == 127
-    assert "unheard-of: not found" in how.reason
+    assert "unheard-of: not found" in (how.last_line or "")
+
+
+async def test_closing_before_it_was_opened(place: Path) -> None:
+    data_dir = place / "data"
+    data_dir.mkdir()
+    driver = ProcessDriver(data_dir, git_url="file:///{repo}", logs=Collector(LogStore(data_dir / "logs")))
+    await driver.close(keep=False)
+    opening = asyncio.get_running_loop().create_task(driver.open(lambda *_: None))
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    await driver.close(keep=False)
 
 
 async def test_starting_twice_is_starting_once(world: World) -> None:
