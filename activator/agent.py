@@ -19,7 +19,7 @@ from activator.drivers import Driver, Exit
 from activator.journal import Journal
 from activator.keeper import Environment, Keeper, Node
 from activator.ledger import Ledger
-from activator.racing import unless
+from activator.racing import unless, within
 from activator.settings import Settings
 from activator.views import Catalog
 from state.mirror import Mirror
@@ -28,6 +28,7 @@ from state.models import DeploymentState
 log = logging.getLogger(__name__)
 
 _PRUNE_EVERY: Final = 3600.0  # seconds
+_PRUNE_PACE: Final = 1.0  # seconds at least between two looks, however many services are deleted
 _AFTER_A_FAULT: Final = 1.0  # seconds until a keeper or build that raised is taken up again
 
 
@@ -63,6 +64,7 @@ class Agent:
         self._tasks: asyncio.TaskGroup | None = None
         self._owned: set[asyncio.Task[None]] = set()
         self.opened = False
+        self._untidy = asyncio.Event()
         self._closed = asyncio.Event()
         self._ended = asyncio.Event()
 
@@ -77,6 +79,13 @@ class Agent:
             elif observed.exit is not None and _known(observed.exit):
                 self._node.exits[observed.replica_id] = observed.exit
             self._node.ports[observed.replica_id] = observed.port
+        try:
+            await self._keep_all()
+        finally:
+            self._tasks = None  # the mirror may tell of changes still
+        self._ended.set()
+
+    async def _keep_all(self) -> None:
         async with asyncio.TaskGroup() as self._tasks:
             own = {r.id for r in self._catalog.replicas() if r.node == self._settings.node}
             for replica_id in own.union(self._node.ports):
@@ -85,7 +94,6 @@ class Agent:
             await unless(self._closed, self._prune())
             for task in self._owned:
                 task.cancel()
-        self._ended.set()
 
     @property
     def running(self) -> frozenset[str]:
@@ -94,7 +102,7 @@ class Agent:
 
     def changed(self, services: Iterable[str], replicas: Iterable[str]) -> None:
         """The mirror has something new about these."""
-        if self._tasks is None:
+        if self._tasks is None or self._closed.is_set():
             return
         for replica_id in replicas:
             replica = self._catalog.replica(replica_id)
@@ -103,6 +111,8 @@ class Agent:
                 keeper.nudge()
             elif replica is not None and replica.node == self._settings.node:
                 self._keep(replica_id)
+        if any(self._catalog.service(service) is None for service in services):
+            self._untidy.set()
         self._look_at(services)
 
     def wanted(self, service: str) -> None:
@@ -168,7 +178,9 @@ class Agent:
         finally:
             del self._building[deployment_id]
         known = self._catalog.deployment(deployment_id)
-        if known is not None and not self._closed.is_set():
+        if known is None:
+            self._untidy.set()
+        elif not self._closed.is_set():
             self._look_at((known.service,))
 
     def _own(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -180,14 +192,18 @@ class Agent:
         return task
 
     async def _prune(self) -> None:
-        """Now and then drop the artifacts that no deployment needs."""
+        """Drop the artifacts that no deployment needs: at the start, when a service has gone, and now and then."""
         while True:
-            await asyncio.sleep(_PRUNE_EVERY)
+            self._untidy.clear()
             keep: dict[str, set[str]] = {}
             for deployment in self._catalog.deployments():
+                artifacts = keep.setdefault(deployment.service, set())
                 if deployment.artifact is not None:
-                    keep.setdefault(deployment.service, set()).add(deployment.artifact)
+                    artifacts.add(deployment.artifact)
+            self._node.mended.intersection_update(d.id for d in self._catalog.deployments())
             await self._driver.prune(keep)
+            await asyncio.sleep(_PRUNE_PACE)
+            await within(self._untidy, _PRUNE_EVERY)
 
 
 def _known(how: Exit) -> bool:

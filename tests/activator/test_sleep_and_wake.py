@@ -93,6 +93,9 @@ async def test_deleting_waits_for_what_is_in_flight(plane: Plane) -> None:
         assert [i async for i, _ in plane.store.scan(kind)] == []
     assert [i async for i, _ in plane.store.scan(Kind.ROUTE)] == ["app-acme.apps.localhost"]
     assert await control.driver.observe() == []
+    places = [plane.data_dir / "process" / "homes" / "acme", plane.data_dir / "process" / "checkouts" / "acme"]
+    await until(lambda: not any(path for place in places for path in place.iterdir()), what=lambda: places)
+    assert list((plane.data_dir / "replicas").iterdir()) == []
 
 
 async def test_deleting_by_force_does_not_wait(plane: Plane) -> None:
