@@ -20,6 +20,7 @@ from typing import Final
 
 from activator import tombstones
 from activator.acks import NOBODY_READ, Acknowledgements
+from activator.agenda import Agenda
 from activator.autoscaler import PANIC_WINDOW, STABLE_WINDOW, Decision, Memory, Signals, Spec, decide
 from activator.averages import Average
 from activator.backends import backoff
@@ -93,14 +94,13 @@ class Leader:
         self._cold_starts = cold_starts
         self._settings = settings
         self._watches: dict[str, Watch] = {}
-        self._due: set[str] = set()
+        self._agenda = Agenda(_AT_ONCE)
         self._more = asyncio.Event()
         self._attention: set[str] = set()
         self._draining: set[str] = set()
         self._roster = NOBODY_READ
         self._fence: Fence | None = None
         self._passes: asyncio.TaskGroup | None = None
-        self._passing: set[str] = set()
         self._noted: set[str] = set()
         self._closed = False
         self._keeping_house = False
@@ -115,9 +115,9 @@ class Leader:
         ticked_at = float("-inf")
         async with asyncio.TaskGroup() as self._passes:
             while True:
-                on_time = await within(self._more, ticked_at + self._settings.tick - time.monotonic())
+                await within(self._more, ticked_at + self._settings.tick - time.monotonic())
                 self._more.clear()
-                if self._take_over() or not on_time:
+                if self._take_over() or time.monotonic() - ticked_at >= self._settings.tick:
                     ticked_at = time.monotonic()
                     await self._tick()
                 self._dispatch()
@@ -139,7 +139,7 @@ class Leader:
         watch = self._watches.get(service)
         if watch is not None and watch.woken_at is None:
             watch.woken_at = time.monotonic()
-        self._look((service,))
+        self._look((service,), urgent=True)
 
     def reported(self, services: Iterable[str]) -> None:
         """A report told the load of these. Urgent is who is held, and what drains."""
@@ -149,14 +149,14 @@ class Leader:
             if watch is not None:
                 load = self._demand.load(service, now)
                 watch.average.observe(load.in_flight + load.held, now)
-        self._look(service for service in services if self._demand.held(service, now))
-        self._look(self._draining)
+        self._look((service for service in services if self._demand.held(service, now)), urgent=True)
+        self._look(self._draining, urgent=True)
 
-    def _look(self, services: Iterable[str]) -> None:
+    def _look(self, services: Iterable[str], *, urgent: bool = False) -> None:
         if self._lease.fence is None:
             return
-        self._due.update(services)
-        if self._due - self._passing:
+        self._agenda.put(services, urgent=urgent)
+        if self._agenda:
             self._more.set()
 
     # -- the rounds
@@ -167,7 +167,7 @@ class Leader:
             return False
         self._fence = self._lease.fence
         self._watches.clear()
-        self._due.clear()
+        self._agenda.clear()
         for replica_id in self._noted:
             self._acks.note(replica_id, ())
         self._noted.clear()
@@ -183,7 +183,11 @@ class Leader:
             await self._read_roster()
         except StoreError:
             return
-        self._due |= self._attention | self._demand.services(time.monotonic())
+        now = time.monotonic()
+        loaded = self._demand.services(now)
+        self._agenda.put((service for service in loaded if self._demand.held(service, now)), urgent=True)
+        self._agenda.put(loaded)
+        self._agenda.put(self._attention)
         if self._passes is not None and not self._keeping_house:
             self._keeping_house = True
             self._passes.create_task(self._keep_house(self._fence), name="housekeeping")
@@ -194,14 +198,10 @@ class Leader:
         self._demand.keep(self._roster.workers)
 
     def _dispatch(self) -> None:
-        """Look at what is due, each service by one task at a time, so that none waits for another."""
+        """Look at what is on the agenda, several at a time, so that none waits for another's store."""
         if self._fence is None or not self._mirror.connected or self._passes is None or self._closed:
             return
-        for service in sorted(self._due - self._passing):
-            if len(self._passing) >= _AT_ONCE:
-                break
-            self._due.discard(service)
-            self._passing.add(service)
+        while (service := self._agenda.take()) is not None:
             self._passes.create_task(self._pass(service, self._fence), name=f"service {service}")
 
     async def _pass(self, service: str, fence: Fence) -> None:
@@ -214,7 +214,7 @@ class Leader:
         except Conflict as conflict:
             # another writer was faster; what he wrote comes by the feed
             await self._ledger.catch_up(conflict)
-            self._due.add(service)
+            self._agenda.put((service,))
         except Fenced:
             log.warning("service %s: another tenure has begun", service)
             self._attention.add(service)
@@ -225,8 +225,8 @@ class Leader:
             log.exception("service %s can't be looked after", service)
             self._attention.add(service)
         finally:
-            self._passing.discard(service)
-            if self._due:
+            self._agenda.done(service)
+            if self._agenda:
                 self._more.set()
 
     async def _advance(self, service: str, fence: Fence) -> None:

@@ -69,7 +69,7 @@ async def test_a_pass_that_outlives_its_tenure_commits_nothing(plane: Plane) -> 
     await until(lambda: successor.fence is not None and not control.activation.leader.leads)
     await until(lambda: control.activation.leader._fence is None)
     store.gate.set()
-    await until(lambda: not control.activation.leader._passing)
+    await until(lambda: control.activation.leader._agenda.idle)
     assert store.fences == []
     assert only(control.view(service)).state is ReplicaState.DRAINING
     assert (await slow)[0] == 200
