@@ -1,4 +1,7 @@
-"""A replica that can't start ends as `failed` with a reason that a user understands; held requests get it, too."""
+"""A replica that can't start ends as `failed` with a reason that a user understands; held requests get its first half.
+
+The second half (lines of logs, what git said, addresses, paths) is for the owner alone, who reads it in the API.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
 """
 
+SECRET = "DB=postgres://u:p@db"
+
 CASES = {
     "no-procfile": ({"server.py": REPLICA}, {}, ["add a Procfile with `web: …` listening on $PORT"]),
     "no-web": ({"Procfile": "worker: sleep 1\n"}, {}, ["add a Procfile with `web: …` listening on $PORT"]),
     "no-branch": ({"Procfile": "web: true\n"}, {"branch": "nowhere"}, ["nowhere", "no branch"]),
     "no-repo": (None, {"repo": "acme/none"}, ["acme/none"]),
-    "bad-build": ({"Procfile": "build: echo boom; exit 7\nweb: true\n"}, {}, ["build", "7"]),
-    "exits": ({"Procfile": "web: echo my last words; exit 3\n"}, {}, ["exit", "3", "my last words"]),
+    "dir-procfile": ({"Procfile/web": "x"}, {}, ["the Procfile must be a regular file"]),
+    "bad-build": ({"Procfile": f"build: echo {SECRET}; exit 7\nweb: true\n"}, {}, ["build", "7", SECRET]),
+    "exits": ({"Procfile": f"web: echo {SECRET}; exit 3\n"}, {}, ["exit", "3", f"last line of its log: {SECRET}"]),
     "not-found": ({"Procfile": "web: no-such-program\n"}, {}, ["127", "no-such-program"]),
     "no-port": ({"Procfile": "web: sleep 600\n"}, {"scaling": {"startup_timeout": 3}}, ["port", "3 s"]),
     "health-500": (
@@ -60,11 +66,17 @@ async def test_it_fails_with_a_reason_and_held_requests_get_503_with_it(shared_n
     reason = service["deployment"]["reason"]
     assert all(word in reason for word in words), reason
     for task in held:
-        assert isinstance(reply := task.result(), Reply)
+        reply = task.result()
+        assert isinstance(reply, Reply)
         assert reply.status == 503
         assert int(reply.fields["retry-after"]) >= 1
-        assert json.loads(reply.body)["detail"] == reason
-    assert service["replicas"]["ready"] == 0
+        detail = json.loads(reply.body)["detail"]
+        assert reason == detail or reason.startswith(f"{detail}; ")
+        for told in (detail, reply.fields["proxy-status"]):
+            assert not any(private in told for private in ("postgres", "file://", str(node.root), "no-such-program"))
+    assert (service["replicas"]["desired"], service["replicas"]["ready"]) == (0, 0)
+    known = case not in ("no-branch", "no-repo")
+    assert (service["deployment"]["commit"] is not None) == known
     later = await ask(node.http_port, host("acme", case))
     assert isinstance(later, Reply)
     assert later.status == 503
