@@ -1,6 +1,6 @@
 """The control side of sleep and wake, wired: what a composition root makes one of.
 
-    mirror = Mirror(store, [*activator.views.KINDS, ...], lambda touched: activation.changed(touched))
+    mirror = Mirror(store, [*activator.views.KINDS, ...], lambda touched: activation.changed(touched), slices=True)
     activation = Activation(store, mirror, driver, lease, settings, supervisor=..., environment=..., build_log=...)
 
     async with asyncio.TaskGroup() as tasks:

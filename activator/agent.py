@@ -22,6 +22,7 @@ from activator.ledger import Ledger
 from activator.racing import unless, within
 from activator.settings import Settings
 from activator.views import Catalog
+from state.kinds import Kind
 from state.mirror import Mirror
 from state.models import DeploymentState
 
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _PRUNE_EVERY: Final = 3600.0  # seconds
 _PRUNE_PACE: Final = 1.0  # seconds at least between two looks, however many services are deleted
+_SLICE: Final = 1000  # services looked at between two turns of the loop
 _AFTER_A_FAULT: Final = 1.0  # seconds until a keeper or build that raised is taken up again
 
 
@@ -90,7 +92,7 @@ class Agent:
             own = {r.id for r in self._catalog.replicas() if r.node == self._settings.node}
             for replica_id in own.union(self._node.ports):
                 self._keep(replica_id)
-            self._look_at(deployment.service for deployment in self._catalog.deployments())
+            await self._look_at_all()
             await unless(self._closed, self._prune())
             for task in self._owned:
                 task.cancel()
@@ -154,6 +156,13 @@ class Agent:
                 await asyncio.sleep(_AFTER_A_FAULT)
         del self._keepers[replica_id]
 
+    async def _look_at_all(self) -> None:
+        """In slices: 100,000 services at once stopped the loop for a second."""
+        services = list({deployment.service for deployment in self._catalog.deployments()})
+        for start in range(0, len(services), _SLICE):
+            self._look_at(services[start : start + _SLICE])
+            await asyncio.sleep(0)
+
     def _look_at(self, services: Iterable[str]) -> None:
         """Start the builds that are this node's to do, end those that nobody wants any more."""
         for service_id in set(services):
@@ -201,7 +210,8 @@ class Agent:
                 if deployment.artifact is not None:
                     artifacts.add(deployment.artifact)
             self._node.mended.intersection_update(d.id for d in self._catalog.deployments())
-            await self._driver.prune(keep)
+            if not self._catalog.unreadable(Kind.DEPLOYMENT):  # they may need what nobody else does
+                await self._driver.prune(keep)
             await asyncio.sleep(_PRUNE_PACE)
             await within(self._untidy, _PRUNE_EVERY)
 

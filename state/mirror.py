@@ -23,7 +23,7 @@ T = TypeVar("T")
 OnChange = Callable[[Sequence[tuple[Kind, str]]], None]
 
 _CHECK_EVERY: Final = 5.0  # seconds; a feed that fell behind our position stays silent for ever (measured)
-_SLICE: Final = 1000  # records compared between two turns of the loop
+_SLICE: Final = 1000  # records compared, or told, between two turns of the loop
 _RETRY_EVERY: Final = 0.2  # seconds between attempts to reach a store that is gone
 
 
@@ -35,17 +35,22 @@ class Mirror:
     """`await run()` keeps it; everything else is synchronous reading.
 
     `on_change` is called after each applied entry with what it touched, and after a resync with everything that
-    differs. It must not raise or block.
+    differs. It must not raise or block. If it keeps indexes that cost something per object, let it be called in
+    `slices`: one after the other, with turns of the loop between; all but the last while the mirror is not connected
+    and at revision 0, so that nobody takes a part for the whole.
     """
 
-    def __init__(self, store: Store, kinds: Sequence[Kind], on_change: OnChange | None = None) -> None:
+    def __init__(
+        self, store: Store, kinds: Sequence[Kind], on_change: OnChange | None = None, *, slices: bool = False
+    ) -> None:
         self.revision = 0
         self.run_id = ""
         self.connected = False
         self._store = store
         self._objects: dict[Kind, dict[str, Record]] = {kind: {} for kind in kinds}
-        self._decoded: dict[tuple[Kind, str], tuple[int, Any]] = {}
+        self._decoded: dict[tuple[Kind, str], tuple[Record, Any]] = {}
         self._on_change = on_change
+        self._slices = slices
         self._synced = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._checked_at = 0.0
@@ -63,11 +68,11 @@ class Mirror:
         if record is None:
             return None
         known = self._decoded.get((kind, object_id))
-        if known is not None and known[0] == record.version:
+        if known is not None and (known[0] is record or known[0] == record):
             value: T = known[1]
             return value
         value = decode(model, record.value)
-        self._decoded[kind, object_id] = (record.version, value)
+        self._decoded[kind, object_id] = (record, value)
         return value
 
     async def synced(self) -> None:
@@ -105,11 +110,25 @@ class Mirror:
         touched = [pair for kind, new in fresh.items() async for pair in self._differing(kind, new)]
         for kind, new in fresh.items():
             self._objects[kind] = new
+        rest = await self._tell_in_slices(touched)
         self.run_id, self.revision, self.connected = run_id, revision, True
         self._checked_at = time.monotonic()
-        self._prune(touched)
+        self._prune(rest)
         self._synced.set()
-        self._tell(touched)
+        self._tell(rest)
+
+    async def _tell_in_slices(self, touched: Sequence[tuple[Kind, str]]) -> Sequence[tuple[Kind, str]]:
+        """Tell all but the last slice; returns that one, which is told once the whole counts."""
+        if not self._slices or len(touched) <= _SLICE:
+            return touched
+        self.revision, self.connected = 0, False
+        for start in range(0, len(touched) - _SLICE, _SLICE):
+            part = touched[start : start + _SLICE]
+            self._prune(part)
+            if self._on_change is not None:
+                self._on_change(part)
+            await asyncio.sleep(0)
+        return touched[start + _SLICE :]
 
     async def _differing(self, kind: Kind, new: Mapping[str, Record]) -> AsyncIterator[tuple[Kind, str]]:
         """What is new, changed or gone. In slices: comparing 100,000 records at once stopped the loop for 0.4 s."""

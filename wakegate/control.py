@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -46,6 +47,7 @@ from wakegate.terminal import log_to_stderr
 
 _LEFT_TO_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _LEASE: Final = "leader"
+_MANY: Final = 1000  # objects that came at once, as with a snapshot
 _FINGERPRINT: Final = "secret-key"
 _API_GRACE: Final = 5.0  # seconds for API calls in flight: a delete may wait that long
 _RETRY: Final = 0.2  # seconds between attempts to reach a store that is gone
@@ -98,7 +100,7 @@ class Control:
         self._secret_key = read_secret_key(Path(start["secret_key_file"]), os.environ.get("WAKEGATE_SECRET_KEY"))
         self._vault = Vault(self._secret_key, ENVIRONMENT)
         self._store = Store(start["store"])
-        self._mirror = Mirror(self._store, list(Kind), self._changed)
+        self._mirror = Mirror(self._store, list(Kind), self._changed, slices=True)
         self._catalogue = Catalogue(self._mirror)
         self._logs = LogStore(config.data_dir / "logs")
         self._collector = Collector(self._logs)
@@ -227,6 +229,8 @@ class Control:
     def _changed(self, touched: Any) -> None:
         self._catalogue.changed(touched)
         self._activation.changed(touched)
+        if len(touched) >= _MANY:
+            gc.freeze()  # a collection over the objects of 100,000 services would stop the loop for half a second
 
     def _environment(self, service: Service, run: RunSpec) -> Mapping[str, str]:
         """Raises SecretError."""

@@ -100,7 +100,7 @@ class Control:
 
     def __init__(self, plane: Plane, number: int, settings: Settings, supervisor: str, store: Store | None) -> None:
         self.store = store or Store(plane.url)
-        self.mirror = Mirror(self.store, [*KINDS], lambda touched: self.activation.changed(touched))
+        self.mirror = Mirror(self.store, [*KINDS], lambda touched: self.activation.changed(touched), slices=True)
         self.lease = Lease(self.store, "leader", holder=f"c{number}", owner=supervisor, ttl=1.0)
         self.collector = Collector(plane.logs)
         self.driver = ProcessDriver(plane.data_dir, git_url=f"file://{plane.place}/git/{{repo}}", logs=self.collector)

@@ -140,6 +140,28 @@ async def test_a_server_replaced_during_the_snapshot_means_another_snapshot(valk
     await store.close()
 
 
+async def test_a_snapshot_told_in_slices_counts_when_its_last_was_told(store: Store, valkey: Valkey) -> None:
+    told: list[tuple[int, bool, int]] = []
+
+    def changed(touched: Sequence[tuple[Kind, str]]) -> None:
+        told.append((len(touched), mirror.connected, mirror.revision))
+
+    await store.commit([Change(Kind.ROUTE, f"h{n}", b"1") for n in range(1000)])
+    await store.commit([Change(Kind.ROUTE, f"i{n}", b"2") for n in range(1000)])
+    await store.commit([Change(Kind.ROUTE, f"j{n}", b"3") for n in range(500)])
+    mirror = Mirror(store, [Kind.ROUTE], changed, slices=True)
+    async with running(mirror):
+        assert told == [(1000, False, 0), (1000, False, 0), (500, True, 3)]
+        await mirror.reached(await store.commit([Change(Kind.ROUTE, "h0", b"4")]))
+        assert told[3:] == [(1, True, 4)]
+        run_id = mirror.run_id
+        await store.commit([Change(Kind.ROUTE, f"h{n}", None) for n in range(1000)])
+        valkey.kill()
+        await restart(store, valkey)
+        await until(lambda: mirror.run_id != run_id)
+        assert sum(count for count, *_ in told) == 3501
+
+
 async def test_waiting_for_a_revision_can_be_cancelled(store: Store) -> None:
     async with running(Mirror(store, [Kind.ROUTE])) as mirror:
         with pytest.raises(TimeoutError):
