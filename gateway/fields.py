@@ -27,6 +27,7 @@ TRACEPARENT: Final = 15
 ACCEPT: Final = 16
 KEEP_ALIVE: Final = 17
 DATE: Final = 18
+TRACESTATE: Final = 19
 
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 CONTROLS: Final = bytes(c for c in range(0x20) if c != 0x09) + b"\x7f"  # never inside a field (RFC 9110 5.5)
@@ -52,6 +53,7 @@ _REQUEST: Final = {
     b"forwarded": FORWARDED,
     b"x-request-id": REQUEST_ID,
     b"traceparent": TRACEPARENT,
+    b"tracestate": TRACESTATE,
     b"accept": ACCEPT,
 }
 

@@ -13,14 +13,19 @@ from typing import Final
 from gateway.errors import Malformed
 from gateway.fields import elements
 
-_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_PORT: Final = rb"0{0,4}[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]+(?<!\.\.)|\[[0-9A-Fa-f:.]+\])(?::(?:%b)?)?" % _PORT)
 _VISIBLE: Final = bytes(range(0x21, 0x23)) + bytes(range(0x24, 0x7F))  # without `#`: a fragment is never sent
 _ID: Final = re.compile(rb"[A-Za-z0-9._~+/=-]{1,128}")
 _TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def check_host(host: bytes) -> None:
-    """RFC 9110 7.2: a name, an IPv4 or a bracketed IPv6 address, and maybe a port; nothing else is ever routed."""
+    """RFC 9110 7.2: a name, an IPv4 or a bracketed IPv6 address, and maybe a port; nothing else is ever routed.
+
+    A name may end with the root's dot, once. A port is 1 to 65535, or empty: RFC 3986 3.2.3 allows that, and it
+    means the scheme's own.
+    """
     if _HOST.fullmatch(host) is None:
         raise Malformed("invalid Host")
 

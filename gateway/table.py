@@ -155,4 +155,4 @@ def plain_host(host: bytes) -> bytes:
         name, colon, _ = host.rpartition(b":")
         if colon:
             host = name
-    return host.lower().rstrip(b".")
+    return host.lower().removesuffix(b".")

@@ -29,6 +29,7 @@ from gateway.fields import (
     REQUEST_ID,
     TE,
     TRACEPARENT,
+    TRACESTATE,
     TRANSFER_ENCODING,
     UPGRADE,
     elements,
@@ -53,7 +54,7 @@ _METHODS: Final = {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTI
 class _Framing:
     """What the fields said about framing and the connection, until all of them are read."""
 
-    __slots__ = ("chunked", "connection", "expect", "hosts", "length", "upgrade")
+    __slots__ = ("chunked", "connection", "expect", "hosts", "length", "states", "upgrade")
 
     def __init__(self) -> None:
         self.hosts = 0
@@ -61,6 +62,7 @@ class _Framing:
         self.chunked = False
         self.connection: list[bytes] | None = None
         self.expect = b""
+        self.states: list[bytes] | None = None  # tracestate that came before its traceparent
         self.upgrade = b""
 
 
@@ -79,7 +81,7 @@ def parse_request(head: bytes, field_limit: int, target_limit: int, trusted: boo
         line = lines[at]
         colon = line.find(b":")
         if colon < 1:
-            raise Malformed("field without a name")
+            raise _misnamed(line)
         name = line[:colon]
         code = REQUEST_CODES.get(name, -1)
         if code < 0:
@@ -88,10 +90,17 @@ def parse_request(head: bytes, field_limit: int, target_limit: int, trusted: boo
             kept.append(line)
         elif code != DROP:
             if code < 0:
-                raise Malformed("invalid field name")
+                raise _misnamed(line)
             _special(code, line[colon + 1 :].strip(b" \t"), line, request, framing, trusted)
     _conclude(request, framing)
     return request
+
+
+def _misnamed(line: bytes) -> Malformed:
+    """Why no field name could be read from `line` (RFC 9112 5)."""
+    if line.startswith((b" ", b"\t")):
+        return Malformed("folded field line")
+    return Malformed("field without a name" if line.find(b":") < 1 else "invalid field name")
 
 
 def check_partial(data: bytes, head_limit: int, target_limit: int) -> None:
@@ -165,9 +174,8 @@ def _special(code: int, value: bytes, line: bytes, request: Request, framing: _F
 
 
 def _rarer(code: int, value: bytes, line: bytes, request: Request, framing: _Framing, trusted: bool) -> None:
-    if code == TRACEPARENT:
-        if valid_traceparent(value):
-            request.trace = value
+    if code in (TRACEPARENT, TRACESTATE):
+        _trace(code, value, line, request, framing)
     elif code == UPGRADE:
         framing.upgrade = value
     elif code == EXPECT:
@@ -178,6 +186,20 @@ def _rarer(code: int, value: bytes, line: bytes, request: Request, framing: _Fra
         _max_forwards(value, line, request)
     elif trusted:
         _believed(code, value, line, request)
+
+
+def _trace(code: int, value: bytes, line: bytes, request: Request, framing: _Framing) -> None:
+    """W3C Trace Context 3.2, 3.3: tracestate, whose parts may come before or behind, belongs to a valid traceparent."""
+    if code == TRACEPARENT:
+        if valid_traceparent(value):
+            request.trace = value
+            if framing.states is not None:
+                request.lines += framing.states
+                framing.states = None
+    elif request.trace:
+        request.lines.append(line)
+    else:
+        framing.states = [line] if framing.states is None else [*framing.states, line]
 
 
 def _max_forwards(value: bytes, line: bytes, request: Request) -> None:

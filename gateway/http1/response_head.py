@@ -54,7 +54,7 @@ def parse_response(head: bytes, method: bytes) -> Response:
         line = lines[at]
         colon = line.find(b":")
         if colon < 1:
-            raise BadResponse("field without a name")
+            raise _misnamed(line)
         name = line[:colon]
         code = RESPONSE_CODES.get(name, -1)
         if code < 0:
@@ -66,7 +66,7 @@ def parse_response(head: bytes, method: bytes) -> Response:
             kept.append(line)
         elif code != DROP:
             if code < 0:
-                raise BadResponse("invalid field name")
+                raise _misnamed(line)
             _special(code, line[colon + 1 :].strip(b" \t"), response, framing)
     if framing.chunked and (framing.length != UNKNOWN or not response.keep_alive):
         raise BadResponse("ambiguous framing")  # Content-Length beside it, or in HTTP/1.0
@@ -76,6 +76,13 @@ def parse_response(head: bytes, method: bytes) -> Response:
         _connection(response, framing.options)
     _conclude(response, method)
     return response
+
+
+def _misnamed(line: bytes) -> BadResponse:
+    """Why no field name could be read from `line` (RFC 9112 5)."""
+    if line.startswith((b" ", b"\t")):
+        return BadResponse("folded field line")
+    return BadResponse("field without a name" if line.find(b":") < 1 else "invalid field name")
 
 
 def _special(code: int, value: bytes, response: Response, framing: _Framing) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from wire import Conversation, fields, get, lines, ok, statuses, until
 
 
@@ -124,3 +125,17 @@ async def test_the_client_leaving_closes_the_replicas_connection(talk: Conversat
     await replica.closed()
     await until(lambda: talk.in_flight == 0)
     assert talk.count() == {"499": 1}
+
+
+@pytest.mark.parametrize("parent", ["", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "nonsense"])
+async def test_tracestate_goes_with_its_traceparent(talk: Conversation, parent: str) -> None:
+    origin = await talk.origin()
+    talk.serve(origin.endpoint())
+    client = await talk.client()
+    parents = [f"traceparent: {parent}"] if parent else []
+    await client.send(get("/", "tracestate: a=1", *parents, "Tracestate: b=2", "X: y"))
+    seen = fields(await (await origin.peer()).head())
+    valid = parent.startswith("00-")
+    assert (seen[b"traceparent"] == [parent.encode()]) is valid
+    assert seen.get(b"tracestate", []) == ([b"a=1", b"b=2"] if valid else [])
+    assert seen[b"x"] == [b"y"]
