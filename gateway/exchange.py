@@ -215,7 +215,10 @@ class Exchange:
         """The client takes less than is written, or again as much."""
         if self.up is not None:
             self.up.gate(may_read_response(self.state, full))
-        self.down.due(time.monotonic() + self.limits.response_timeout)
+        if self.state == TUNNEL:
+            self.down.due(time.monotonic() + self.limits.tunnel_timeout)
+        elif (self.state & 7) > INTERIM:  # before the final head its own deadline stands, whatever else is sent
+            self.down.due(time.monotonic() + self.limits.response_timeout)
 
     def left(self) -> None:
         """The client is gone: nobody is to work for it any more."""

@@ -21,12 +21,13 @@ from gateway.http1.request_writer import request_head
 from gateway.http1.response_head import parse_response
 from gateway.messages import Response
 from gateway.sides import Upstream
-from gateway.states import DONE, TUNNEL
+from gateway.states import DONE, NONE, TUNNEL
 
 if TYPE_CHECKING:
     from gateway.dispatch import Dispatcher
     from gateway.replica import Replica
 
+_INTERIM_LIMIT: Final = 100  # 1xx before one final head
 _NO_TRAILERS: Final[list[bytes]] = []  # never changed
 
 # What is being read.
@@ -45,6 +46,7 @@ class UpstreamConnection(Upstream):
         "_closed",
         "_decoder",
         "_exchange",
+        "_interims",
         "_left",
         "_method",
         "_office",
@@ -64,6 +66,7 @@ class UpstreamConnection(Upstream):
         self._method = b""
         self._buffer = b""  # of a head that is not complete
         self._body = _HEAD
+        self._interims = 0  # 1xx of this exchange; counts from its first one
         self._left = 0
         self._decoder: Decoder | None = None
         self._response: Response | None = None
@@ -176,7 +179,7 @@ class UpstreamConnection(Upstream):
     # Responses
 
     def _read_head(self, exchange: Exchange, data: bytes) -> None:
-        """Heads until the final one: any number of 1xx may come before it (RFC 9110 15.2)."""
+        """Heads until the final one: 1xx may come before it (RFC 9110 15.2), bounded in number."""
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
@@ -196,6 +199,10 @@ class UpstreamConnection(Upstream):
                 return
             if response.status == 101:
                 self._upgraded(exchange, response, data)
+                return
+            self._interims = 1 if (exchange.state & 7) == NONE else self._interims + 1
+            if self._interims > _INTERIM_LIMIT:
+                self._fail(BadResponse("too many interim responses"))
                 return
             exchange.interim(response)
             if not data or self._exchange is not exchange:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+
 import pytest
 from wire import Conversation, Starter, fields, get, lines, ok, statuses, until
 
@@ -129,3 +132,90 @@ async def test_concurrency_is_kept_and_order_too(talk: Conversation) -> None:
     await first.send(ok())
     assert (await first.head()).startswith(b"GET /3 ")
     assert talk.in_flight == 2
+
+
+async def test_interim_responses_do_not_move_the_deadline_of_the_final_one(conversation: Starter) -> None:
+    """Not even by filling and emptying the client's buffers."""
+    talk = await conversation(response_timeout=0.5)
+    origin = await talk.origin()
+    talk.serve(origin.endpoint())
+    client = await talk.client()
+    client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    await client.send(get("/", "Connection: close"))
+    replica = await origin.peer()
+    await replica.head()
+    hints = lines("HTTP/1.1 103 Early Hints", "X: " + "y" * 240_000) * 32
+    rounds = 0
+    async with asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(client.rest())
+        while rounds < 3 and not talk.count():
+            client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+            replica.writer.write(hints)
+            await asyncio.sleep(0.4)
+            client.reader._transport.resume_reading()  # type: ignore[attr-defined]
+            await asyncio.sleep(0.05)
+            rounds += 1
+        counted = talk.count()
+    assert counted == {"504": 1}, "although its end was moved in every round"
+    assert b"error=http_response_timeout" in reading.result()
+
+
+async def test_a_tunnel_keeps_its_own_time_out_when_the_client_was_slow(conversation: Starter) -> None:
+    talk = await conversation(response_timeout=0.3)
+    origin = await talk.origin()
+    talk.serve(origin.endpoint())
+    client = await talk.client()
+    await client.send(get("/", "Connection: upgrade", "Upgrade: websocket"))
+    replica = await origin.peer()
+    await replica.head()
+    await replica.send(lines("HTTP/1.1 101 Switching Protocols", "Connection: upgrade", "Upgrade: websocket"))
+    await client.head()
+    client.reader._transport.pause_reading()  # type: ignore[attr-defined]
+    (connection,) = talk.edge._office.clients.all()
+    sent = 0
+    while not connection.full:
+        await replica.send(b"x" * 65536)
+        sent += 65536
+        await until(lambda total=sent: connection._exchange.bytes_out >= total)
+    client.reader._transport.resume_reading()  # type: ignore[attr-defined]
+    await client.exactly(sent)
+    await asyncio.sleep(1.0)  # nothing moves for longer than a response may take
+    await client.send(b"still here")
+    await replica.expect(b"still here")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("app.test", 200),
+        ("app.test.", 200),
+        ("app.test:", 200),  # an empty port is the scheme's own (RFC 3986 3.2.3)
+        ("app.test.:65535", 200),
+        ("app.test:0080", 200),
+        ("app.test..", 400),
+        ("app.test..:80", 400),
+        ("app.test:0", 400),
+        ("app.test:00000", 400),
+        ("app.test:65536", 400),
+        ("app.test:99999", 400),
+    ],
+)
+async def test_one_final_dot_and_a_real_port(talk: Conversation, host: str, status: int) -> None:
+    origin = await talk.origin()
+    talk.serve(origin.endpoint())
+    client = await talk.client()
+    await client.send(get(host=host))
+    if status == 200:
+        replica = await origin.peer()
+        assert fields(await replica.head())[b"host"] == [host.encode()]
+        await replica.send(ok())
+    assert (await client.head()).startswith(b"HTTP/1.1 %d " % status)
+
+
+async def test_a_folded_line_of_a_request_is_called_so(talk: Conversation) -> None:
+    for folded in (" folded", "\tfolded: x"):
+        client = await talk.client()
+        await client.send(get("/", "X: y", folded))
+        head = await client.head()
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert b'details="folded field line"' in head

@@ -436,3 +436,30 @@ async def test_draining_does_not_wait_long_for_a_silent_client(conversation: Sta
     await until(lambda: talk.edge.connections == 1)
     assert await talk.edge.drain(5.0)
     await silent.closed()
+
+
+@pytest.mark.parametrize("number", [1, 100])
+async def test_interim_responses_are_bounded_in_number(talk: Conversation, number: int) -> None:
+    client, replica, _, origin = await pair(talk, get())
+    hint = lines("HTTP/1.1 103 Early Hints", "X: y")
+    await replica.send(hint * number)
+    await client.expect(hint * number)
+    await replica.send(ok())
+    assert (await client.head()).startswith(b"HTTP/1.1 200 ")
+    await client.send(get("/2"))
+    await replica.head()
+    await replica.send(hint * 101)
+    await client.expect(hint * 100)
+    head = await client.head()
+    assert head.startswith(b"HTTP/1.1 502 ")
+    assert b'error=http_protocol_error; details="too many interim responses"' in head
+    await replica.closed()
+    assert origin.connections == 1
+
+
+async def test_a_folded_line_of_a_response_is_called_so(talk: Conversation) -> None:
+    client, replica, _, _ = await pair(talk, get())
+    await replica.send(lines("HTTP/1.1 200 OK", "X: y", " folded: z", "Content-Length: 0"))
+    head = await client.head()
+    assert head.startswith(b"HTTP/1.1 502 ")
+    assert b'details="folded field line"' in head
