@@ -163,6 +163,8 @@ class Control:
             await self._end(await self._drain)
             for task in life:
                 task.cancel()
+        with contextlib.suppress(StoreError):
+            await self._lease.release()  # the next node need not wait for our silence
         await self._collector.close()
         await self._store.close()
 
