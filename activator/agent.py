@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _PRUNE_EVERY: Final = 3600.0  # seconds
 _PRUNE_PACE: Final = 1.0  # seconds at least between two looks, however many services are deleted
 _SLICE: Final = 1000  # services looked at between two turns of the loop
+_ADOPTING: Final = 10.0  # seconds that the driver may take to find what runs, before closing goes on without
 _AFTER_A_FAULT: Final = 1.0  # seconds until a keeper or build that raised is taken up again
 
 
@@ -68,11 +69,15 @@ class Agent:
         self.opened = False
         self._untidy = asyncio.Event()
         self._closed = asyncio.Event()
+        self._adopted = asyncio.Event()
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
-        """Adopt, then keep. Raises what `driver.open` raises."""
-        await self._mirror.synced()
+        """Adopt, then keep. Raises what `driver.open` raises.
+
+        Who is closed before that adopts all the same: only so can what runs be ended.
+        """
+        await unless(self._closed, self._mirror.synced())
         await self._driver.open(self._exited)
         self.opened = True
         for observed in await self._driver.observe():
@@ -81,6 +86,9 @@ class Agent:
             elif observed.exit is not None and _known(observed.exit):
                 self._node.exits[observed.replica_id] = observed.exit
             self._node.ports[observed.replica_id] = observed.port
+        self._adopted.set()
+        if self._closed.is_set():
+            return
         try:
             await self._keep_all()
         finally:
@@ -128,6 +136,8 @@ class Agent:
         """End the builds, and the replicas unless they are to be kept for the next control. Nothing is stored of it:
         the next start finds them stopped, and nobody's fault."""
         self._closed.set()
+        if not await within(self._adopted, _ADOPTING):
+            log.warning("what runs on this node is not known after %.0f s and is left alone", _ADOPTING)
         if self._tasks is not None:
             await self._ended.wait()
         if self.opened:

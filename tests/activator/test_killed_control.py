@@ -153,6 +153,26 @@ async def test_after_a_clean_stop_it_starts_afresh_and_without_blame(plane: Plan
     assert len(alive(plane.starts())) == 1
 
 
+@pytest.mark.parametrize("store", ["with the store", "without the store"])
+async def test_a_stop_that_comes_while_it_adopts(plane: Plane, valkey: Any, store: str) -> None:
+    """It ends what runs, although it has not looked yet."""
+    plane.repository()
+    control, worker = plane.control(), await plane.worker()
+    service = await plane.create(min_replicas=1)
+    assert (await worker.request(service))[0] == 200
+    await plane.kill(control)
+    assert len(alive(plane.starts())) == 1
+    if store == "without the store":
+        valkey.kill()
+    second = plane.control()
+    if store == "with the store":
+        await second.mirror.synced()
+    assert not second.activation.agent.opened
+    await second.activation.close(keep=False)
+    assert alive(plane.starts()) == []
+    await plane.kill(second)
+
+
 async def test_the_store_dies_and_returns(plane: Plane, valkey: Any) -> None:
     plane.repository()
     control, worker = plane.control(), await plane.worker()
