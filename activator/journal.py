@@ -28,7 +28,7 @@ class Journal:
     def __init__(self, store: Store) -> None:
         self.dropped = 0
         self._store = store
-        self._waiting: deque[tuple[str, Event | None]] = deque()
+        self._waiting: deque[tuple[str, Event]] = deque()
         self._more = asyncio.Event()
 
     def tell(self, service: str, notes: Iterable[Note]) -> None:
@@ -36,11 +36,7 @@ class Journal:
             log.info("service %s: %s: %s", service, note.kind, note.reason)
             self._put(service, Event(now_us(), note.kind, note.reason, note.deployment, note.replica))
 
-    def forget(self, service: str) -> None:
-        """The service is gone, and so is who could ask for its events."""
-        self._put(service, None)
-
-    def _put(self, service: str, event: Event | None) -> None:
+    def _put(self, service: str, event: Event) -> None:
         if len(self._waiting) >= _BOUND:
             self._waiting.popleft()
             self.dropped += 1
@@ -54,15 +50,9 @@ class Journal:
             while self._waiting:
                 entry = self._waiting[0]
                 try:
-                    await self._write(*entry)
+                    await self._store.append_event(*entry)
                 except StoreError:
                     await asyncio.sleep(_RETRY)  # the pace of trying again
                 else:
                     if self._waiting and self._waiting[0] is entry:
                         self._waiting.popleft()
-
-    async def _write(self, service: str, event: Event | None) -> None:
-        if event is None:
-            await self._store.forget_events(service)
-        else:
-            await self._store.append_event(service, event)

@@ -256,10 +256,12 @@ class Leader:
         service = view.service.id
         if planned.view == view and view.backend == view.derived():
             return
+        if planned.view is None:
+            # before the commit: afterwards nobody is left who must do it
+            await self._store.forget_events(service)
         revision = await self._ledger.commit(view, planned.view, fence)
         self._journal.tell(service, planned.notes)
         if planned.view is None:
-            self._journal.forget(service)
             return
         self._time_starts(view, planned.view, watch, now)
         try:

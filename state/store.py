@@ -36,7 +36,7 @@ WORKERS_KEY: Final = "{wg}:workers"
 FEED_LENGTH: Final = 100_000  # entries kept for readers that lag; behind it they resync
 FEED_INLINE: Final = 4096  # bytes of a payload that travels in the feed; larger ones are read again
 EVENTS_KEPT: Final = 1000  # per service (SPEC: beyond the seed)
-EVENTS_LINGER: Final = 3600  # seconds after their service is gone
+EVENTS_LINGER: Final = 86_400  # seconds after their service is gone, as its logs
 SCAN_BATCH: Final = 2000
 CONNECTIONS: Final = 16  # of one client to the store
 
@@ -305,12 +305,17 @@ class Store:
                 await asyncio.sleep(0.2)  # the pace of reconnecting, not a wait for a condition
 
     async def append_event(self, service: str, event: Event) -> None:
-        """Keep an event of a service; the oldest beyond EVENTS_KEPT go. Raises Unavailable."""
+        """Keep an event of a service; the oldest beyond EVENTS_KEPT go. Raises Unavailable.
+
+        Those of a service that is not stored (any more) are kept for EVENTS_LINGER seconds.
+        """
         key = f"{{{service}}}:events"
         async with _translated(), self._client.pipeline(transaction=False) as pipe:
             pipe.rpush(key, encode(event))
             pipe.ltrim(key, -EVENTS_KEPT, -1)
             await pipe.execute()
+            if not await self._client.hexists(kind_key(Kind.SERVICE), service):
+                await self._client.expire(key, EVENTS_LINGER)
 
     async def events(self, service: str, limit: int = EVENTS_KEPT) -> list[Event]:
         """The newest `limit` events, oldest first. Raises Unavailable."""

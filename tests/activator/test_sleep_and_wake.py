@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from plane import Plane, only, states, until
 
 from state.kinds import Kind
 from state.models import DeploymentState, ReplicaState, Scaling
+from state.store import EVENTS_LINGER, Change, Fence, Store, Unavailable
 
 
 async def test_from_creation_to_sleep_and_back(plane: Plane) -> None:
@@ -96,6 +98,28 @@ async def test_deleting_waits_for_what_is_in_flight(plane: Plane) -> None:
     places = [plane.data_dir / "process" / "homes" / "acme", plane.data_dir / "process" / "checkouts" / "acme"]
     await until(lambda: not any(path for place in places for path in place.iterdir()), what=lambda: places)
     assert list((plane.data_dir / "replicas").iterdir()) == []
+
+
+async def test_the_events_of_a_removed_service_expire_though_an_answer_was_lost(plane: Plane) -> None:
+    class Lossy(Store):
+        lost = 0
+
+        async def commit(self, changes: Sequence[Change], *, fence: Fence | None = None) -> int:
+            revision = await super().commit(changes, fence=fence)
+            if not self.lost and any(c.kind is Kind.SERVICE and c.value is None for c in changes):
+                self.lost += 1
+                raise Unavailable("the answer was lost")
+            return revision
+
+    plane.repository()
+    store = Lossy(plane.url)
+    control, worker = plane.control(store=store), await plane.worker()
+    service = await plane.create()
+    assert (await worker.request(service))[0] == 200
+    await plane.delete(service, force=True)
+    await until(lambda: control.mirror.get(Kind.SERVICE, service) is None)
+    assert store.lost == 1
+    assert 0 < await plane.store._client.ttl(f"{{{service}}}:events") <= EVENTS_LINGER
 
 
 async def test_deleting_by_force_does_not_wait(plane: Plane) -> None:

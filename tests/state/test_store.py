@@ -12,6 +12,7 @@ from state.store import (
     ABSENT,
     ANY,
     CONNECTIONS,
+    EVENTS_LINGER,
     FEED_INLINE,
     REPORTS,
     Change,
@@ -114,12 +115,19 @@ async def test_events_are_kept_in_order(store: Store) -> None:
 
 
 async def test_forgotten_events_go_and_take_a_late_one_along(store: Store) -> None:
+    await store.commit([Change(Kind.SERVICE, "svc", b"{}")])
     await store.append_event("svc", Event(0, "service.removed", "its last replica is gone"))
+    assert await store._client.ttl("{svc}:events") == -1
     await store.forget_events("svc")
     await store.append_event("svc", Event(1, "service.deleted", "gracefully"))
-    assert 3590 < await store._client.ttl("{svc}:events") <= 3600
+    assert EVENTS_LINGER - 10 < await store._client.ttl("{svc}:events") <= EVENTS_LINGER
     await store.forget_events("svc", 0)
     assert await store.events("svc") == []
+
+
+async def test_events_told_after_their_service_are_not_kept_for_ever(store: Store) -> None:
+    await store.append_event("svc", Event(1, "build.cancelled", "its service was deleted"))
+    assert EVENTS_LINGER - 10 < await store._client.ttl("{svc}:events") <= EVENTS_LINGER
 
 
 async def test_a_store_that_is_gone_is_unavailable(tmp_path: object) -> None:
