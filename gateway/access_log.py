@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Final
 from gateway.answers import proxy_status
 
 if TYPE_CHECKING:
+    from gateway.errors import Failure
     from gateway.exchange import Exchange
+    from gateway.refused import Refused
 
 _BATCH: Final = 128 * 1024  # characters gathered before the writer gets them without waiting for the flush
 _PROXY_STATUS: Final = len("Proxy-Status: ")
@@ -59,13 +61,19 @@ class AccessLog:
         if self._size > _BATCH:
             self.flush()
 
-    def add_refused(self, peer: str, status: int, text: str) -> None:
-        """The line of something that could not be read as a request; `text`: Proxy-Status."""
+    def add_refused(self, refused: Refused) -> None:
+        """The line of something that could not be read as a request: the fields of all lines, as far as is known."""
         if self._size + self._waiting > self._limit:
             self._dropped += 1
             return
+        method, path, host = refused.guess()
         line = (
-            f'{{"time":"{self._time(time.time())}","client":"{peer}","status":{status},"proxy_status":{_text(text)}}}\n'
+            f'{{"time":"{self._time(time.time())}","id":"{refused.request_id.decode("ascii")}",'
+            f'"client":"{refused.peer.decode("ascii")}","host":{_text(host)},"service":"","replica":"",'
+            f'"method":{_text(method)},"path":{_text(path)},"status":{refused.failure.status},'
+            f'"bytes_in":{len(refused.data)},"bytes_out":{refused.bytes_out},'
+            f'"hold_ms":0,"connect_ms":0,"first_byte_ms":{_ms(refused.took)},"total_ms":{_ms(refused.took)},'
+            f'"retries":0,"proxy_status":{_said(refused.failure)}}}\n'
         )
         self._lines.append(line)
         self._size += len(line)
@@ -139,13 +147,18 @@ class AccessLog:
         )
         if exchange.error is None:
             return line + "}\n"
-        return f'{line},"proxy_status":{_text(proxy_status(exchange.error)[_PROXY_STATUS:].decode("ascii"))}}}\n'
+        return f'{line},"proxy_status":{_said(exchange.error)}}}\n'
 
 
 def _ms(seconds: float) -> str:
     """Milliseconds with three digits, without the price of formatting a float."""
     us = int(seconds * 1000000)
     return str(us // 1000) + _THOUSANDTHS[us % 1000] if us else "0"
+
+
+def _said(failure: Failure) -> str:
+    """The value of Proxy-Status, as JSON."""
+    return _text(proxy_status(failure)[_PROXY_STATUS:].decode("ascii"))
 
 
 def _text(text: str) -> str:

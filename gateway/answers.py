@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import random
 from typing import Final
 
 from gateway.errors import Failure
@@ -32,9 +33,9 @@ ALLOWED: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
 _SECRET: Final = (b"authorization:", b"cookie:", b"proxy-authorization:")
 
 
-def answer(failure: Failure, request: Request | None) -> tuple[Response, bytes]:
-    """What the client is told; `request` is None if none could be read."""
-    request_id = request.request_id.decode("ascii") if request is not None else ""
+def answer(failure: Failure, request: Request | None, unread: bytes = b"") -> tuple[Response, bytes]:
+    """What the client is told. If no request could be read it is None, and `unread` the id of what came instead."""
+    request_id = (unread if request is None else request.request_id).decode("ascii")
     reason = REASONS.get(failure.status, b"Error")
     if request is not None and prefers_html(request.accept):
         kind = b"text/html; charset=utf-8"
@@ -49,6 +50,11 @@ def answer(failure: Failure, request: Request | None) -> tuple[Response, bytes]:
     if failure.status == 405:
         response.lines.append(ALLOWED)
     return response, b"" if response.bodiless else body
+
+
+def fresh_id() -> bytes:
+    """A request id: 32 hexadecimal digits."""
+    return b"%032x" % random.getrandbits(128)
 
 
 def options_answer() -> tuple[Response, bytes]:

@@ -11,7 +11,6 @@ import time
 
 from gateway import pool
 from gateway.access_log import AccessLog
-from gateway.answers import proxy_status
 from gateway.balance import pick
 from gateway.clients import Clients
 from gateway.connector import Connector
@@ -19,6 +18,7 @@ from gateway.errors import Failure
 from gateway.exchange import Exchange, Limits
 from gateway.histogram import count
 from gateway.holding import Demand, Holding, deleted
+from gateway.refused import Refused
 from gateway.replica import Replica
 from gateway.service import Service
 from gateway.settings import GatewaySettings
@@ -252,12 +252,12 @@ class Dispatcher(Keeper):
         if service is not None and len(service.room):
             self.holding.release(service, now)
 
-    def refused(self, peer: bytes, failure: Failure) -> None:
+    def refused(self, refused: Refused) -> None:
         """Something came that could not be read as a request."""
-        status = failure.status
+        status = refused.failure.status
         self._nobody.requests[status] = self._nobody.requests.get(status, 0) + 1
         if self._log.enabled:
-            self._log.add_refused(peer.decode("ascii"), status, proxy_status(failure).decode("ascii"))
+            self._log.add_refused(refused)
 
     def _let_go(self, exchange: Exchange) -> None:
         """The slot at the replica is free again."""

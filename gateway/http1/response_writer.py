@@ -91,7 +91,8 @@ class ResponseWriter(Downstream):
         data = chunk(body) if body else b""
         return data + last_chunk(trailers) if ended else data
 
-    def _head_bytes(self, response: Response, exchange: Exchange | None) -> bytes:
+    def _head_bytes(self, response: Response, exchange: Exchange | None, unread: bytes = b"") -> bytes:
+        """`unread`: the request id if no request could be read."""
         office = self._office
         parts = [_STATUS_LINES[response.status], response.reason, b"\r\n"]
         if response.lines:
@@ -113,7 +114,9 @@ class ResponseWriter(Downstream):
             parts.append(office.via_response)
             parts.append(exchange.request.request_id)
         else:
-            parts.append(b"Connection: close")
+            parts.append(b"Connection: close\r\n")
+            parts.append(office.via_response)
+            parts.append(unread)
         parts.append(b"\r\n\r\n")
         return b"".join(parts)
 

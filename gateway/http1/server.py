@@ -13,14 +13,15 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from gateway import tcp
-from gateway.answers import answer
-from gateway.errors import Failure, Malformed
+from gateway.answers import answer, fresh_id
+from gateway.errors import Malformed
 from gateway.exchange import Exchange
 from gateway.fields import allowed_trailers
 from gateway.http1.body import Body
 from gateway.http1.chunked import ChunkError
 from gateway.http1.request_head import check_partial, parse_request
 from gateway.http1.response_writer import ResponseWriter
+from gateway.refused import Refused
 from gateway.states import BODY, TUNNEL, may_read_request
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class ServerConnection(ResponseWriter):
         elif self._closing or not self._head_due:
             self.abort()
         else:
-            self._refuse(Malformed("request head too slow", 408))
+            self._refuse(Malformed("request head too slow", 408), self._buffer)
 
     def due(self, deadline: float) -> None:
         self._office.sweep.arm(self, deadline)
@@ -198,14 +199,14 @@ class ServerConnection(ResponseWriter):
             return False
         self._buffer = data[end + 4 :]
         self._scanned = 0
-        self._head_due = False
         self._used = True
         settings = office.settings
         try:
             request = parse_request(data[:end], settings.field_limit, settings.target_limit, self._trusted)
         except Malformed as failure:
-            self._refuse(failure)
+            self._refuse(failure, data[: end + 4])
             return False
+        self._head_due = False
         self._last = self._draining or not request.keep_alive
         exchange = Exchange(request, self, office, office.limits, time.monotonic())
         self._exchange = exchange
@@ -227,19 +228,23 @@ class ServerConnection(ResponseWriter):
         try:
             check_partial(data, settings.head_limit, settings.target_limit)
         except Malformed as failure:
-            self._refuse(failure)
+            self._refuse(failure, data)
             return
         self._scanned = max(0, len(data) - 3)
         if not self._head_due:
             self._head_due = True
             self._office.sweep.arm(self, time.monotonic() + settings.head_timeout)
 
-    def _refuse(self, failure: Failure) -> None:
-        """Answer what could not be read as a request; nothing behind it can be read either."""
-        self._office.refused(self.peer, failure)
-        response, body = answer(failure, None)
+    def _refuse(self, failure: Malformed, data: bytes) -> None:
+        """Answer what could not be read as a request (`data`); nothing behind it can be read either."""
+        office = self._office
+        request_id = fresh_id()
+        response, body = answer(failure, None, request_id)
         self._last = True
-        self._write(self._head_bytes(response, None) + body)
+        head = self._head_bytes(response, None, request_id)
+        self._write(head + body)
+        took = time.monotonic() - self.deadline + office.settings.head_timeout if self._head_due else 0.0
+        office.refused(Refused(request_id, self.peer, failure, data, len(head) + len(body), took))
         self._linger()
 
     def read_body(self, exchange: Exchange) -> None:

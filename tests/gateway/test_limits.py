@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import socket
 
 import pytest
@@ -31,13 +33,28 @@ async def test_refused_and_closed(talk: Conversation, request_: bytes, status: i
     head = fields(answer[: answer.index(b"\r\n\r\n")])
     assert head[b"connection"] == [b"close"]
     assert b"proxy-status" in head
+    assert head[b"via"] == [b"1.1 wakegate"]
+    (request_id,) = head[b"x-request-id"]
+    assert re.fullmatch(rb"[0-9a-f]{32}", request_id)
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["request_id"] == request_id.decode()
+
+
+async def test_two_that_are_refused_have_two_ids(talk: Conversation) -> None:
+    ids = set()
+    for _ in range(2):
+        client = await talk.client()
+        await client.send(b"nonsense\r\n\r\n")
+        ids.add(fields(await client.head())[b"x-request-id"][0])
+    assert len(ids) == 2
 
 
 async def test_a_slow_head_is_408(conversation: Starter) -> None:
     talk = await conversation(head_timeout=0.3)
     client = await talk.client()
     await client.send(b"GET / HT")
-    assert list(statuses(await client.rest())) == [408]
+    answer = await client.rest()
+    assert list(statuses(answer)) == [408]
+    assert b"\r\nX-Request-Id: " in answer
 
 
 async def test_an_idle_connection_is_closed(conversation: Starter) -> None:

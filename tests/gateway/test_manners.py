@@ -374,6 +374,37 @@ async def test_the_access_log(conversation: Starter) -> None:
     assert third["status"] == 400
 
 
+async def test_the_access_log_of_what_is_refused(conversation: Starter) -> None:
+    """The same fields as of any other request, as far as they are known."""
+    out, log = os.pipe()
+    talk = await conversation(log_fd=log, head_timeout=0.3)
+    first = await talk.client()
+    await first.send(get(host="nobody.test"))
+    await first.head()
+    ids = []
+    slow = b'GET /"a'
+    for came in (get("/p?q", "Transfer-Encoding: gzip"), b"\x16\x03\x01 \xff", b"GET /" + b"a" * 9000, slow):
+        client = await talk.client()
+        await client.send(came)
+        ids.append(fields(await client.head())[b"x-request-id"][0].decode())
+    talk.log.close()
+    os.close(log)
+    with os.fdopen(out) as stream:
+        usual, coded, binary, long, late = (json.loads(line) for line in stream)
+    for line, request_id in zip((coded, binary, long, late), ids, strict=True):
+        assert list(line) == list(usual)
+        assert line["id"] == request_id
+        assert line["client"] == "127.0.0.1"
+        assert line["proxy_status"].startswith("wakegate; error=http_request_error; details=")
+        assert line["bytes_out"] > 100
+    assert (coded["method"], coded["path"], coded["host"], coded["status"]) == ("GET", "/p?q", "app.test", 501)
+    assert (binary["method"], binary["path"], binary["host"], binary["status"]) == ("", "", "", 400)
+    assert (long["method"], long["path"][:6], long["status"], long["bytes_in"]) == ("GET", "/aaaaa", 414, 9005)
+    assert (late["method"], late["path"], late["status"]) == ("GET", '/"a', 408)
+    assert 300 <= late["total_ms"] < 3000
+    assert coded["total_ms"] == 0
+
+
 async def test_drain(talk: Conversation) -> None:
     idle = await talk.client()
     await idle.send(get(host="nobody.test"))
