@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -43,6 +44,7 @@ EVENTS_LINGER: Final = 86_400  # seconds after their service is gone, as its log
 SCAN_BATCH: Final = 2000
 CONNECTIONS: Final = 16  # of one client to the store
 
+_QUIET: Final = 2.0  # seconds without a message until a subscription is asked, and as long for its answer
 _ANSWER_TIMEOUT: Final = 5.0  # seconds; a stopped store must look like a dead one
 
 
@@ -294,14 +296,21 @@ class Store:
             await self._client.publish(channel, data)
 
     async def subscribe(self, *channels: str) -> AsyncIterator[tuple[str, bytes]]:
-        """`(channel, data)` of each message, for ever; reconnects by itself, what was sent meanwhile is lost."""
+        """`(channel, data)` of each message, for ever; reconnects by itself, what was sent meanwhile is lost.
+
+        A path that went silent without an end (a failover, a firewall that forgot) is noticed within 6 s: who hears
+        nothing asks, and who gets no answer connects anew.
+        """
         while True:
             try:
                 async with _translated(), self._waiting.pubsub(ignore_subscribe_messages=True) as pubsub:
                     await pubsub.subscribe(*channels)
+                    silence = _Silence(time.monotonic())
                     while True:
                         _check_cancelled()
                         message = await pubsub.get_message(timeout=1.0)
+                        if silence.ask(message is not None, time.monotonic()):
+                            await pubsub.ping()
                         if message is not None and message["type"] == "message":
                             yield message["channel"].decode(), message["data"]
             except Unavailable:
@@ -330,6 +339,26 @@ class Store:
         """They are gone in `after` seconds, with whatever a late writer adds until then. Raises Unavailable."""
         async with _translated():
             await self._client.expire(f"{{{service}}}:events", after)
+
+
+class _Silence:
+    """When to ask a subscription whether it still lives. Times are monotonic seconds."""
+
+    def __init__(self, now: float) -> None:
+        self._heard_at = now
+        self._asked_at: float | None = None
+
+    def ask(self, heard: bool, now: float) -> bool:
+        """Whether to ask now. Raises Unavailable if it did not answer."""
+        if heard:
+            self._heard_at, self._asked_at = now, None
+        elif self._asked_at is None:
+            if now - self._heard_at >= _QUIET:
+                self._asked_at = now
+                return True
+        elif now - self._asked_at >= _QUIET:
+            raise Unavailable("the subscription went silent")
+        return False
 
 
 def _entry(entry_id: bytes, fields: Any) -> Entry:

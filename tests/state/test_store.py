@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -23,6 +24,7 @@ from state.store import (
     Store,
     Unavailable,
 )
+from tests.conftest import Valkey
 
 
 async def test_a_commit_gives_every_object_the_same_version(store: Store) -> None:
@@ -106,6 +108,72 @@ async def test_published_levels_reach_subscribers(store: Store) -> None:
             await store.publish(REPORTS, b"hello")
             await asyncio.sleep(0.01)
     assert reader.result() == (REPORTS, b"hello")
+
+
+class TcpPath:
+    """A TCP path to the store that can go silent without an end: what is connected then hears and says nothing more."""
+
+    def __init__(self, valkey: Valkey) -> None:
+        self._valkey = valkey
+        self._open: list[asyncio.Event] = []
+
+    async def __aenter__(self) -> TcpPath:
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for cut in self._open:
+            cut.set()
+
+    def silence(self) -> None:
+        for cut in self._open:
+            cut.clear()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_unix_connection(str(self._valkey.socket))
+        passing = asyncio.Event()
+        passing.set()
+        self._open.append(passing)
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                while data := await source.read(65536):
+                    await passing.wait()
+                    sink.write(data)
+            sink.close()
+
+        await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
+
+
+async def test_a_subscription_on_a_silent_path_connects_anew(valkey: Valkey, store: Store) -> None:
+    heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def listen(by: Store) -> None:
+        async for _, data in by.subscribe(REPORTS):
+            heard.put_nowait(data)
+
+    async def say_until_heard(data: bytes) -> None:
+        while True:  # a level is repeated until it is heard
+            await store.publish(REPORTS, data)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    while await heard.get() != data:
+                        pass
+                    return
+
+    async with TcpPath(valkey) as path:
+        far = Store(path.url)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            listening = group.create_task(listen(far))
+            await say_until_heard(b"before")
+            path.silence()
+            began = asyncio.get_running_loop().time()
+            await say_until_heard(b"after")
+            assert asyncio.get_running_loop().time() - began < 10
+            listening.cancel()
+        await far.close()
 
 
 async def test_events_are_kept_in_order(store: Store) -> None:
