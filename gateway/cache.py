@@ -10,6 +10,7 @@ is kind (1 byte), length of the id (u16), length of the payload (u32), version (
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import struct
@@ -86,6 +87,25 @@ def load(path: Path) -> Contents | None:
         return None
 
 
+def tidy(path: Path) -> None:
+    """Remove what writers that were killed have left behind. Raises OSError."""
+    for left in path.parent.glob(f"{path.name}.*.new"):
+        writer = left.name.split(".")[-2]
+        if not (writer.isdigit() and _runs(int(writer))):
+            left.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether there is such a process: the one that this worker relieves may still be writing."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
 async def save(path: Path, records: Contents) -> None:
     """Replace the file: whoever reads sees the old or the new one, also after a power cut. Raises OSError.
 
@@ -131,7 +151,9 @@ class Writer:
         self._failing = False
 
     async def run(self) -> None:
-        """For ever."""
+        """For ever; first, what killed writers have left is removed."""
+        with contextlib.suppress(OSError):  # a disk that refuses will be told when it comes to writing
+            tidy(self._path)
         written: object = None
         while True:
             await asyncio.sleep(self._every)

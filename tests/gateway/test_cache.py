@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,3 +100,20 @@ async def test_a_disk_that_refuses_is_told_once(tmp_path: Path) -> None:
     assert not await writer.write()
     assert len(kept.said) == 1
     assert "Not a directory" in kept.said[0] or "File exists" in kept.said[0]
+
+
+async def test_what_a_killed_writer_left_is_removed_at_the_start(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, foreign = tmp_path / f"routes.{ended.pid}.new", tmp_path / "routes.x.new"
+    busy, other = tmp_path / f"routes.{os.getppid()}.new", tmp_path / "other.1.new"
+    for file in (left, foreign, busy, other):
+        file.write_bytes(b"half")
+    kept = Kept()
+    kept.version = ("run", 1)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(kept.writer(tmp_path / "routes").run())
+        while not (tmp_path / "routes").exists():
+            await asyncio.sleep(0.005)
+        running.cancel()
+    assert {file.name for file in tmp_path.iterdir()} == {"routes", busy.name, other.name}
