@@ -17,7 +17,7 @@ from gateway.connector import Connector
 from gateway.errors import Failure
 from gateway.exchange import Exchange, Limits
 from gateway.histogram import count
-from gateway.holding import Demand, Holding, deleted
+from gateway.holding import Demand, Holding
 from gateway.refused import Refused
 from gateway.replica import Replica
 from gateway.service import Service
@@ -25,7 +25,7 @@ from gateway.settings import GatewaySettings
 from gateway.sides import Keeper, Upstream
 from gateway.states import CUT, HEAD, HOLD, RETRY, step
 from gateway.sweep import Sweep
-from gateway.table import Deleted, Table
+from gateway.table import Table, Unserved
 
 
 class Dispatcher(Keeper):
@@ -84,8 +84,8 @@ class Dispatcher(Keeper):
         service = self._table.find(request.host) if request.host else None
         if service is None:
             exchange.answer(Failure(404, "destination_not_found", "no service has this host"))
-        elif isinstance(service, Deleted):
-            exchange.answer(deleted())
+        elif isinstance(service, Unserved):
+            exchange.answer(service.failure)
         else:
             exchange.service = service
             if request.max_forwards == 0:

@@ -122,6 +122,13 @@ class Edge:
             else:
                 self.update(backend)
 
+    def mark(self, stale: bool) -> None:
+        """`stale`: from now on new requests get 503, whatever their host; else they are routed again.
+
+        Those that are held or in flight go on.
+        """
+        self._table.mark(stale)
+
     def loads(self) -> dict[str, Load]:
         """By service id; services with nothing in flight and nothing held are left out (zero)."""
         now = time.monotonic()

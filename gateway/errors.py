@@ -18,6 +18,16 @@ class Failure(Exception):
         self.retry_after = retry_after
 
 
+def deleted() -> Failure:
+    """What all get who ask for a service that was deleted."""
+    return Failure(503, "destination_unavailable", "deleted")
+
+
+def stale() -> Failure:
+    """What all get whose worker has been cut off from a shared store for too long."""
+    return Failure(503, "destination_unavailable", "stale")
+
+
 class Malformed(Failure):
     """The client's message can't be read in exactly one way (RFC 9112 2.2, 6.3)."""
 

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.balance import free, pick
-from gateway.errors import Failure
+from gateway.errors import Failure, deleted
 from gateway.exchange import Exchange
 from gateway.histogram import count
 from gateway.service import Service
@@ -142,11 +142,6 @@ class Holding:
         """They have gone to a replica, or nowhere."""
         self.bytes -= exchange.held_bytes
         exchange.held_bytes = 0
-
-
-def deleted() -> Failure:
-    """What all get who ask for a service that was deleted."""
-    return Failure(503, "destination_unavailable", "deleted")
 
 
 def _refusal(service: Service) -> Failure:

@@ -97,6 +97,9 @@ class Reporter:
         self._waking = asyncio.Event()
         self._ledger = Ledger()
         self._published_at = float("-inf")
+        self.told_at = (
+            asyncio.get_running_loop().time()
+        )  # when the last report that the store took began; at first, now
 
     def watch(self, loaded: Loaded) -> None:
         self._loaded = loaded
@@ -128,12 +131,13 @@ class Reporter:
         report, counters = self._compose(counted)
         if last:
             report["last"] = True
-        self._published_at = asyncio.get_running_loop().time()
+        began = self._published_at = asyncio.get_running_loop().time()
         try:
             await self._publisher.publish(REPORTS, json.dumps(report, separators=(",", ":")).encode())
         except StoreError:
             self.failed += 1
             return False
+        self.told_at = began
         self._ledger.told(counters)
         return True
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from gateway.errors import Failure, deleted, stale
 from gateway.service import Service
 from state.models import Backend, Route
 
@@ -27,14 +28,13 @@ class Source(Protocol):
     def backend(self, service_id: str) -> Backend | None: ...
 
 
-class Deleted:
-    """A host whose service was deleted: 503 until the tombstone is gone."""
+class Unserved:
+    """A host that gets one answer whatever is asked: its service was deleted, or nothing is known for sure any more."""
 
-    __slots__ = ("name", "namespace")
+    __slots__ = ("failure",)
 
-    def __init__(self, namespace: str, name: str) -> None:
-        self.namespace = namespace
-        self.name = name
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
 
 
 class _Known:
@@ -50,7 +50,17 @@ class _Known:
 class Table:
     """Built with a `Source`; `Edge` does the rest. `hold_*`: the node's defaults for new services."""
 
-    __slots__ = ("_hosts", "_hosts_of", "_leaving", "_source", "_spelled", "hold_limit", "hold_timeout", "services")
+    __slots__ = (
+        "_hosts",
+        "_hosts_of",
+        "_leaving",
+        "_source",
+        "_spelled",
+        "_stale",
+        "hold_limit",
+        "hold_timeout",
+        "services",
+    )
 
     def __init__(self, source: Source, hold_limit: int = 1000, hold_timeout: float = 120.0) -> None:
         self._source = source
@@ -60,9 +70,10 @@ class Table:
         self._spelled: dict[bytes, Service] = {}  # by the Host field as it came
         self._hosts: dict[bytes, _Known] = {}
         self._hosts_of: dict[str, dict[bytes, None]] = {}  # by service id
+        self._stale = False
         self._leaving: dict[str, float] = {}  # deleted services, and when they were last seen at work
 
-    def find(self, host: bytes) -> Service | Deleted | None:
+    def find(self, host: bytes) -> Service | Unserved | None:
         """`host`: a Host field's value (checked), with or without port. None: no such host."""
         service = self._spelled.get(host)
         return service if service is not None else self._look_up(host)
@@ -87,6 +98,11 @@ class Table:
         self._spelled.clear()
         self._hosts.clear()
         self._hosts_of.clear()
+
+    def mark(self, is_stale: bool) -> None:
+        """From now on all hosts get 503, or what the source says. Forgets them all, so that a warm request need not ask."""
+        self._stale = is_stale
+        self.forget_hosts()
 
     def leave(self, service_id: str, now: float) -> None:
         """The service was deleted; `tend` forgets it in time. Seconds of `time.monotonic`."""
@@ -117,7 +133,9 @@ class Table:
         if not hosts:
             del self._hosts_of[known.service.id]
 
-    def _look_up(self, host: bytes) -> Service | Deleted | None:
+    def _look_up(self, host: bytes) -> Service | Unserved | None:
+        if self._stale:
+            return Unserved(stale())
         name = plain_host(host)
         known = self._hosts.get(name)
         if known is None:
@@ -125,7 +143,7 @@ class Table:
             if route is None:
                 return None
             if route.deleted_at is not None:
-                return Deleted(route.namespace, route.name)
+                return Unserved(deleted())
             known = self._remember(name, self.services.get(route.service) or self._build(route))
         if len(known.spellings) < _SPELLINGS:
             known.spellings.append(host)

@@ -2,7 +2,8 @@
 
 The order of its life keeps the acknowledgement protocol (DESIGN): register, read the snapshot, acknowledge, and only
 then accept; to end: stop accepting, finish what is in flight, report for the last time, and only then unregister.
-With the store out of reach at the start it serves from the local cache and makes up for the rest when it can (law 1).
+With the store out of reach at the start it serves from the local cache and makes up for the rest when it can (law 1);
+with a shared store, no longer than the stale limit.
 Every task has its owner here; one that fails ends the worker, loudly.
 """
 
@@ -20,6 +21,7 @@ from gateway import cache
 from gateway.access_log import AccessLog
 from gateway.adoption import Listeners
 from gateway.edge import Edge
+from gateway.freshness import Freshness
 from gateway.membership import Membership
 from gateway.reporter import Reporter
 from gateway.settings import GatewaySettings
@@ -43,6 +45,7 @@ class WorkerSettings:
     store: str  # URL
     cache: Path
     writes_cache: bool  # one worker of the node does
+    stale_limit: float | None  # seconds cut off from a shared store until nothing is served; None: the store is private
     gateway: GatewaySettings
 
 
@@ -68,6 +71,9 @@ class Worker:
         table = Table(self._source, settings.gateway.hold_limit, settings.gateway.hold_timeout)
         self._edge = Edge(settings.gateway, table, access_log, self._reporter)
         self._reporter.watch(self._edge)
+        self._freshness = Freshness(
+            self._mirror, self._reporter, settings.stale_limit, self._turned_stale, self._membership.doubt
+        )
         self._listeners: Listeners | None = None
         self._neighbours: Sequence[int] = ()
         self._run_id = ""
@@ -93,6 +99,7 @@ class Worker:
             background = [
                 tasks.create_task(self._follow(), name="mirror"),
                 tasks.create_task(self._membership.keep(), name="membership"),
+                tasks.create_task(self._freshness.watch(), name="freshness"),
             ]
             if self._settings.writes_cache:
                 background.append(tasks.create_task(self._cache_writer().run(), name="cache"))
@@ -184,6 +191,13 @@ class Worker:
         self._edge.resync()
         if self._listeners is not None:
             gc.freeze()  # the new records too
+
+    def _turned_stale(self, stale: bool) -> None:
+        self._edge.mark(stale)
+        if stale:
+            self._say(f"cut off from the store for {self._settings.stale_limit:g} s (--stale-limit): answering 503")
+        else:
+            self._say("in sync with the store again: serving")
 
     def _cache_writer(self) -> cache.Writer:
         return cache.Writer(self._settings.cache, self._applied, self._mirror.records, self._say)

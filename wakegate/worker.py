@@ -56,6 +56,7 @@ def _settings(start: dict[str, Any], config: Config) -> WorkerSettings:
         store=start["store"],
         cache=config.data_dir / "cache" / "routes",
         writes_cache=number == _CACHE_WRITER,
+        stale_limit=config.stale_limit if config.redis else None,
         gateway=GatewaySettings(
             hold_timeout=config.hold_timeout,
             hold_limit=config.hold_limit,

@@ -10,16 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import asyncio as aioredis
 
 from state.codec import encode
 from state.kinds import Kind
 from state.models import Backend, Endpoint, Route
-from state.store import REPORTS, Change, Store
+from state.store import REPORTS, WORKERS_KEY, Change, Store
 from tests.conftest import Valkey
 from wakegate.config import load
 from wakegate.pipe import ENVIRONMENT, Channel
@@ -77,13 +79,13 @@ class WorkerProcess:
 class Nursery:
     """The sockets of N workers, and those workers that a test starts."""
 
-    def __init__(self, data: Path, store_url: str, workers: int) -> None:
+    def __init__(self, data: Path, store_url: str, workers: int, given: Mapping[str, list[str]]) -> None:
         self.data = data
         self.store_url = store_url
         self.listeners = listen([("--http", Address("127.0.0.1", 0))], workers)
         self.port = self.listeners[0].address.port
         self.workers: list[WorkerProcess] = []
-        self.config = load({"data_dir": [str(data)], "http": [f"127.0.0.1:{self.port}"]}, {}).config
+        self.config = load({"data_dir": [str(data)], "http": [f"127.0.0.1:{self.port}"], **given}, {}).config
 
     async def spawn(self, number: int = 1) -> WorkerProcess:
         incarnation = f"i{len(self.workers)}"
@@ -193,8 +195,8 @@ async def replica() -> AsyncIterator[ReplicaServer]:
 async def make_nursery(tmp_path: Path, store_url: str) -> AsyncIterator[Callable[[int], Nursery]]:
     made: list[Nursery] = []
 
-    def make(workers: int = 1) -> Nursery:
-        made.append(Nursery(tmp_path, store_url, workers))
+    def make(workers: int = 1, **given: list[str]) -> Nursery:
+        made.append(Nursery(tmp_path, store_url, workers, given))
         return made[-1]
 
     yield make
@@ -481,3 +483,70 @@ async def test_without_its_supervisor_it_ends_at_once(make_nursery: Any, store: 
     assert worker.channel is not None
     worker.channel.close()
     assert await worker.exited() == 1
+
+
+async def test_cut_off_from_a_shared_store_it_serves_for_the_stale_limit_only(
+    make_nursery: Any, valkey: Valkey, store: Store, replica: ReplicaServer, reports: Reports
+) -> None:
+    await publish(store, replica.endpoint())
+    nursery = make_nursery(redis=[valkey.url], stale_limit=["2"])
+    worker = await (await nursery.spawn()).ready()
+    reader, writer = await asyncio.open_connection("127.0.0.1", nursery.port)
+    assert await ask(reader, writer, HOST) == (200, b"r1")
+    asking = asyncio.ensure_future(nursery.get(path="/slow"))
+    await until(lambda: replica.slow, "the request is at the replica")
+
+    began = time.monotonic()
+    valkey.kill()
+    assert await ask(reader, writer, HOST) == (200, b"r1")
+    while (answer := await ask(reader, writer, HOST)) == (200, b"r1"):
+        await asyncio.sleep(0.02)
+    assert time.monotonic() - began >= 0.5
+    for host in (HOST, "unknown.example"):
+        status, body = await nursery.get(host)
+        assert status == answer[0] == 503
+        assert (json.loads(body)["error"], json.loads(body)["detail"]) == ("destination_unavailable", "stale")
+    assert "cut off from the store for 2 s" in worker.said
+    replica.gate.set()
+    assert await asking == (200, b"r1")
+
+    valkey.start()
+    while (answer := await ask(reader, writer, HOST)) != (200, b"r1"):
+        assert answer[0] == 503
+        await asyncio.sleep(0.02)
+    writer.close()
+    await reports.acknowledged(worker, await publish(store, replica.endpoint()))
+
+
+async def test_a_private_store_may_be_silent_for_any_time(
+    make_nursery: Any, valkey: Valkey, store: Store, replica: ReplicaServer
+) -> None:
+    await publish(store, replica.endpoint())
+    nursery = make_nursery(stale_limit=["1"])
+    worker = await (await nursery.spawn()).ready()
+    valkey.kill()
+    began = time.monotonic()
+    while time.monotonic() - began < 2.5:
+        assert await nursery.get() == (200, b"r1")
+        await asyncio.sleep(0.05)
+    assert "cut off" not in worker.said
+
+
+async def test_back_at_the_store_it_looks_at_once_whether_it_is_still_registered(
+    make_nursery: Any, valkey: Valkey, store: Store
+) -> None:
+    """The same server, out of reach for a while, in which others gave the worker up."""
+    nursery = make_nursery()
+    worker = await (await nursery.spawn()).ready()
+    away = valkey.socket.with_suffix(".away")
+    valkey.socket.rename(away)
+    began = time.monotonic()
+    async with aioredis.Redis(unix_socket_path=str(away)) as direct:
+        await direct.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await direct.hdel(WORKERS_KEY, worker.registration)
+        assert await direct.hlen(WORKERS_KEY) == 0
+        away.rename(valkey.socket)
+        while not await direct.hlen(WORKERS_KEY):
+            await asyncio.sleep(0.02)
+    assert time.monotonic() - began < 3.0, "not when it would have looked anyway"
+    assert await store.registered() == {worker.registration}

@@ -18,7 +18,7 @@ from gateway.replica import Replica
 from gateway.service import Service
 from gateway.settings import GatewaySettings
 from gateway.sweep import Sweep, format_date
-from gateway.table import Deleted, Table, plain_host
+from gateway.table import Table, Unserved, plain_host
 from state.models import Backend, Phase, Route
 
 
@@ -101,7 +101,9 @@ def test_table_remembers_and_forgets() -> None:
     asked = source.asked
     assert table.find(b"a.test") is first
     assert source.asked == asked
-    assert isinstance(table.find(b"b.test"), Deleted)
+    gone = table.find(b"b.test")
+    assert isinstance(gone, Unserved)
+    assert gone.failure.details == "deleted"
     assert table.find(b"c.test") is None
     del source.routes["a.test"]
     table.forget_host("a.test")
