@@ -34,8 +34,8 @@ FEED_KEY: Final = "{wg}:feed"
 LEASES_KEY: Final = "{wg}:leases"
 WORKERS_KEY: Final = "{wg}:workers"
 
-# The feed is kept in memory and in the append-only file; both numbers together bound its bytes. A commit changes about 2
-# objects of about 0.5 KB: 20,000 entries are 20 MB. With 5 objects each, all as large as can be: 20,000 * 5 * 2 KB =
+# The feed is kept in memory and in the append-only file; both numbers together bound its bytes. A commit changes about
+# 2 objects of about 0.5 KB: 20,000 entries are 20 MB. With 5 objects each, all as large as can be: 20,000 * 5 * 2 KB =
 # 200 MB. A reader may lag by 100 s of 200 commits a second; behind that he resyncs (100,000 services: 5 s).
 FEED_LENGTH: Final = 20_000  # entries
 FEED_INLINE: Final = 2048  # bytes of a payload that travels in the feed; larger ones are read again
