@@ -100,7 +100,7 @@ class Table:
         self._hosts_of.clear()
 
     def mark(self, is_stale: bool) -> None:
-        """From now on all hosts get 503, or what the source says. Forgets them all, so that a warm request need not ask."""
+        """From now on all hosts get 503, or what the source says. All are forgotten: a warm request need not ask."""
         self._stale = is_stale
         self.forget_hosts()
 
