@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from typing import Any, Final
 
 from activator.acks import Acknowledgements
@@ -87,21 +87,22 @@ class Agent:
                 self._node.exits[observed.replica_id] = observed.exit
             self._node.ports[observed.replica_id] = observed.port
         self._adopted.set()
-        if self._closed.is_set():
-            return
         try:
-            await self._keep_all()
+            if not self._closed.is_set():
+                await self._keep_all()
         finally:
-            self._tasks = None  # the mirror may tell of changes still
-        self._ended.set()
+            self._ended.set()
 
     async def _keep_all(self) -> None:
         async with asyncio.TaskGroup() as self._tasks:
-            own = {r.id for r in self._catalog.replicas() if r.node == self._settings.node}
-            for replica_id in own.union(self._node.ports):
-                self._keep(replica_id)
-            await self._look_at_all()
-            await unless(self._closed, self._prune())
+            try:
+                own = {r.id for r in self._catalog.replicas() if r.node == self._settings.node}
+                for replica_id in own.union(self._node.ports):
+                    self._keep(replica_id)
+                await self._look_at_all()
+                await unless(self._closed, self._prune())
+            finally:
+                self._tasks = None  # the mirror may tell of changes still; a group that ends takes no more tasks
             for task in self._owned:
                 task.cancel()
 
@@ -112,7 +113,7 @@ class Agent:
 
     def changed(self, services: Iterable[str], replicas: Iterable[str]) -> None:
         """The mirror has something new about these."""
-        if self._tasks is None or self._closed.is_set():
+        if self._tasks is None:
             return
         for replica_id in replicas:
             replica = self._catalog.replica(replica_id)
@@ -138,7 +139,7 @@ class Agent:
         self._closed.set()
         if not await within(self._adopted, _ADOPTING):
             log.warning("what runs on this node is not known after %.0f s and is left alone", _ADOPTING)
-        if self._tasks is not None:
+        if self._adopted.is_set():
             await self._ended.wait()
         if self.opened:
             await self._driver.close(keep=keep)
@@ -175,6 +176,8 @@ class Agent:
 
     def _look_at(self, services: Iterable[str]) -> None:
         """Start the builds that are this node's to do, end those that nobody wants any more."""
+        if self._tasks is None:
+            return
         for service_id in set(services):
             service = self._catalog.service(service_id)
             for deployment in self._catalog.deployments_of(service_id):
@@ -214,16 +217,20 @@ class Agent:
         """Drop the artifacts that no deployment needs: at the start, when a service has gone, and now and then."""
         while True:
             self._untidy.clear()
-            keep: dict[str, set[str]] = {}
-            for deployment in self._catalog.deployments():
-                artifacts = keep.setdefault(deployment.service, set())
-                if deployment.artifact is not None:
-                    artifacts.add(deployment.artifact)
             self._node.mended.intersection_update(d.id for d in self._catalog.deployments())
-            if not self._catalog.unreadable(Kind.DEPLOYMENT):  # they may need what nobody else does
-                await self._driver.prune(keep)
+            await self._driver.prune(self._needed)
             await asyncio.sleep(_PRUNE_PACE)
             await within(self._untidy, _PRUNE_EVERY)
+
+    def _needed(self, service: str) -> Collection[str] | None:
+        """What the driver must keep for a service. A build's artifact is not stored before its end."""
+        if self._catalog.unreadable(Kind.DEPLOYMENT):  # it may need what nobody else does
+            return None
+        deployments = self._catalog.deployments_of(service)
+        artifacts = {d.artifact for d in deployments if d.artifact is not None}
+        building = any(d.state in BUILDABLE for d in deployments)
+        gone = self._catalog.service(service) is None and not deployments
+        return artifacts if gone or (artifacts and not building) else None
 
 
 def _known(how: Exit) -> bool:

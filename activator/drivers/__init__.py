@@ -135,6 +135,11 @@ OnExit = Callable[[str, Exit], None]
 """Called in the event loop with the replica's id, once per replica, after its last line reached the log."""
 
 
+Needed = Callable[[str], Collection[str] | None]
+"""The references that are needed of the service with this id; `None` = all (something of it is being built). Called in
+the event loop at the moment of removal: what was true a little earlier may be wrong by then."""
+
+
 class Driver(Protocol):
     """Runs replicas on this node. All methods are safe to call at once for different replicas, and to repeat."""
 
@@ -200,8 +205,8 @@ class Driver(Protocol):
         """
         ...
 
-    async def prune(self, keep: Mapping[str, Collection[str]]) -> None:
-        """Remove artifacts that nothing needs: `keep` maps service ids to the references to be kept of each."""
+    async def prune(self, needed: Needed) -> None:
+        """Remove artifacts that nothing needs, and whatever else is kept for services of which nothing is needed."""
         ...
 
     async def close(self, *, keep: bool) -> None:

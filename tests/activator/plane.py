@@ -282,6 +282,8 @@ async def get(endpoint: Endpoint, path: str) -> tuple[int, str]:
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+        if not head:
+            raise ConnectionResetError("it died before it answered")
         return int(head.split(" ")[1]), body
     finally:
         writer.close()

@@ -11,12 +11,12 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from activator.drivers import Artifact, BuildFailed, BuildJob, BuildLog
+from activator.drivers import Artifact, BuildFailed, BuildJob, BuildLog, Needed
 
 from . import git, manifest, procfile
 from .files import read_regular, told, write_whole
@@ -138,22 +138,25 @@ class Builder:
         path = self._layout.checkout(namespace, service, commit)
         return self._in_use(service, commit) or await asyncio.to_thread(manifest.holds, path)
 
-    async def prune(self, keep: Mapping[str, Collection[str]], used: Collection[tuple[str, str]]) -> None:
-        """Remove checkouts that are neither kept nor `used` (service, commit), and homes of services not in `keep`."""
+    async def prune(self, needed: Needed) -> None:
+        """Remove the checkouts that are not needed, and the homes of services of which nothing is."""
         for namespace, service, commit in await asyncio.to_thread(lambda: list(self._layout.built())):
             lock = self._locks.setdefault((service, commit), asyncio.Lock())
-            if commit in keep.get(service, ()) or (service, commit) in used or lock.locked():
+            found = needed(service)
+            if lock.locked() or found is None or commit in found:
                 continue
             async with lock:
                 await asyncio.to_thread(_remove, self._layout.checkout(namespace, service, commit))
-        await asyncio.to_thread(self._prune_services, keep, {service for service, _ in used})
+        for home in await asyncio.to_thread(lambda: list(self._layout.homes.glob("*/*"))):
+            found = needed(home.name)
+            if found is not None and not found:
+                await asyncio.to_thread(self._remove_service, home)
 
-    def _prune_services(self, keep: Mapping[str, Collection[str]], used: Collection[str]) -> None:
-        for home in self._layout.homes.glob("*/*"):
-            checkouts = self._layout.checkouts / home.parent.name / home.name
-            if home.name not in keep and home.name not in used and not any(checkouts.glob("*")):
-                shutil.rmtree(home, ignore_errors=True)
-                shutil.rmtree(checkouts, ignore_errors=True)
+    def _remove_service(self, home: Path) -> None:
+        checkouts = self._layout.checkouts / home.parent.name / home.name
+        if not any(checkouts.glob("*")):
+            shutil.rmtree(home, ignore_errors=True)
+            shutil.rmtree(checkouts, ignore_errors=True)
 
     async def _head(self, work: _Work) -> str:
         job = work.job

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Collection, Coroutine
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary
@@ -24,6 +24,7 @@ from activator.drivers import (
     BuildJob,
     BuildLog,
     Launch,
+    Needed,
     Observed,
     OnExit,
     Started,
@@ -207,9 +208,13 @@ class ProcessDriver:
             self._replicas.pop(replica_id, None)
             await asyncio.to_thread(self._records.remove, replica_id)
 
-    async def prune(self, keep: Mapping[str, Collection[str]]) -> None:
-        used = {(r.record.service_id, r.record.artifact) for r in self._replicas.values()}
-        await self._builder.prune(keep, used)
+    async def prune(self, needed: Needed) -> None:
+        def also_used(service: str) -> Collection[str] | None:
+            found = needed(service)
+            used = {r.record.artifact for r in self._replicas.values() if r.record.service_id == service}
+            return None if found is None else used.union(found)
+
+        await self._builder.prune(also_used)
 
     async def close(self, *, keep: bool) -> None:
         builds = list(self._builds)

@@ -235,6 +235,15 @@ async def test_requirements_are_installed_and_first_on_the_path(world: World) ->
     assert world.lines(replica=replica) == ["hello from a requirement"]
 
 
+async def test_what_is_being_built_is_not_pruned(world: World) -> None:
+    world.repository().commit({"Procfile": "web: x\nbuild: echo building; sleep 0.5\n"})
+    building = asyncio.get_running_loop().create_task(world.build())
+    await world.until(lambda: "building" in world.built)
+    await world.driver.prune(lambda _: [])
+    ref = (await building).ref
+    assert [commit for _, _, commit in world.driver._layout.built()] == [ref]
+
+
 async def test_what_nothing_needs_is_pruned(world: World) -> None:
     repository = world.repository()
     refs = []
@@ -243,7 +252,9 @@ async def test_what_nothing_needs_is_pruned(world: World) -> None:
         refs.append(await world.build())
     other = await world.build(service="other")
     await world.start(refs[0])
-    await world.driver.prune({"svc": [refs[2].ref]})
+    await world.driver.prune(lambda _: None)
+    assert len(list(world.driver._layout.built())) == 4
+    await world.driver.prune({"svc": [refs[2].ref], "other": []}.get)
     left = {(service, commit) for _, service, commit in world.driver._layout.built()}
     assert left == {("svc", refs[0].ref), ("svc", refs[2].ref)}
     assert other.ref == refs[2].ref
