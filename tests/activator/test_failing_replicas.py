@@ -112,7 +112,7 @@ async def test_a_crashed_replica_is_replaced_after_its_backoff(plane: Plane) -> 
     loop = asyncio.get_running_loop()
     at = loop.time()
     assert (await worker.request(service))[0] == 200  # held for the second that the backoff takes
-    assert 0.7 < loop.time() - at < 5
+    assert loop.time() - at > 0.7
     view = control.view(service)
     assert view is not None
     assert view.scale.failures == 1

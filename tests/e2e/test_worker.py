@@ -548,5 +548,5 @@ async def test_back_at_the_store_it_looks_at_once_whether_it_is_still_registered
         away.rename(valkey.socket)
         while not await direct.hlen(WORKERS_KEY):
             await asyncio.sleep(0.02)
-    assert time.monotonic() - began < 3.0, "not when it would have looked anyway"
+    assert time.monotonic() - began < 4.5, "not when it would have looked anyway"
     assert await store.registered() == {worker.registration}
