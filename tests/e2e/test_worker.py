@@ -301,6 +301,7 @@ async def test_no_pending_connection_of_a_neighbour_is_lost(
     two = await (await nursery.spawn(2)).ready()
     os.kill(two.process.pid, number)
     pending = [asyncio.ensure_future(nursery.get()) for _ in range(60)]
+    await asyncio.wait(pending, timeout=20, return_when=asyncio.FIRST_COMPLETED)
     done, waiting = await asyncio.wait(pending, timeout=0.5)
     assert done
     assert waiting  # those whom the kernel queued at number 2
