@@ -33,7 +33,6 @@ class Sleeper:
     notes: Notes
     decided: asyncio.Event = field(default_factory=asyncio.Event)
     decided_at: float = 0.0
-    undecided: int = 0  # waits of 20 s in which no decision to sleep was seen
     tries: list[tuple[float, float, bool, object]] = field(default_factory=list)
 
 
@@ -60,13 +59,8 @@ class Watch:
 async def tries_of(port: int, sleeper: Sleeper) -> None:
     for n in range(TRIES):
         if n < AIMED:
-            try:
-                async with asyncio.timeout(20):
-                    await sleeper.decided.wait()
-            except (
-                TimeoutError
-            ):  # seen once in eight runs, cause unknown: counted, and the request is sent all the same
-                sleeper.undecided += 1
+            async with asyncio.timeout(60):
+                await sleeper.decided.wait()
             await asyncio.sleep(random.uniform(0, 0.03))  # any moment of the draining
         else:
             await asyncio.sleep(random.uniform(0.8, 1.6))  # any moment around the idle time-out of 1 s
@@ -100,11 +94,7 @@ async def test_five_hundred_requests_while_fifty_services_fall_asleep(make_node)
             found = (await asyncio.to_thread(node.service, "acme", f"s{n}"))["id"]
             watch.sleepers[found] = Sleeper(f"s{n}", notes)
         sleepers = list(watch.sleepers.values())
-        # TODO: all 50; in some runs one does not start within 60 s, for a reason that is not known yet
-        most = SERVICES - 5
-        await asyncio.to_thread(
-            eventually, lambda: sum(bool(s.notes.lines("ready")) for s in sleepers) >= most, 60, "they started"
-        )
+        await asyncio.to_thread(eventually, lambda: all(s.notes.lines("ready") for s in sleepers), 60, "they started")
         async with asyncio.TaskGroup() as tries:
             for sleeper in sleepers:
                 tries.create_task(tries_of(node.http_port, sleeper))
@@ -116,5 +106,4 @@ async def test_five_hundred_requests_while_fifty_services_fall_asleep(make_node)
     assert [o for o in outcomes if not (isinstance(o, Reply) and o.status == 200)] == []
     between = sum(before_the_exit(s) for s in sleepers)
     print(f"{between} of {len(outcomes)} tries fell between the decision and the exit")
-    print(f"{sum(s.undecided for s in sleepers)} waits saw no decision within 20 s")
     assert between >= NEEDED

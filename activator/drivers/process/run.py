@@ -77,10 +77,15 @@ class Runner:
         """Run it to its end. Raises `TimeoutError` (it is killed then), `OSError`; cancelling kills it too."""
         read_end, write_end = os.pipe()
         try:
-            process = self._start(command, write_end)
-        except BaseException:
+            return await self._watched(command, timeout, log, read_end, write_end)
+        finally:
             os.close(read_end)
-            raise
+
+    async def _watched(
+        self, command: Command, timeout: float, log: BuildLog | None, read_end: int, write_end: int
+    ) -> Finished:
+        try:
+            process = self._start(command, write_end)
         finally:
             os.close(write_end)
         owner = self._own(process, command)
@@ -118,22 +123,30 @@ class Runner:
 
 
 async def _pump(descriptor: int, tail: deque[str], log: BuildLog | None) -> None:
-    """Hand on lines as they come until the pipe ends; the log may block, so it is called in a thread."""
-    reader = asyncio.StreamReader(limit=_CHUNK)
+    """Hand on lines as they come until the pipe ends; the log may block, so it is called in a thread.
+
+    Not by `connect_read_pipe`: uvloop closes the descriptor twice, and the second time it may be another thread's by
+    then (MagicStack/uvloop#763: seen here as a manifest that was "not a directory").
+    """
     lines = Lines()
-    pipe = os.fdopen(descriptor, "rb", buffering=0)
+    os.set_blocking(descriptor, False)
     try:
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-    except BaseException:
-        pipe.close()
-        raise
-    try:
-        while data := await reader.read(_CHUNK):
+        while data := await _read(descriptor):
             await _tell(lines.feed(data), tail, log)
     finally:
-        transport.close()
         await _tell(lines.end(), tail, log)
+
+
+async def _read(descriptor: int) -> bytes:
+    """What the pipe has, once it has something; nothing at its end."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
+    return os.read(descriptor, _CHUNK)
 
 
 async def _tell(lines: Sequence[str], tail: deque[str], log: BuildLog | None) -> None:
