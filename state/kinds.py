@@ -17,5 +17,6 @@ class Kind(enum.StrEnum):
     KEY = "key"  # id: "<namespace>/<name>"
     NAME = "name"  # id: "<namespace>/<folded name>"; payload: the service's id
     LABEL = "label"  # id: a label; payload: "<namespace>/<name>", its owner forever
+    CERTIFICATE = "certificate"  # id: the name that it is served for: a host or "*.<parent>"
     NODE = "node"  # id: the node's
     META = "meta"  # id: a fact about the store, such as the secret key's fingerprint

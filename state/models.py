@@ -210,6 +210,22 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a name is served with over TLS (kind `certificate`, id = the name, in lower case: a host or `*.<parent>`).
+
+    Times are those of the leaf. `issuer`: `internal` (the node's own authority), later an ACME directory or `uploaded`.
+    """
+
+    names: tuple[str, ...]  # of the leaf: DNS names, wildcards of one label among them
+    chain: str  # PEM, leaf first
+    key: str  # PEM of PKCS#8, sealed (Vault CERTIFICATES; tenant "", object = the record's id, field "key")
+    issuer: str
+    trusted: bool  # by clients that were told nothing of us; False: the internal authority
+    not_before: int
+    not_after: int
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
     """A credential (kind `key`, id = `<namespace>/<name>`, `*/<name>` for every namespace).
 
