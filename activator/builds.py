@@ -20,7 +20,7 @@ from activator.planning import Note
 from activator.views import View
 from state.ids import now_us
 from state.models import Deployment, DeploymentState, Service
-from state.secrets import SecretError
+from state.secret_key import SecretError
 
 log = logging.getLogger(__name__)
 

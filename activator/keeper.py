@@ -30,7 +30,7 @@ from activator.views import Catalog, View
 from state.ids import now_us
 from state.kinds import Kind
 from state.models import Deployment, Reason, Replica, ReplicaState, RunSpec, Service
-from state.secrets import SecretError
+from state.secret_key import SecretError
 
 log = logging.getLogger(__name__)
 

@@ -37,7 +37,8 @@ from state.kinds import Kind
 from state.leases import Lease
 from state.mirror import Mirror
 from state.models import RunSpec, Service
-from state.secrets import ENVIRONMENT, SecretError, Vault, fingerprint, read_secret_key
+from state.secret_key import ENVIRONMENT, SecretError, derive, fingerprint, read_secret_key
+from state.secrets import Vault
 from state.store import ABSENT, Change, Conflict, Store, StoreError
 from wakegate.client import KEY_FILE, URL_FILE
 from wakegate.config import Config
@@ -98,7 +99,7 @@ class Control:
         if config.driver != "process":
             raise StartError(f"--driver {config.driver} is not available yet: use --driver process")
         self._secret_key = read_secret_key(Path(start["secret_key_file"]), os.environ.get("WAKEGATE_SECRET_KEY"))
-        self._vault = Vault(self._secret_key, ENVIRONMENT)
+        self._vault = Vault(derive(self._secret_key, ENVIRONMENT))
         self._store = Store(start["store"])
         self._mirror = Mirror(self._store, list(Kind), self._changed, slices=True)
         self._catalogue = Catalogue(self._mirror)

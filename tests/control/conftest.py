@@ -27,7 +27,8 @@ from control.site import Offer, Site
 from state.kinds import Kind
 from state.mirror import Mirror
 from state.models import ApiKey
-from state.secrets import ENVIRONMENT, Vault
+from state.secret_key import ENVIRONMENT, derive
+from state.secrets import Vault
 from state.store import Store
 
 
@@ -159,7 +160,7 @@ async def rig(store: Store, site: Site, tmp_path: Path) -> AsyncIterator[Rig]:
     mirror = Mirror(store, list(Kind), lambda touched: changed[0](touched))
     catalogue = Catalogue(mirror)
     changed.append(catalogue.changed)
-    workers, logs, vault = Workers(), LogStore(tmp_path / "logs"), Vault(secrets.token_bytes(32), ENVIRONMENT)
+    workers, logs, vault = Workers(), LogStore(tmp_path / "logs"), Vault(derive(secrets.token_bytes(32), ENVIRONMENT))
     services = Services(store, mirror, catalogue, vault, workers, site)
     key_use = KeyUse(store, mirror)
     tasks = [asyncio.create_task(mirror.run()), asyncio.create_task(key_use.run())]

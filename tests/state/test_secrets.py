@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
 
-from state.secrets import CERTIFICATES, ENVIRONMENT, SecretError, Vault, fingerprint, make_secret_key, read_secret_key
+from state.secret_key import (
+    CERTIFICATES,
+    ENVIRONMENT,
+    DerivedKey,
+    SecretError,
+    derive,
+    fingerprint,
+    make_secret_key,
+    read_secret_key,
+)
+from state.secrets import Vault
 
 KEY = bytes(range(32))
 
 
 @given(st.text())
 def test_what_is_sealed_opens(text: str) -> None:
-    vault = Vault(KEY, ENVIRONMENT)
+    vault = Vault(derive(KEY, ENVIRONMENT))
     sealed = vault.seal("acme", "svc", "TOKEN", text)
     assert vault.unseal("acme", "svc", "TOKEN", sealed) == text
 
@@ -25,18 +38,31 @@ def test_what_is_sealed_opens(text: str) -> None:
     "place", [("evil", "svc", "TOKEN"), ("acme", "other", "TOKEN"), ("acme", "svc", "X"), ("acmes", "vc", "TOKEN")]
 )
 def test_a_value_can_not_be_moved(place: tuple[str, str, str]) -> None:
-    vault = Vault(KEY, ENVIRONMENT)
+    vault = Vault(derive(KEY, ENVIRONMENT))
     sealed = vault.seal("acme", "svc", "TOKEN", "secret")
     with pytest.raises(SecretError):
         vault.unseal(*place, sealed)
 
 
 def test_purposes_and_keys_are_apart() -> None:
-    sealed = Vault(KEY, ENVIRONMENT).seal("a", "b", "c", "secret")
+    sealed = Vault(derive(KEY, ENVIRONMENT)).seal("a", "b", "c", "secret")
     with pytest.raises(SecretError, match="another place"):
-        Vault(KEY, CERTIFICATES).unseal("a", "b", "c", sealed)
+        Vault(derive(KEY, CERTIFICATES)).unseal("a", "b", "c", sealed)
     with pytest.raises(SecretError, match="sealed with key"):
-        Vault(bytes(32), ENVIRONMENT).unseal("a", "b", "c", sealed)
+        Vault(derive(bytes(32), ENVIRONMENT)).unseal("a", "b", "c", sealed)
+
+
+def test_keys_are_derived_as_hkdf_says() -> None:
+    for purpose in (ENVIRONMENT, CERTIFICATES):
+        expected = HKDF(SHA256(), 32, salt=None, info=f"wakegate {purpose}".encode()).derive(KEY)
+        assert derive(KEY, purpose).key == expected
+
+
+def test_a_derived_key_travels_as_json_and_is_not_shown() -> None:
+    key = derive(KEY, CERTIFICATES)
+    assert DerivedKey.from_json(json.loads(json.dumps(key.to_json()))) == key
+    assert "fingerprint" not in repr(key)
+    assert repr(key.key) not in repr(key)
 
 
 def test_the_key_file(tmp_path: Path) -> None:
