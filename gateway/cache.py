@@ -1,9 +1,11 @@
-"""The local file of routes and backends, for a start without the store (law 1).
+"""The local file of routes, backends and certificates, for a start without the store (law 1).
 
 One file per node, written by one worker and replaced atomically; read once, at a start that finds no store. A file that
 is damaged, cut short or of another format is refused as a whole: a wrong route is worse than a late one.
 
-Format: a line `wakegate-cache 1`, the records, and the BLAKE2b digest (32 bytes) of all that comes before it. A record
+Keys of certificates stay sealed in it, as in the store.
+
+Format: a line `wakegate-cache 2`, the records, and the BLAKE2b digest (32 bytes) of all that comes before it. A record
 is kind (1 byte), length of the id (u16), length of the payload (u32), version (u64), id, payload; big-endian.
 """
 
@@ -22,10 +24,10 @@ from typing import BinaryIO, Final
 from state.kinds import Kind
 from state.store import Record
 
-_MAGIC: Final = b"wakegate-cache 1\n"
+_MAGIC: Final = b"wakegate-cache 2\n"
 _DIGEST: Final = 32  # bytes
 _HEAD: Final = struct.Struct(">BHIQ")
-_CODES: Final = {Kind.ROUTE: 1, Kind.BACKEND: 2}
+_CODES: Final = {Kind.ROUTE: 1, Kind.BACKEND: 2, Kind.CERTIFICATE: 3}
 _KINDS: Final = {code: kind for kind, code in _CODES.items()}
 
 _SLICE: Final = 500  # records formatted at one go: about 0.5 ms of the loop

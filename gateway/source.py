@@ -1,4 +1,5 @@
-"""Where the data plane looks routes and backends up: the mirror of the store, and before its first snapshot the cache.
+"""Where the data plane looks up routes, backends and certificates: the mirror of the store, and before its first
+snapshot the cache.
 
 Records stay undecoded until they are asked for. A record that can't be decoded (written by a newer version, or damaged)
 counts as absent and is told; it never stops a worker.
@@ -13,7 +14,8 @@ from gateway.cache import Contents
 from state.codec import DecodeError, decode
 from state.kinds import Kind
 from state.mirror import Mirror
-from state.models import Backend, Route
+from state.models import Backend, Certificate, Route
+from state.store import Record
 
 M = TypeVar("M")
 
@@ -45,8 +47,22 @@ class RecordSource:
     def backend(self, service_id: str) -> Backend | None:
         return self._find(Kind.BACKEND, service_id, Backend)
 
+    def certificate(self, name: str) -> tuple[Certificate, int] | None:
+        """What is stored under this name, and its version."""
+        record = self._record(Kind.CERTIFICATE, name)
+        found = self._find(Kind.CERTIFICATE, name, Certificate)
+        return None if record is None or found is None else (found, record.version)
+
+    def certificate_version(self, name: str) -> int | None:
+        """The same without decoding it."""
+        record = self._record(Kind.CERTIFICATE, name)
+        return None if record is None else record.version
+
+    def _record(self, kind: Kind, object_id: str) -> Record | None:
+        return self._mirror.get(kind, object_id) if self._cached is None else self._cached[kind].get(object_id)
+
     def _find(self, kind: Kind, object_id: str, model: type[M]) -> M | None:
-        record = self._mirror.get(kind, object_id) if self._cached is None else self._cached[kind].get(object_id)
+        record = self._record(kind, object_id)
         if record is None:
             return None
         try:

@@ -1,4 +1,4 @@
-"""The file of routes and backends: whole or not at all."""
+"""The file of routes, backends and certificates: whole or not at all."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ def contents(routes: int = 3) -> cache.Contents:
     return {
         Kind.ROUTE: {f"h{i}.example": Record(b'{"service":"s"}', i) for i in range(routes)},
         Kind.BACKEND: {"s": Record(b"{}", 7)},
+        Kind.CERTIFICATE: {"*.example": Record(b'{"names":["*.example"]}', 9)},
     }
 
 
-@given(records, records)
-def test_what_is_written_is_read(routes: dict[str, Record], backends: dict[str, Record]) -> None:
-    written = {Kind.ROUTE: routes, Kind.BACKEND: backends}
+@given(records, records, records)
+def test_what_is_written_is_read(
+    routes: dict[str, Record], backends: dict[str, Record], certificates: dict[str, Record]
+) -> None:
+    written = {Kind.ROUTE: routes, Kind.BACKEND: backends, Kind.CERTIFICATE: certificates}
     assert cache.decode(b"".join(cache.encode(written))) == written
 
 
