@@ -1,23 +1,43 @@
-"""The load: wrk over keep-alive connections, one thread, pinned; always bounded in time."""
+"""The loads, each sent by wrk with one thread, pinned; always bounded in time."""
 
 import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.backend import LARGE, SMALL
 from bench.process import BenchError
 
 SCRIPT = Path(__file__).parent / "load.lua"
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """A kind of load: what is asked for, over how many connections; `closing`: a new connection for each request."""
+
+    name: str
+    title: str
+    target: str
+    connections: int
+    tls: bool = False
+    closing: bool = False
+
+
+WORKS = (
+    Work("small", "Small body (128 bytes)", SMALL, 64),
+    Work("large", "1 MiB body", LARGE, 16),
+    Work("tls", "Small body over TLS, keep-alive", SMALL, 64, tls=True),
+    Work("handshake", "TLS 1.3 handshake, resumed, and one small body", SMALL, 64, tls=True, closing=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
-    """What is sent: `connections` at once for `seconds` to `target` of the proxy on `port`, as `host`."""
+    """What is sent: `work` for `seconds` to the proxy on `port`, as `host`."""
 
     port: int
     host: str
-    target: str
-    connections: int
+    work: Work
     seconds: float
 
 
@@ -36,8 +56,12 @@ class Outcome:
 def run(load: Load, core: int) -> Outcome:
     """Send the load and return when it is over; BenchError if wrk fails or no request was answered."""
     command = ["taskset", "-c", str(core), "wrk", "--threads", "1", "--latency", "--timeout", "30s"]
-    command += ["--connections", str(load.connections), "--duration", f"{max(1, round(load.seconds))}s"]
-    command += ["--header", f"Host: {load.host}", "--script", str(SCRIPT), f"http://127.0.0.1:{load.port}{load.target}"]
+    command += ["--connections", str(load.work.connections), "--duration", f"{max(1, round(load.seconds))}s"]
+    command += ["--header", f"Host: {load.host}", "--script", str(SCRIPT)]
+    if load.work.closing:
+        command += ["--header", "Connection: close"]
+    scheme = "https" if load.work.tls else "http"
+    command.append(f"{scheme}://{load.host}:{load.port}{load.work.target}")
     done = subprocess.run(command, capture_output=True, text=True, timeout=load.seconds + 60, check=False)
     if done.returncode != 0:
         raise BenchError(f"wrk failed: {done.stdout}{done.stderr}")

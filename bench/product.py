@@ -65,12 +65,12 @@ class Product:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o755)
-        self.port, self.api_port = free_port(), free_port()
+        self.port, self.tls_port, self.api_port = free_port(), free_port(), free_port()
         self.log = directory / "access.log"
         data = directory / "data"
         command = [str(form.command), "serve", "--data-dir", str(data), "--workers", "1"]
         command += ["--http", f"127.0.0.1:{self.port}", "--api", f"127.0.0.1:{self.api_port}"]
-        command += ["--https", f"127.0.0.1:{free_port()}", "--access-log", str(self.log)]
+        command += ["--https", f"127.0.0.1:{self.tls_port}", "--access-log", str(self.log)]
         command += ["--git-url", f"file://{directory}/git/{{repo}}", "--git-poll", "0", *options]
         self.output = directory / "output.log"
         self.running = Running.start(command, core=core, output=self.output, cwd=directory)
@@ -140,6 +140,7 @@ class Product:
             name=self.form.name,
             version=self.form.version(),
             port=self.port,
+            tls_port=self.tls_port,
             host=self.host(service),
             backend=ports[0],
             log=self.log,

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.load import WORKS
+
 COLUMNS = (
     ("CPU µs/request", lambda row: f"{row['cpu_us']:.1f}"),
     ("in the kernel", lambda row: f"{row['cpu_system_us']:.1f}"),
@@ -23,14 +25,15 @@ COLUMNS = (
 
 
 def throughput_table(rows: Sequence[Mapping[str, Any]], versions: Mapping[str, str]) -> str:
-    """A Markdown table per body size."""
+    """A Markdown table per kind of load."""
     parts = []
-    for target in dict.fromkeys(row["target"] for row in rows):
-        title = {"/small": "Small body (128 bytes)", "/1m": "1 MiB body"}.get(target, target)
+    titles = {work.name: work.title for work in WORKS}
+    for work in dict.fromkeys(row["work"] for row in rows):
+        title = titles.get(work, work)
         lines = [f"**{title}**", "", "| proxy | " + " | ".join(name for name, _ in COLUMNS) + " |"]
         lines.append("|---|" + "---:|" * len(COLUMNS))
         for row in rows:
-            if row["target"] == target:
+            if row["work"] == work:
                 cells = [
                     f"{row['proxy']} {versions.get(row['proxy'], '')}".strip(),
                     *(cell(row) for _, cell in COLUMNS),

@@ -6,23 +6,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from bench.backend import LARGE, SMALL, accepts
-from bench.load import Load, run
+from bench.backend import accepts
+from bench.load import WORKS, Load, Work, run
 from bench.machine import Cores
 from bench.peers import Proxy
 from bench.process import BenchError, cpu
 
-CONNECTIONS = {SMALL: 64, LARGE: 16}
 COMPARED = ("nginx", "haproxy", "envoy", "caddy")
 LOG_SETTLES = 15.0  # seconds; every proxy flushes its log within one
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One proxy, one body, one round. CPU in microseconds per request; `log_missing` = requests without a log line."""
+    """One proxy, one kind of load, one round. CPU in microseconds per request; `log_missing`: requests not logged."""
 
     proxy: str
-    target: str
+    work: str
     round: int
     requests: int
     errors: int
@@ -38,13 +37,14 @@ class Sample:
     log_missing: int
 
 
-def measure(proxy: Proxy, target: str, round_: int, seconds: float, cores: Cores) -> Sample:
+def measure(proxy: Proxy, work: Work, round_: int, seconds: float, cores: Cores) -> Sample:
     """Load `proxy` for `seconds` and say what it took; the first round warms up for a second, counting connections."""
+    port = proxy.tls_port if work.tls else proxy.port
     opened = accepts(proxy.backend)
     if round_ == 0:
-        run(Load(proxy.port, proxy.host, target, CONNECTIONS[target], 1), cores.load)
+        run(Load(port, proxy.host, work, 1), cores.load)
     lines = _settled_lines(proxy, 0)
-    load = Load(proxy.port, proxy.host, target, CONNECTIONS[target], seconds)
+    load = Load(port, proxy.host, work, seconds)
     pids, workers = proxy.pids(), proxy.workers()
     before, before_workers, started = cpu(pids), cpu(workers), time.monotonic()
     outcome = run(load, cores.load)
@@ -53,7 +53,7 @@ def measure(proxy: Proxy, target: str, round_: int, seconds: float, cores: Cores
     written = _settled_lines(proxy, lines + outcome.requests) - lines
     return Sample(
         proxy=proxy.name,
-        target=target,
+        work=work.name,
         round=round_,
         requests=outcome.requests,
         errors=outcome.errors,
@@ -98,20 +98,23 @@ def _settled_lines(proxy: Proxy, at_least: int) -> int:
     return seen
 
 
-def interleaved(proxies: Sequence[Proxy], rounds: int, seconds: float, cores: Cores) -> list[Sample]:
-    """Every proxy in turn, `rounds` times."""
+def interleaved(
+    proxies: Sequence[Proxy], rounds: int, seconds: float, cores: Cores, works: Sequence[Work] = WORKS
+) -> list[Sample]:
+    """Every proxy in turn, `rounds` times; those without TLS (aiohttp) are left out where it is needed."""
     for proxy in proxies:
         same_job(proxy)
     samples = []
-    for target in (SMALL, LARGE):
+    for work in works:
         for round_ in range(rounds):
             # The order turns from round to round, so that a drift of the machine favours nobody.
-            turn = round_ % len(proxies)
-            for proxy in [*proxies[turn:], *proxies[:turn]]:
-                sample = measure(proxy, target, round_, seconds, cores)
+            able = [proxy for proxy in proxies if proxy.tls_port or not work.tls]
+            turn = round_ % len(able)
+            for proxy in [*able[turn:], *able[:turn]]:
+                sample = measure(proxy, work, round_, seconds, cores)
                 samples.append(sample)
                 print(
-                    f"  {target:7} round {round_ + 1} {proxy.name:18} {sample.cpu_us:8.1f} us CPU/request"
+                    f"  {work.name:9} round {round_ + 1} {proxy.name:18} {sample.cpu_us:8.1f} us CPU/request"
                     f" {sample.requests_per_second:9.0f} requests/s  p99 {sample.p99_us / 1000:.1f} ms",
                     flush=True,
                 )
@@ -127,13 +130,13 @@ class Ratio:
     high: float
 
 
-def ratio(samples: Sequence[Sample], target: str, of: str, to: str) -> Ratio | None:
+def ratio(samples: Sequence[Sample], work: str, of: str, to: str) -> Ratio | None:
     """None when one of the two was not measured."""
-    base = {sample.round: sample.cpu_us for sample in samples if (sample.proxy, sample.target) == (to, target)}
+    base = {sample.round: sample.cpu_us for sample in samples if (sample.proxy, sample.work) == (to, work)}
     per_round = [
         sample.cpu_us / base[sample.round]
         for sample in samples
-        if (sample.proxy, sample.target) == (of, target) and base.get(sample.round)
+        if (sample.proxy, sample.work) == (of, work) and base.get(sample.round)
     ]
     if not per_round:
         return None
@@ -141,15 +144,15 @@ def ratio(samples: Sequence[Sample], target: str, of: str, to: str) -> Ratio | N
 
 
 def summary(samples: Sequence[Sample]) -> list[dict[str, object]]:
-    """One row per body and proxy: medians over rounds, sums of what is counted, ratios to `COMPARED`."""
+    """One row per kind of load and proxy: medians over rounds, sums of what is counted, ratios to `COMPARED`."""
     rows: list[dict[str, object]] = []
-    for target in dict.fromkeys(sample.target for sample in samples):
-        for name in dict.fromkeys(sample.proxy for sample in samples if sample.target == target):
-            own = [sample for sample in samples if (sample.proxy, sample.target) == (name, target)]
-            ratios = {other: ratio(samples, target, name, other) for other in COMPARED}
+    for work in dict.fromkeys(sample.work for sample in samples):
+        for name in dict.fromkeys(sample.proxy for sample in samples if sample.work == work):
+            own = [sample for sample in samples if (sample.proxy, sample.work) == (name, work)]
+            ratios = {other: ratio(samples, work, name, other) for other in COMPARED}
             rows.append(
                 {
-                    "target": target,
+                    "work": work,
                     "proxy": name,
                     "cpu_us": statistics.median(sample.cpu_us for sample in own),
                     "cpu_system_us": statistics.median(sample.cpu_system_us for sample in own),

@@ -14,21 +14,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import certificate
 from bench.backend import render
 from bench.process import BenchError, Running, command_line, free_port, memory
 
 HERE = Path(__file__).parent
 PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}:/usr/sbin"
 CONNECTIONS = 16384
+HOST = "bench.localhost"
 
 
 @dataclass(slots=True)
 class Proxy:
-    """A running proxy under test. `host` is the Host that it routes by; `backend` the backend's port behind it."""
+    """A running proxy under test. `host` is the Host (and SNI) that it routes by; `backend` the backend's port behind
+    it; `tls_port` is 0 where it has none."""
 
     name: str
     version: str
     port: int
+    tls_port: int
     host: str
     backend: int
     log: Path
@@ -72,6 +76,7 @@ class Peer:
     command: Callable[[str, Path, Path, int, int, Path], list[str]]
     version: list[str]
     log_is_stdout: bool = False
+    tls: bool = True
     worker: Callable[[str], bool] = lambda _line: True
 
     def found(self) -> str | None:
@@ -83,11 +88,13 @@ class Peer:
         if binary is None:
             raise BenchError(f"{self.name} is not installed")
         directory.mkdir(parents=True, exist_ok=True)
-        port, log = free_port(), directory / "access.log"
+        port, tls_port, log = free_port(), free_port() if self.tls else 0, directory / "access.log"
+        if self.tls:
+            certificate.make(HOST, directory)
         log.touch()
         log.chmod(0o666)
         config = directory / self.config
-        values = {"DIR": directory, "PORT": port, "BACKEND": backend, "LOG": log}
+        values = {"DIR": directory, "PORT": port, "TLS": tls_port, "HOST": HOST, "BACKEND": backend, "LOG": log}
         values |= {"CONNECTIONS": CONNECTIONS, "FILES": CONNECTIONS + 1024}
         source = (HERE / self.config).read_text()
         config.write_text(source if config.suffix == ".py" else render(source, **values))
@@ -100,7 +107,9 @@ class Peer:
             env={"GOMAXPROCS": "1", "HOME": str(directory)},
         )
         running.wait_for_port(port)
-        return Proxy(self.name, self.told_version(binary), port, "bench.localhost", backend, log, running, self.worker)
+        if tls_port:
+            running.wait_for_port(tls_port)
+        return Proxy(self.name, self.told_version(binary), port, tls_port, HOST, backend, log, running, self.worker)
 
     def told_version(self, binary: str) -> str:
         told = subprocess.run([binary, *self.version], capture_output=True, text=True, timeout=30, check=False)
@@ -138,6 +147,6 @@ PEERS = {
         Peer("haproxy", "haproxy", "haproxy.cfg", _haproxy, ["-v"], log_is_stdout=True),
         Peer("caddy", "caddy", "Caddyfile", _caddy, ["version"]),
         Peer("envoy", "envoy", "envoy.yaml", _envoy, ["--version"]),
-        Peer("aiohttp", sys.executable, "aiohttp_proxy.py", _aiohttp, AIOHTTP_VERSION),
+        Peer("aiohttp", sys.executable, "aiohttp_proxy.py", _aiohttp, AIOHTTP_VERSION, tls=False),
     )
 }

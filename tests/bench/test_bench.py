@@ -17,16 +17,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def sample(proxy: str, round_: int, cpu_us: float) -> Sample:
     """A sample in which only the CPU matters."""
-    return Sample(proxy, "/small", round_, 100, 0, 50.0, cpu_us, 0.5, cpu_us, 0.5, 900, 2000, 1, 100, 0)
+    return Sample(proxy, "small", round_, 100, 0, 50.0, cpu_us, 0.5, cpu_us, 0.5, 900, 2000, 1, 100, 0)
 
 
 def test_ratio_is_the_median_of_the_rounds_ratios() -> None:
     samples = [sample("nginx", n, cpu) for n, cpu in enumerate((10.0, 20.0, 40.0))]
     samples += [sample("wakegate", n, cpu) for n, cpu in enumerate((15.0, 40.0, 60.0))]
-    found = ratio(samples, "/small", "wakegate", "nginx")
+    found = ratio(samples, "small", "wakegate", "nginx")
     assert found is not None
     assert (found.median, found.low, found.high) == (1.5, 1.5, 2.0)
-    assert ratio(samples, "/small", "wakegate", "haproxy") is None
+    assert ratio(samples, "small", "wakegate", "haproxy") is None
 
 
 def test_summary_sums_what_is_counted_and_takes_medians_of_what_is_measured() -> None:
@@ -56,19 +56,19 @@ def test_figures_are_written_between_the_marks(tmp_path: Path) -> None:
     os.environ.get("CI") != "true" and shutil.which("wrk") is None, reason="wrk is missing; `make bench` installs it"
 )
 def test_a_short_run_writes_sane_figures(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench", "--rounds", "1", "--seconds", "1", "--peers", "aiohttp"]
+    command = [sys.executable, "-m", "bench", "--rounds", "1", "--seconds", "1", "--peers", "nginx"]
     command += ["--only", "throughput", "--without-wakegate", "--results", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     [file] = tmp_path.iterdir()
     told = json.loads(file.read_text())
     assert told["missing"] == {}
-    rows = {row["target"]: row for row in told["throughput"]["rows"]}
-    assert set(rows) == {"/small", "/1m"}
+    rows = {row["work"]: row for row in told["throughput"]["rows"]}
+    assert set(rows) == {"small", "large", "tls", "handshake"}
     for row in rows.values():
         assert row["errors"] == 0
         assert row["log_missing"] == 0
         assert row["requests"] > 0
         assert row["cpu_us"] > 0
         assert 0 < row["p50_us"] <= row["p99_us"]
-    assert rows["/small"]["upstream_connections"] > 0  # the large bodies go over the same ones
+    assert rows["small"]["upstream_connections"] > 0  # all others go over the same ones
