@@ -23,9 +23,11 @@ class GatewaySettings:
     response_timeout: float = 300.0  # head of the response; time without a byte once streaming
     head_timeout: float = 30.0  # from a request head's first byte to its last, then 408
     body_timeout: float = 60.0  # time without a byte of a request's body, then 408
+    body_rate: int = 500  # bytes a second that a request's body must bring over each `body_timeout`, else 408; 0: any
     keep_alive_timeout: float = 75.0  # idle client connection
     linger_timeout: float = 2.0  # reading on after an early answer (RFC 9112 9.6)
     tunnel_timeout: float = 3600.0  # upgraded connection without a byte either way
+    half_closed_timeout: float = 60.0  # the same once one side has said that it sends no more
     drain_timeout: float = 30.0
     drain_grace: float = 1.0  # for a client that is connected and has not sent its first request when draining begins
 
@@ -38,6 +40,14 @@ class GatewaySettings:
     field_limit: int = 100  # fields of a request, 431 above
     target_limit: int = 8 * 1024  # 414 above
     response_head_limit: int = 256 * 1024  # 502 above
-    connection_limit: int = 100_000  # client connections of one worker; more are closed at once
+    connection_limit: int = (
+        100_000  # client connections of one worker; beyond it idle ones make room, or new ones close
+    )
+    address_limit: int = 10_000  # of one client (IPv6: a /64) at one worker, trusted proxies apart; more close at once
 
     trusted_proxies: tuple[Network, ...] = ()  # peers whose X-Forwarded-* and X-Request-Id are believed
+
+    domain: str = ""  # platform domain: its names are never redirected to https by "auto"
+    https_redirect: str = "auto"  # on: whatever has a certificate; auto: of those, trusted ones of custom domains; off
+    public_https_port: int | None = None  # that clients see; None: 443
+    hsts: int | None = None  # seconds, the max-age of Strict-Transport-Security (RFC 6797); None: no such field

@@ -1,0 +1,164 @@
+"""The TLS contexts of a worker: one per certificate record, kept while it is used, built anew when the record changes.
+
+Laws kept here: 1 (a context that is in memory is found without waiting; a look-up never leaves memory), 7 (at most
+1,000 are kept: 24 KiB each) and 8: two names never share a context, so that a session ticket of one resumes nothing at
+another. Tickets are encrypted under keys of the context's own and end with it.
+
+Building takes 1-3 ms, most of it reading keys, and happens in a thread. OpenSSL reads certificates from files only:
+they get one without a place on disk (memfd_create(2)) that is gone when the context is built.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import ssl
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, NamedTuple, Protocol
+
+from gateway.tls.selection import OFFERED
+from state.secret_key import SecretError
+
+LIMIT: Final = 1000  # contexts kept
+
+# Mozilla's "intermediate" (server side TLS 5.7) less the finite-field groups: they need parameters of their own, and no
+# client in use needs them. TLS 1.3 has suites of its own. The client's order counts: it knows if it has AES in hardware.
+CIPHERS: Final = ":".join(
+    (
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "ECDHE-RSA-AES128-GCM-SHA256",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "ECDHE-RSA-AES256-GCM-SHA384",
+        "ECDHE-ECDSA-CHACHA20-POLY1305",
+        "ECDHE-RSA-CHACHA20-POLY1305",
+    )
+)
+
+
+class Material(NamedTuple):
+    """What a context is built of. `id`: the record's; `trusted`: browsers accept it (its CA isn't the internal one)."""
+
+    id: str
+    version: int
+    chain: bytes  # PEM, leaf first
+    key: Callable[[], bytes]  # PEM, unsealed only when asked for; raises SecretError
+    trusted: bool = False
+
+
+class Certificates(Protocol):
+    """Where certificates come from: memory only, on the loop, must not block."""
+
+    def find(self, name: str) -> Material | None:
+        """For a name in lower case: its own certificate, else that of the wildcard above it; None: no such name."""
+
+
+class _Kept(NamedTuple):
+    version: int
+    context: ssl.SSLContext
+
+
+class Contexts:
+    """`ready` if it is in memory, else `await load`. `say` gets one line per record that can't be used."""
+
+    def __init__(self, certificates: Certificates, say: Callable[[str], None], limit: int = LIMIT) -> None:
+        self._certificates = certificates
+        self._say = say
+        self._limit = limit
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()  # by id of the record, longest unused first
+        self._broken: OrderedDict[str, int] = OrderedDict()  # id -> version that can't be used, and was told
+        self._building: dict[tuple[str, int], asyncio.Future[ssl.SSLContext]] = {}
+        self._thread = ThreadPoolExecutor(1, "tls-contexts")
+
+    def find(self, name: str) -> Material | None:
+        """What `name` is served with, unless that can't be used."""
+        material = self._certificates.find(name)
+        if material is None or self._broken.get(material.id) == material.version:
+            return None
+        return material
+
+    def known(self, name: str) -> bool:
+        """Whether `name` has a certificate."""
+        return self.find(name) is not None
+
+    def ready(self, name: str) -> ssl.SSLContext | None:
+        """The context for `name`, if it is in memory and of the newest version."""
+        material = self.find(name)
+        return None if material is None else self._look(material)
+
+    async def load(self, name: str) -> ssl.SSLContext | None:
+        """The context for `name`, built if need be; None: there is no such name, or its certificate can't be used.
+
+        Any number may wait for the same one; it is built once, also if those who asked have left.
+        """
+        material = self.find(name)
+        if material is None:
+            return None
+        context = self._look(material)
+        if context is not None:
+            return context
+        await asyncio.wait((self._build(material),))
+        return self._look(material)
+
+    def forget(self, record: str) -> None:
+        """The record of this id changed or is gone. Connections that are open keep what they have."""
+        self._kept.pop(record, None)
+        self._broken.pop(record, None)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def _look(self, material: Material) -> ssl.SSLContext | None:
+        kept = self._kept.get(material.id)
+        if kept is None or kept.version != material.version:
+            return None
+        self._kept.move_to_end(material.id)
+        return kept.context
+
+    def _build(self, material: Material) -> asyncio.Future[ssl.SSLContext]:
+        at = material.id, material.version
+        future = self._building.get(at)
+        if future is None:
+            future = asyncio.get_running_loop().run_in_executor(self._thread, build, material)
+            future.add_done_callback(functools.partial(self._built, material))
+            self._building[at] = future
+        return future
+
+    def _built(self, material: Material, future: asyncio.Future[ssl.SSLContext]) -> None:
+        del self._building[material.id, material.version]
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is None:
+            self._kept[material.id] = _Kept(material.version, future.result())
+            self._kept.move_to_end(material.id)
+            if len(self._kept) > self._limit:
+                self._kept.popitem(last=False)
+        elif isinstance(error, (OSError, ValueError, SecretError)):  # ssl.SSLError is an OSError
+            self._broken[material.id] = material.version
+            if len(self._broken) > self._limit:
+                self._broken.popitem(last=False)
+            self._say(f"the certificate for {material.id} can't be used, TLS is refused for it: {error}")
+        else:
+            raise error
+
+
+def build(material: Material) -> ssl.SSLContext:
+    """Blocking. Raises OSError (ssl.SSLError is one), ValueError or SecretError if the material is damaged."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols([protocol.decode("ascii") for protocol in OFFERED])
+    with os.fdopen(os.memfd_create("certificate"), "wb") as file:
+        file.write(material.chain + b"\n" + material.key())
+        file.flush()
+        # A key under a password is damaged, too; without the argument OpenSSL would ask for it on the terminal.
+        context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password="")
+    return context
