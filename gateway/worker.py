@@ -63,7 +63,7 @@ class Worker:
         self._settings = settings
         self._supervisor = supervisor
         self._store = Store(settings.store)
-        self._mirror = Mirror(self._store, (Kind.ROUTE, Kind.BACKEND), self._changed)
+        self._mirror = Mirror(self._store, (Kind.ROUTE, Kind.BACKEND, Kind.CERTIFICATE), self._changed)
         self._source = RecordSource(self._mirror, self._say)
         self._membership = Membership(self._store, settings.registration)
         self._reporter = Reporter(self._store, settings.registration, self._mirror)
@@ -181,10 +181,11 @@ class Worker:
     def _apply(self, kind: Kind, object_id: str) -> None:
         if kind is Kind.ROUTE:
             self._edge.reroute(object_id)
-        elif (backend := self._source.backend(object_id)) is not None:
-            self._edge.update(backend)
-        else:
-            self._edge.forget(object_id)
+        elif kind is Kind.BACKEND:
+            if (backend := self._source.backend(object_id)) is not None:
+                self._edge.update(backend)
+            else:
+                self._edge.forget(object_id)
 
     def _resync(self) -> None:
         self._source.follow()

@@ -107,7 +107,7 @@ class Loaded:
     sources: Mapping[str, str]
 
     def without_effect(self) -> list[str]:
-        """The sources of given options whose function comes with certificates."""
+        """The sources of given options whose function comes with the ACME client."""
         return [source for name, source in self.sources.items() if BY_NAME[name].later]
 
 
@@ -207,6 +207,8 @@ def _read(option: Option, given: _Given | None, mistakes: list[str]) -> Any:
         texts = (option.default_text,)
     if option.repeatable:
         pieces = [piece.strip() for text in texts for piece in text.split(",") if piece.strip()]
+        if option.off and pieces == ["off"]:
+            return ()
         return tuple(_attempt(option.read, piece, source, mistakes) for piece in pieces)
     return _attempt(option.read, texts[-1], source, mistakes) if texts else None
 
@@ -230,11 +232,11 @@ def _disagreements(settings: Mapping[str, Any], given: Mapping[str, _Given]) -> 
         yield "--acme-eab: needs --acme-directory"
     if not settings["http"] and role in ("all", "gateway"):
         yield f"{given['http'].source}: expected at least one address"
-    yield from _overlaps(settings, ("http", "https") if "https" in given else ("http",))
+    yield from _overlaps(settings)
 
 
-def _overlaps(settings: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
-    listeners = [(name, address) for name in names for address in settings[name] if address]
+def _overlaps(settings: Mapping[str, Any]) -> Iterator[str]:
+    listeners = [(name, address) for name in ("http", "https") for address in settings[name] if address]
     if settings["api"]:
         listeners.append(("api", settings["api"]))
     for (one, first), (two, second) in combinations(listeners, 2):

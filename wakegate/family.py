@@ -4,9 +4,9 @@ Laws kept: a child's silence is judged on a clock of attention, never by the sup
 pure (`wakegate.supervision`), what is done is here. `wakegate.supervisor` says which processes are wanted when.
 
 The start message of a child: `config` (JSON, addresses with their real ports), `node`, `supervisor`, `incarnation`,
-`store` (URL), `secret_key_file`; a worker's `number`, `http`, `https` (descriptors, over addresses over workers);
-control's `api` (descriptors) and `gone` (incarnations of workers that ended). A child that exits with status 78
-(EX_CONFIG) says that starting it again is pointless.
+`store` (URL), `secret_key_file`; a worker's `number`, `http`, `https` (descriptors, over addresses over workers) and
+`certificates_key` (`state.secret_key.DerivedKey`); control's `api` (descriptors) and `gone` (incarnations of workers
+that ended). A child that exits with status 78 (EX_CONFIG) says that starting it again is pointless.
 """
 
 from __future__ import annotations
@@ -120,9 +120,11 @@ class Family:
         return process
 
     def _start_worker(self, number: int) -> Child:
-        http = self._holdings.http_descriptors()
-        descriptors = [descriptor for address in http for descriptor in address]
-        start = {"number": number, "http": http, "https": []}
+        held = self._holdings
+        http, https, key = held.http_descriptors(), held.https_descriptors(), held.certificates_key
+        assert key is not None  # noqa: S101 - whoever runs workers has it
+        descriptors = [descriptor for address in (*http, *https) for descriptor in address]
+        start = {"number": number, "http": http, "https": https, "certificates_key": key.to_json()}
         return self._start_child(f"worker {number}", descriptors, start)
 
     def _start_control(self) -> Child:

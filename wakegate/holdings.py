@@ -10,12 +10,15 @@ import contextlib
 import dataclasses
 import os
 import secrets
+from collections.abc import Sequence
 
+from state.secret_key import CERTIFICATES, DerivedKey, SecretError, derive, make_secret_key, read_secret_key
 from wakegate.config import Config
 from wakegate.datadir import DataDirectory
 from wakegate.errors import ServeError
 from wakegate.sockets import Listeners, listen
 from wakegate.store_process import EmbeddedStore
+from wakegate.values import Address
 
 # Bound to the sockets, the store, the directory or the number of processes of this life.
 FIXED = (
@@ -37,6 +40,7 @@ class Holdings:
         self._shared_store = config.redis
         self.api: list[Listeners] = []
         self.http: list[Listeners] = []
+        self.https: list[Listeners] = []
         self.data = DataDirectory.open(config.data_dir, shared_with_replicas=uids_of_their_own)
         with contextlib.ExitStack() as undo:  # a start that is refused leaves nothing behind
             undo.callback(self.data.abandon)
@@ -45,21 +49,30 @@ class Holdings:
             self.store = None if config.redis else EmbeddedStore(self.data, config.store_fsync)
             self.node = self.data.node_id()
             _make_secret_key(config, self.data)
+            self.certificates_key = _certificates_key(config) if config.runs_workers else None
             undo.pop_all()
-        http = tuple(listeners.address for listeners in self.http) or config.http
-        self.config = dataclasses.replace(config, http=http, api=self.api[0].address if self.api else config.api)
+        self.config = dataclasses.replace(
+            config,
+            http=_real(self.http) or config.http,
+            https=_real(self.https) or config.https,
+            api=self.api[0].address if self.api else config.api,
+        )
 
     def _listen(self, config: Config) -> None:
         """Raises ServeError naming every address that fails."""
+        http, https = (config.http, config.https) if config.runs_workers else ((), ())
         failed: list[str] = []
-        try:
-            self.api = listen([("--api", config.api)] if config.runs_control else [], 1)
-        except ServeError as error:
-            failed.append(str(error))
-        try:
-            self.http = listen([("--http", a) for a in config.http] if config.runs_workers else [], config.workers)
-        except ServeError as error:
-            failed.append(str(error))
+
+        def attempt(option: str, addresses: Sequence[Address], count: int) -> list[Listeners]:
+            try:
+                return listen([(option, address) for address in addresses], count)
+            except ServeError as error:
+                failed.append(str(error))
+                return []
+
+        self.api = attempt("--api", [config.api] if config.runs_control else [], 1)
+        self.http = attempt("--http", http, config.workers)
+        self.https = attempt("--https", https, config.workers)
         if failed:
             raise ServeError("\n".join(failed))
 
@@ -75,6 +88,9 @@ class Holdings:
         """Over addresses, over workers."""
         return [listeners.descriptors for listeners in self.http]
 
+    def https_descriptors(self) -> list[list[int]]:
+        return [listeners.descriptors for listeners in self.https]
+
     def api_descriptors(self) -> list[int]:
         return [descriptor for listeners in self.api for descriptor in listeners.descriptors]
 
@@ -84,10 +100,11 @@ class Holdings:
     def addresses(self) -> list[str]:
         """One line per address served."""
         lines = [f"http  http://{listeners.address}" for listeners in self.http]
+        lines += [f"https https://{listeners.address}" for listeners in self.https]
         return lines + [f"api   http://{listeners.address}" for listeners in self.api]
 
     def close_sockets(self) -> None:
-        for listeners in (*self.api, *self.http):
+        for listeners in (*self.api, *self.http, *self.https):
             listeners.close()
 
 
@@ -95,12 +112,22 @@ def _make_secret_key(config: Config, data: DataDirectory) -> None:
     """A new key for a new node; `WAKEGATE_SECRET_KEY` or a key that exists stays. The children check that it fits."""
     if os.environ.get("WAKEGATE_SECRET_KEY") or config.secret_key_file.exists():
         return
-    from state.secrets import make_secret_key  # loads a cryptography library: only a new node's supervisor pays
-
     try:
         make_secret_key(data.making(config.secret_key_file.name))
     except OSError as error:
         raise ServeError(f"{config.secret_key_file} can't be written: {error.strerror}") from None
+
+
+def _certificates_key(config: Config) -> DerivedKey:
+    """What workers open the keys of certificates with; the secret key itself stays with control. Raises ServeError."""
+    try:
+        return derive(read_secret_key(config.secret_key_file, os.environ.get("WAKEGATE_SECRET_KEY")), CERTIFICATES)
+    except SecretError as error:
+        raise ServeError(f"the secret key can't be read: {error}") from None
+
+
+def _real(opened: Sequence[Listeners]) -> tuple[Address, ...]:
+    return tuple(listeners.address for listeners in opened)
 
 
 def _check_reachable(config: Config) -> None:

@@ -25,7 +25,8 @@ class Option:
     repeatable: bool = False
     boolean: bool = False
     metavar: str = "TEXT"
-    later: bool = False  # accepted and checked; without effect until certificates are served
+    off: bool = False  # repeatable: the one value `off` stands for none at all
+    later: bool = False  # accepted and checked; without effect until an ACME client is there
 
     @property
     def flag(self) -> str:
@@ -102,18 +103,17 @@ OPTIONS: tuple[Option, ...] = (
         repeatable=True,
         metavar="HOST:PORT",
     ),
-    # Not opened before certificates are served: a port that accepts and then can't do TLS helps nobody.
     Option(
         "https",
         values.listener,
         "127.0.0.1:8443",
-        "Public HTTPS listener; repeatable.",
+        "Public HTTPS listener; repeatable; off: none.",
         repeatable=True,
         metavar="HOST:PORT",
-        later=True,
+        off=True,
     ),
     Option("public_http", values.public, None, "What clients see, behind NAT or a balancer.", metavar="[HOST:]PORT"),
-    Option("public_https", values.public, None, "The same for HTTPS.", metavar="[HOST:]PORT", later=True),
+    Option("public_https", values.public, None, "The same for HTTPS.", metavar="[HOST:]PORT"),
     Option(
         "api", values.listener, "127.0.0.1:8081", "Services API, dashboard, /metrics, /healthz.", metavar="HOST:PORT"
     ),
@@ -148,14 +148,16 @@ OPTIONS: tuple[Option, ...] = (
     Option("acme_eab", values.eab, None, "External account binding.", metavar="KID:KEY", later=True),
     Option("acme_ca_bundle", values.readable_file, None, "CAs of the ACME server.", metavar="FILE", later=True),
     Option("acme_dns_hook", values.readable_file, None, "Program that sets TXT records.", metavar="FILE", later=True),
-    Option("https_redirect", one_of("auto", "on", "off"), "auto", "auto, on or off.", metavar="WHEN", later=True),
-    Option("hsts", values.hsts, "off", "off, on, or the max-age in seconds.", metavar="WHEN", later=True),
+    Option(
+        "https_redirect", one_of("auto", "on", "off"), "auto", "auto (trusted certificates), on or off.", metavar="WHEN"
+    ),
+    Option("hsts", values.hsts, "off", "off, on (a year), or the max-age in seconds.", metavar="WHEN"),
     Option("dns_server", values.resolver, None, "Resolver for domain verification.", metavar="IP:PORT"),
     Option(
         "trusted_proxies",
         values.network,
         None,
-        "CIDRs whose X-Forwarded-* are believed; repeatable.",
+        "CIDRs whose X-Forwarded-* and PROXY protocol are believed; repeatable.",
         repeatable=True,
         metavar="CIDR",
     ),

@@ -52,7 +52,7 @@ async def _run(loaded: Loaded, read: Callable[[], Loaded]) -> None:
 def notes(loaded: Loaded) -> list[str]:
     """What an operator should know of a valid configuration before he relies on it."""
     told = [
-        f"{source} has no effect yet: certificates and HTTPS come with a later version"
+        f"{source} has no effect yet: certificates of public authorities come with a later version"
         for source in loaded.without_effect()
     ]
     if loaded.config.redis is not None and loaded.config.driver == "process":

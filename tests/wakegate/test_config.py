@@ -125,8 +125,20 @@ def test_what_holds_between_options():
     assert "needs --acme-directory" in mistakes({"acme_eab": ["k:v"]})[0]
     assert "overlaps" in mistakes({"http": ["127.0.0.1:8081"]})[0]
     assert "overlaps" in mistakes({"http": ["0.0.0.0:80", "127.0.0.1:80"]})[0]
-    assert load({"http": ["127.0.0.1:8443"]}, {})  # the default of --https is not opened
+    assert "overlaps" in mistakes({"http": ["127.0.0.1:8443"]})[0]  # the default of --https
+    assert load({"http": ["127.0.0.1:8443"], "https": ["off"]}, {}).config.https == ()
     assert load({"http": ["127.0.0.1:0", "127.0.0.1:0"]}, {})
+
+
+def test_https_can_be_switched_off(toml):
+    for text in ("off", ""):
+        assert load({"https": [text]}, {}).config.https == ()
+        assert load({}, {"WAKEGATE_HTTPS": text}).config.https == ()
+    assert load({}, {}, toml('https = "off"')).config.https == load({}, {}, toml("https = []")).config.https == ()
+    assert load({"https": ["off"]}, {}).config.public_https_port is None
+    assert load({"https": ["off"], "public_https": ["443"]}, {}).config.public_https_port == 443
+    assert mistakes({"https": ["off", "127.0.0.1:1"]})[0].startswith("--https: expected host:port")
+    assert mistakes({"http": ["off"]})[0].startswith("--http: expected host:port")
 
 
 def test_variables_of_others_are_left_alone():
@@ -194,7 +206,6 @@ def test_the_configuration_travels_as_json(tmp_path):
         "--acme-eab",
         "--acme-email",
         "--api-host",
-        "--public-https",
     ]
 
 
