@@ -45,6 +45,7 @@ class Dispatcher(Keeper):
         "via",
         "via_line",
         "via_old_line",
+        "via_old_response",
         "via_response",
     )
 
@@ -62,13 +63,16 @@ class Dispatcher(Keeper):
             settings.response_timeout,
             settings.body_timeout,
             settings.tunnel_timeout,
+            settings.half_closed_timeout,
+            settings.body_rate,
             -1 if settings.max_body is None else settings.max_body,
         )
         self.via = settings.via.encode("ascii")
         self.via_line = b"\r\nVia: 1.1 " + self.via + b"\r\nX-Request-Id: "
         self.via_response = self.via_line[2:]  # there every piece ends its line
         self.via_old_line = b"\r\nVia: 1.0 " + self.via + b"\r\nX-Request-Id: "
-        self.clients = Clients(settings.connection_limit, settings.trusted_proxies)
+        self.via_old_response = self.via_old_line[2:]
+        self.clients = Clients(settings.connection_limit, settings.trusted_proxies, settings.address_limit)
         self.holding = Holding(self, demand, settings.hold_bytes)
 
     # Requests

@@ -152,15 +152,16 @@ class Edge:
                            "hold": {"<bucket>": n}, "hold_sum": seconds,      # every hold that ended, however it ended
                            "errors": {"connection_refused": n, …},             # upstream errors by kind
                            "retries": n}},
-         "connections": now open, "accepted": n, "log_dropped": lines}
+         "connections": now open, "accepted": n, "log_dropped": lines,
+         "refused_full": n, "refused_address": n,  # connections closed at once: the worker or the client has too many
+         "shed": n}                                # idle connections closed to make room
         Buckets are indices of `gateway.histogram` (`upper(index)` = its upper bound in seconds). Requests that reached
         no service are under the id "" with empty names. Services without a single request are left out.
         """
         return {
             "services": {books.id: books.counters() for books in self._office.books if books.requests},
-            "connections": len(self._office.clients),
-            "accepted": self._office.clients.accepted,
             "log_dropped": self._log.dropped,
+            **self._office.clients.counters(),
         }
 
     @property
@@ -168,26 +169,42 @@ class Edge:
         """Open client connections."""
         return len(self._office.clients)
 
-    async def drain(self, timeout: float) -> bool:
+    async def drain(self, timeout: float, patient: bool = False) -> bool:
         """Close idle client connections, say `Connection: close` on the others, wait until all are gone.
 
         A client that has connected but not sent its first request yet may have it on the way: it gets its answer, if
-        the request comes within `drain_grace`.
+        the request comes within `drain_grace`. `patient`: the same for all that are idle, as long as they may be idle;
+        none finds its connection closed just as it sends its next request.
 
         Held requests go on being held. True: none was left within `timeout` seconds. Doesn't close listeners.
         """
-        self._office.clients.draining = True
-        for connection in self._office.clients.all():
-            connection.drain()
-        if not len(self._office.clients):
+        clients = self._office.clients
+        clients.draining = True
+        if patient:
+            for connection in clients.all():
+                connection.drain(True)
+        else:
+            self.hurry()
+        if not len(clients):
             return True
-        empty = self._office.clients.empty = asyncio.Event()
+        empty = clients.empty = asyncio.Event()
         try:
             async with asyncio.timeout(timeout):
                 await empty.wait()
         except TimeoutError:
             return False
         return True
+
+    def hurry(self) -> None:
+        """While draining: be patient no more."""
+        clients = self._office.clients
+        clients.draining = clients.hurried = True
+        for connection in clients.all():
+            connection.drain(False)
+
+    def complain_to(self, say: Callable[[str], None]) -> None:
+        """Where lines for the operator go: connections that had to be refused. Rare, however many those are."""
+        self._office.clients.complain = say
 
     def close(self) -> None:
         """Cut what is left, stop the sweep, drop idle upstream connections. The access log is its owner's to close."""

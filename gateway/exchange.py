@@ -27,6 +27,7 @@ from gateway.states import (
     INTERIM,
     INTERIM_HEAD,
     LEAVE,
+    NONE,
     REQUEST_END,
     RESPONSE_BODY,
     RESPONSE_END,
@@ -48,12 +49,29 @@ CLIENT_LEFT: Final = 499  # logged and counted, never sent
 class Limits:
     """What an exchange must know of the settings (seconds, bytes; -1: no limit)."""
 
-    __slots__ = ("body_timeout", "max_body", "response_timeout", "tunnel_timeout")
+    __slots__ = (
+        "body_rate",
+        "body_timeout",
+        "half_closed_timeout",
+        "max_body",
+        "response_timeout",
+        "tunnel_timeout",
+    )
 
-    def __init__(self, response_timeout: float, body_timeout: float, tunnel_timeout: float, max_body: int) -> None:
+    def __init__(
+        self,
+        response_timeout: float,
+        body_timeout: float,
+        tunnel_timeout: float,
+        half_closed_timeout: float,
+        body_rate: int,
+        max_body: int,
+    ) -> None:
         self.response_timeout = response_timeout
         self.body_timeout = body_timeout
         self.tunnel_timeout = tunnel_timeout
+        self.half_closed_timeout = half_closed_timeout
+        self.body_rate = body_rate
         self.max_body = max_body
 
 
@@ -81,6 +99,8 @@ class Exchange:
         "kept",
         "limits",
         "over",
+        "pace_body",
+        "pace_due",
         "reached",
         "replica",
         "request",
@@ -106,6 +126,8 @@ class Exchange:
         self.retries = 0
         self.kept: list[bytes] | None = None  # body sent so far, while it may have to be sent again
         self.body_in = 0
+        self.pace_due = 0.0  # when the body's rate is looked at next (monotonic); 0: from its next piece on
+        self.pace_body = 0  # `body_in` when that stretch began
         self.body_ended = False
         self.trailers: list[bytes] | None = None
         self.half_closed = 0  # tunnel: 1 the client's direction is over, 2 the replica's
@@ -145,7 +167,9 @@ class Exchange:
         if self.body_ended:
             self._end_request(up)
         else:
-            down.due(now + self.limits.body_timeout)
+            self.pace_due = 0.0
+            if not self.request.expects_continue:  # else the replica is to speak first
+                down.due(now + self.limits.body_timeout)
             down.read_body(self)
 
     @property
@@ -186,8 +210,26 @@ class Exchange:
                 self.kept.append(data)
             else:
                 self.kept = None
-        self.down.due(time.monotonic() + self.limits.body_timeout)
+        now = time.monotonic()
+        self.down.due(now + self.limits.body_timeout)
+        if now >= self.pace_due and not self._keeps_pace(now):
+            self._fail(Failure(408, "http_request_error", "request body too slow"))
+            return
         up.send_body(data)
+
+    def _keeps_pace(self, now: float) -> bool:
+        """Whether the stretch that is over, and at least `body_timeout` long, brought what the rate asks for.
+
+        Then the next one begins. Without this a byte a minute would hold a replica for ever. Time in which the replica
+        took nothing is in none (`upstream_full`), nor is the time of a client that is being answered.
+        """
+        limits = self.limits
+        brought = self.body_in - self.pace_body
+        began = self.pace_due - limits.body_timeout
+        slow = self.pace_due > 0.0 and brought < limits.body_rate * (now - began) and (self.state & 7) <= INTERIM
+        self.pace_due = now + limits.body_timeout
+        self.pace_body = self.body_in
+        return not slow
 
     def request_end(self, trailers: list[bytes]) -> None:
         """The body is complete."""
@@ -203,8 +245,12 @@ class Exchange:
     def tunnel_in(self, data: bytes) -> None:
         if self.up is not None:
             self.bytes_in += len(data)
-            self.down.due(time.monotonic() + self.limits.tunnel_timeout)
+            self._tunnel_moved()
             self.up.send_raw(data)
+
+    def _tunnel_moved(self) -> None:
+        limits = self.limits
+        self.down.due(time.monotonic() + (limits.half_closed_timeout if self.half_closed else limits.tunnel_timeout))
 
     def tunnel_in_end(self) -> None:
         self._half_close(1)
@@ -216,7 +262,7 @@ class Exchange:
         if self.up is not None:
             self.up.gate(may_read_response(self.state, full))
         if self.state == TUNNEL:
-            self.down.due(time.monotonic() + self.limits.tunnel_timeout)
+            self._tunnel_moved()
         elif (self.state & 7) > INTERIM:  # before the final head its own deadline stands, whatever else is sent
             self.down.due(time.monotonic() + self.limits.response_timeout)
 
@@ -238,16 +284,24 @@ class Exchange:
             self.down.due(now + self.limits.response_timeout)  # the room and the connector have their own
         elif request == TUNNEL:
             self._break(Failure(504, "connection_read_timeout", "tunnel idle for too long"))
-        elif response <= INTERIM and request == BODY and self.up is not None and not self.up.full:
+        elif response <= INTERIM and request == BODY and self._clients_turn():
             self._fail(Failure(408, "http_request_error", "request body too slow"))
         else:
             self._fail(Failure(504, "http_response_timeout", "no response in time"))
+
+    def _clients_turn(self) -> bool:
+        """While the body comes: is the client the one that is waited for?"""
+        if self.request.expects_continue and self.body_in == 0 and (self.state & 7) == NONE:
+            return False
+        return self.up is not None and not self.up.full
 
     # From the replica's side
 
     def interim(self, response: Response) -> None:
         """A 1xx other than 101."""
         self.state = step(self.state, INTERIM_HEAD)
+        if response.status == 100 and self.request.expects_continue and not self.body_ended and self.body_in == 0:
+            self.down.due(time.monotonic() + self.limits.body_timeout)  # now it is the client's turn
         self.down.send_interim(self, response)
 
     def upgraded(self, response: Response, early: bytes) -> None:
@@ -256,13 +310,13 @@ class Exchange:
         self.status = response.status
         self.first_byte = time.monotonic() - self.began
         self.down.send_interim(self, response)
-        self.down.due(time.monotonic() + self.limits.tunnel_timeout)
+        self._tunnel_moved()
         if early:
             self.tunnel_out(early)
         self.down.tunnel(self)
 
     def tunnel_out(self, data: bytes) -> None:
-        self.down.due(time.monotonic() + self.limits.tunnel_timeout)
+        self._tunnel_moved()
         self.bytes_out += len(data)
         self.down.send_raw(data)
 
@@ -304,7 +358,11 @@ class Exchange:
             self._finish((state & ~7) == DONE)
 
     def upstream_full(self) -> None:
-        """The replica takes less than is written, or again as much."""
+        """The replica takes less than is written, or again as much. Meanwhile it is not the client who is slow."""
+        if (self.state & ~7) == BODY and (self.state & 7) <= INTERIM and self.up is not None:
+            self.pace_due = 0.0
+            limits = self.limits
+            self.down.due(time.monotonic() + (limits.response_timeout if self.up.full else limits.body_timeout))
         self.down.gate()
 
     def upstream_lost(self, failure: Failure) -> None:
@@ -327,6 +385,7 @@ class Exchange:
 
     def _half_close(self, direction: int) -> None:
         self.half_closed |= direction
+        self._tunnel_moved()
         if self.half_closed == 3:
             self.state = step(self.state, RESPONSE_END)
             self._drop_upstream()

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 class Downstream(Timed):
     """The client's side, as the exchange needs it."""
 
-    __slots__ = ("forwarded", "full", "peer", "secure")
+    __slots__ = ("client", "forwarded", "full", "peer", "secure")
 
     def __init__(self) -> None:
         super().__init__()
         self.full = False  # more is written than the client takes
         self.peer = b""  # the client's address
+        self.client = b""  # whom it counts for in `Clients`; empty: nobody
         self.secure = False
         self.forwarded = b""  # the forwarded fields of all its requests, up to X-Forwarded-Host's value
 
@@ -73,8 +74,11 @@ class Downstream(Timed):
         """The response can't be completed: make the client see that."""
         raise NotImplementedError
 
-    def drain(self) -> None:
-        """End with the response under way or with the first one, which is given a moment to be asked for."""
+    def drain(self, patient: bool) -> None:
+        """End with the response under way, or with the next one.
+
+        That is waited for as ever if `patient`; else only a first one, for a moment.
+        """
         raise NotImplementedError
 
     def abort(self) -> None:
@@ -83,6 +87,14 @@ class Downstream(Timed):
 
     def look_for_leaving(self) -> None:
         """Not being read: has the client left? If so, act on it."""
+        raise NotImplementedError
+
+    def idle_since(self) -> float:
+        """Since when there has been no request with a complete head (monotonic). Infinite: there is one."""
+        raise NotImplementedError
+
+    def shed(self) -> None:
+        """While idle: close, another needs the place."""
         raise NotImplementedError
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway import tcp
 from gateway.answers import answer, fresh_id
+from gateway.clients import NEVER
 from gateway.errors import Malformed
 from gateway.exchange import Exchange
 from gateway.fields import allowed_trailers
@@ -44,6 +45,7 @@ class ServerConnection(ResponseWriter):
         "_reading",
         "_scanned",
         "_trusted",
+        "_unsent",
         "_used",
         "_working",
     )
@@ -62,6 +64,7 @@ class ServerConnection(ResponseWriter):
         self._working = False
         self._lingered = 0
         self._trusted = False
+        self._unsent = 0  # bytes that the client had not taken when it was last found slow, its response being over
         self._used = False  # a request head has come
 
     # asyncio's side
@@ -77,13 +80,14 @@ class ServerConnection(ResponseWriter):
         self._trusted = office.clients.trusts(address)
         proto = b"https" if self.secure else b"http"
         self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: " % (self.peer, proto)
-        if not office.clients.opened(self):
+        clients = office.clients
+        if not clients.opened(self, address, self._trusted):
             self._closed = True
             transport.abort()
             return
         settings = office.settings
-        self._draining = office.clients.draining
-        patience = settings.drain_grace if self._draining else settings.keep_alive_timeout
+        self._draining = clients.draining
+        patience = settings.drain_grace if clients.hurried else settings.keep_alive_timeout
         office.sweep.arm(self, time.monotonic() + patience)
 
     def data_received(self, data: bytes) -> None:
@@ -143,18 +147,34 @@ class ServerConnection(ResponseWriter):
             exchange.expired(now)
             if self._exchange is exchange and self.tick < 0:
                 self._office.sweep.arm(self, max(self.deadline, now + 1.0))
+        elif self._still_taken(now):
+            pass
         elif self._closing or not self._head_due:
             self.abort()
         else:
             self._refuse(Malformed("request head too slow", 408), self._buffer)
 
+    def _still_taken(self, now: float) -> bool:
+        """Is a slow client still busy with the end of the last response? Then it gets more time, piece by piece."""
+        transport = self._transport
+        unsent = transport.get_write_buffer_size() if transport is not None else 0
+        if unsent == 0:
+            return False
+        settings = self._office.settings
+        before = self._unsent
+        self._unsent = unsent
+        if before and before - unsent < min(before, int(settings.body_rate * settings.keep_alive_timeout)):
+            return False
+        self._office.sweep.arm(self, now + settings.keep_alive_timeout)
+        return True
+
     def due(self, deadline: float) -> None:
         self._office.sweep.arm(self, deadline)
 
-    def drain(self) -> None:
-        """End with the response under way or with the first one, which is given a moment to be asked for."""
+    def drain(self, patient: bool) -> None:
+        """End with the response under way, or with the next one; unless `patient`, only a first one is waited for."""
         self._draining = True
-        if self._exchange is not None or self._buffer or self._closing:
+        if patient or self._exchange is not None or self._buffer or self._closing:
             return
         if self._used:
             self._close()
@@ -167,6 +187,17 @@ class ServerConnection(ResponseWriter):
             return
         if tcp.state_of(self._transport) in (tcp.CLOSE_WAIT, tcp.CLOSE):
             self._leave()
+
+    def idle_since(self) -> float:
+        """A head that is not complete is no request yet: who dribbles one is no better than who sends none."""
+        transport = self._transport
+        if self._exchange is not None or self._closing or transport is None or transport.get_write_buffer_size():
+            return NEVER
+        settings = self._office.settings
+        return self.deadline - (settings.head_timeout if self._head_due else settings.keep_alive_timeout)
+
+    def shed(self) -> None:
+        self._close()
 
     # Requests
 
@@ -272,7 +303,7 @@ class ServerConnection(ResponseWriter):
         if body.done and self._exchange is exchange:
             self._body = None
             exchange.bytes_in -= len(body.rest)
-            exchange.request_end(allowed_trailers(body.trailers))
+            exchange.request_end(allowed_trailers(body.trailers, exchange.request.nominated))
             self._keep(body.rest)
 
     def _keep(self, rest: bytes) -> None:
@@ -317,13 +348,14 @@ class ServerConnection(ResponseWriter):
             return
         if (exchange.state & ~7) == TUNNEL:
             self._close()
-        elif self._last or not whole:
+        elif self._last or not whole or (self._draining and self._office.clients.hurried):
             self._last = True
             if whole and not self._buffer:
                 self._close()
             else:
                 self._linger()
         else:
+            self._unsent = 0
             self._office.sweep.arm(self, exchange.ended + self._office.settings.keep_alive_timeout)
             if self._buffer:
                 self._work()
@@ -372,9 +404,15 @@ class ServerConnection(ResponseWriter):
             self._transport.close()
 
     def abort(self) -> None:
+        """Close at once; with a reset, if the client could take what it got for a complete response."""
         self._closing = True
-        if self._transport is not None:
-            self._transport.abort()
+        transport = self._transport
+        if transport is None:
+            return
+        if transport.get_write_buffer_size() or (self._exchange is not None and self._reset_on_cut):
+            tcp.close_with_reset(transport)
+        else:
+            transport.abort()
 
     def __repr__(self) -> str:
         return f"<ServerConnection {self.peer!r} {self._exchange!r} buffer={len(self._buffer)}>"

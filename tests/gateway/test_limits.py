@@ -122,15 +122,6 @@ async def test_bytes_held_are_bounded(conversation: Starter) -> None:
     assert talk.held >= 1
 
 
-async def test_too_many_connections(conversation: Starter) -> None:
-    talk = await conversation(connection_limit=1)
-    first = await talk.client()
-    await first.send(get(host="nobody.test"))
-    await first.head()
-    second = await talk.client()
-    await second.closed()
-
-
 async def test_concurrency_is_kept_and_order_too(talk: Conversation) -> None:
     origin = await talk.origin()
     talk.serve(origin.endpoint(), concurrency=2)

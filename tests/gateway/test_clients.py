@@ -1,0 +1,184 @@
+"""How many connections: of a worker, of one client; who makes room, who is turned away; all of it counted."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from wire import Conversation, Peer, Starter, get, ok, until
+
+from gateway.clients import Clients, client_of
+from gateway.sides import Downstream
+
+
+class Down(Downstream):
+    """A connection that has been idle since `since`."""
+
+    def __init__(self, since: float = float("inf")) -> None:
+        super().__init__()
+        self.since = since
+        self.is_shed = False
+
+    def idle_since(self) -> float:
+        return self.since
+
+    def shed(self) -> None:
+        self.is_shed = True
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+        ("unknown", "unknown", True),
+        ("not:an:address", "not:an:address", True),
+    ],
+)
+def test_a_client_is_an_ipv4_address_or_an_ipv6_network(one: str, other: str, same: bool) -> None:
+    assert (client_of(one) == client_of(other)) is same
+
+
+def test_one_client_has_a_limit_and_gives_its_places_back() -> None:
+    clients = Clients(100, (), 2)
+    mine = [Down() for _ in range(3)]
+    assert [clients.opened(down, "192.0.2.1", False) for down in mine] == [True, True, False]
+    assert clients.opened(Down(), "192.0.2.2", False)
+    clients.closed(mine[2])  # never had a place
+    assert not clients.opened(Down(), "192.0.2.1", False)
+    clients.closed(mine[0])
+    clients.closed(mine[0])
+    assert clients.opened(Down(), "192.0.2.1", False)
+    assert clients.counters()["refused_address"] == 2
+
+
+def test_the_table_of_clients_is_no_longer_than_that_of_connections() -> None:
+    clients = Clients(10, (), 2)
+    for number in range(5000):
+        down = Down()
+        clients.opened(down, f"2001:db8:{number:x}::1", False)
+        if number % 2:
+            clients.closed(down)
+    for down in clients.all():
+        clients.closed(down)
+    assert clients._addresses == {}
+    assert len(clients) == 0
+
+
+def test_a_told_address_counts_instead_of_the_peers() -> None:
+    clients = Clients(100, (ipaddress.ip_network("127.0.0.0/8"),), 1)
+    behind_proxy = [Down() for _ in range(3)]
+    assert all(clients.opened(down, "127.0.0.1", clients.trusts("127.0.0.1")) for down in behind_proxy)
+    assert clients.claim(behind_proxy[0], "192.0.2.1")
+    assert clients.claim(behind_proxy[1], "192.0.2.2")
+    assert not clients.claim(behind_proxy[2], "192.0.2.1")
+    clients.closed(behind_proxy[0])
+    assert clients.claim(behind_proxy[2], "192.0.2.1")
+
+
+def test_who_has_been_idle_longest_makes_room() -> None:
+    clients = Clients(1000, (), 0)
+    busy = [Down() for _ in range(500)]
+    idle = [Down(float(1000 - number)) for number in range(500)]
+    for down in [*busy, *idle]:
+        assert clients.opened(down, "192.0.2.1", False)
+    assert clients.opened(Down(), "192.0.2.1", False)
+    closed = [down.since for down in idle if down.is_shed]
+    assert sorted(closed) == [float(501 + number) for number in range(len(closed))]
+    assert 1 <= len(closed) <= 10
+    assert len(clients) == 1000 - len(closed) + 1
+    assert clients.counters()["shed"] == len(closed)
+
+
+def test_without_anybody_idle_the_new_one_is_turned_away_and_no_look_is_repeated() -> None:
+    clients = Clients(2, (), 0)
+    one, two = Down(), Down()
+    assert clients.opened(one, "192.0.2.1", False)
+    assert clients.opened(two, "192.0.2.1", False)
+    refused = [Down() for _ in range(3)]
+    assert not any(clients.opened(down, "192.0.2.1", False) for down in refused)
+    for down in refused:
+        clients.closed(down)
+    one.since = 5.0
+    assert not clients.opened(refused[0], "192.0.2.1", False), "one look a tick"
+    clients.closed(refused[0])
+    clients.tend(0.0)
+    assert clients.opened(refused[0], "192.0.2.1", False)
+    assert one.is_shed
+    assert clients.counters()["refused_full"] == 4
+
+
+def test_the_operator_is_told_rarely() -> None:
+    said: list[str] = []
+    clients = Clients(0, (), 0)
+    clients.complain = said.append
+    for _ in range(1000):
+        down = Down()
+        clients.opened(down, "192.0.2.1", False)
+        clients.closed(down)
+    assert len(said) == 10
+    assert said[0] == "0 client connections, none of them idle: closing new ones (1 so far)"
+
+
+async def answered(talk: Conversation, client: Peer) -> None:
+    await client.send(get(host="nobody.test"))
+    assert (await client.head()).startswith(b"HTTP/1.1 404 ")
+
+
+async def test_an_idle_connection_makes_room_for_a_new_one(conversation: Starter) -> None:
+    talk = await conversation(connection_limit=3)
+    origin = await talk.origin()
+    talk.serve(origin.endpoint())
+    busy = await talk.client()
+    await busy.send(get())
+    replica = await origin.peer()
+    first = await talk.client()
+    await answered(talk, first)
+    second = await talk.client()
+    await second.send(b"GET / HT")  # has begun a head: that is no request yet
+    await until(lambda: talk.edge.connections == 3)
+    third = await talk.client()
+    await answered(talk, third)
+    for closed in (first, second):
+        await closed.rest()
+    await replica.head()
+    await replica.send(ok(b"x"))
+    await busy.head()
+    await busy.expect(b"x")
+    assert talk.edge.counters()["shed"] == 2
+
+
+async def test_when_all_are_busy_a_new_one_is_closed(conversation: Starter) -> None:
+    talk = await conversation(connection_limit=2)
+    talk.serve()  # held
+    for _ in range(2):
+        client = await talk.client()
+        await client.send(get())
+    await until(lambda: talk.held == 2)
+    late = await talk.client()
+    await late.closed()
+    assert talk.edge.counters()["refused_full"] == 1
+    assert talk.held == 2
+
+
+async def test_too_many_from_one_address(conversation: Starter) -> None:
+    talk = await conversation(address_limit=2)
+    clients = [await talk.client() for _ in range(2)]
+    for client in clients:
+        await answered(talk, client)
+    late = await talk.client()
+    await late.closed()
+    assert talk.edge.counters()["refused_address"] == 1
+    clients[0].close()
+    await until(lambda: talk.edge.connections == 1)
+    await answered(talk, await talk.client())
+
+
+async def test_a_trusted_proxy_may_have_more(conversation: Starter) -> None:
+    talk = await conversation(address_limit=1, trusted_proxies=(ipaddress.ip_network("127.0.0.0/8"),))
+    for _ in range(3):
+        await answered(talk, await talk.client())
+    assert talk.edge.counters()["refused_address"] == 0
