@@ -46,6 +46,7 @@ class Dispatcher(Keeper):
         "via_line",
         "via_old_line",
         "via_old_response",
+        "via_old_response",
         "via_response",
     )
 
@@ -71,6 +72,7 @@ class Dispatcher(Keeper):
         self.via_line = b"\r\nVia: 1.1 " + self.via + b"\r\nX-Request-Id: "
         self.via_response = self.via_line[2:]  # there every piece ends its line
         self.via_old_line = b"\r\nVia: 1.0 " + self.via + b"\r\nX-Request-Id: "
+        self.via_old_response = self.via_old_line[2:]
         self.via_old_response = self.via_old_line[2:]
         self.clients = Clients(settings.connection_limit, settings.trusted_proxies, settings.address_limit)
         self.holding = Holding(self, demand, settings.hold_bytes)

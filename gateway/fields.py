@@ -125,6 +125,15 @@ def without(lines: list[bytes], nominated: list[bytes]) -> list[bytes]:
     return [line for line in lines if line[: line.find(b":")].lower() not in gone]
 
 
-def allowed_trailers(lines: list[bytes]) -> list[bytes]:
-    """Trailer fields that may be passed on."""
-    return [line for line in lines if line[: line.find(b":")].lower() not in _NO_TRAILERS]
+def allowed_trailers(lines: list[bytes], nominated: list[bytes] | None) -> list[bytes]:
+    """Trailer fields that may be passed on; what `Connection` names goes from here, too (RFC 9110 7.6.1)."""
+    if not lines:
+        return lines
+    allowed = [line for line in lines if _harmless(line[: line.find(b":")].lower())]
+    return without(allowed, nominated) if nominated else allowed
+
+
+def _harmless(name: bytes) -> bool:
+    """As a trailer, also where `_` and `-` are the same."""
+    name = name.replace(b"_", b"-")
+    return name not in _NO_TRAILERS and name not in _REQUEST

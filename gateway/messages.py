@@ -26,6 +26,7 @@ class Request:
         "lines",
         "max_forwards",
         "method",
+        "nominated",
         "old",
         "request_id",
         "takes_trailers",
@@ -44,6 +45,7 @@ class Request:
         self.keep_alive = not old
         self.expects_continue = False
         self.takes_trailers = False
+        self.nominated: list[bytes] | None = None  # fields that `Connection` named, in lower case
         self.upgrade = b""  # the protocol asked for (RFC 9110 7.8), empty: none
         self.max_forwards = -1
         self.accept = b""
@@ -72,6 +74,8 @@ class Response:
         "keep_alive",
         "length",
         "lines",
+        "nominated",
+        "old",
         "reason",
         "reuse_for",
         "status",
@@ -86,6 +90,8 @@ class Response:
         self.bodiless = False
         self.chunked = False  # how the body came
         self.dated = False  # has a Date
+        self.old = False  # came in HTTP/1.0
+        self.nominated: list[bytes] | None = None  # fields that `Connection` named, in lower case
         self.keep_alive = True  # the connection that it came on
         self.reuse_for = 0  # seconds that the peer keeps an idle connection, 0: it did not say
         self.upgrade = b""

@@ -110,6 +110,8 @@ def check_partial(data: bytes, head_limit: int, target_limit: int) -> None:
         raise Malformed("request target too long", 414)
     if len(data) > head_limit:
         raise Malformed("header section too large", 431)
+    if data == b"\r":
+        return  # half of an empty line before the request (RFC 9112 2.2)
     if data[0] < 0x21 or data[0] > 0x7E or data.count(b"\n") != data.count(b"\r\n"):
         raise Malformed("not an HTTP/1 request")
 
@@ -179,7 +181,7 @@ def _rarer(code: int, value: bytes, line: bytes, request: Request, framing: _Fra
     elif code == UPGRADE:
         framing.upgrade = value
     elif code == EXPECT:
-        framing.expect = value
+        framing.expect = framing.expect + b", " + value if framing.expect else value
     elif code == TE:
         request.takes_trailers = request.takes_trailers or b"trailers" in elements(value)
     elif code == MAX_FORWARDS:
@@ -207,7 +209,7 @@ def _max_forwards(value: bytes, line: bytes, request: Request) -> None:
     if request.method not in (b"OPTIONS", b"TRACE"):
         request.lines.append(line)
         return
-    if not value.isdigit() or len(value) > 9:
+    if not value.isdigit() or len(value) > 9 or request.max_forwards >= 0:
         raise Malformed("invalid Max-Forwards")
     request.max_forwards = int(value)
     if request.max_forwards > 0:
@@ -267,4 +269,5 @@ def _connection(request: Request, framing: _Framing, options: list[bytes]) -> No
         request.takes_trailers = False
     nominated = [name for name in options if name not in (b"close", b"keep-alive", b"upgrade", b"te")]
     if nominated:
+        request.nominated = nominated
         request.lines = fields.without(request.lines, nominated)

@@ -59,6 +59,11 @@ def parse_response(head: bytes, method: bytes) -> Response:
         code = RESPONSE_CODES.get(name, -1)
         if code < 0:
             code = response_code(name)
+            if code < 0 and name.endswith((b" ", b"\t")):
+                name = name.rstrip(b" \t")
+                code = _blank_behind(name)
+                line = name + line[colon:]
+                colon = len(name)
         if code == PLAIN:
             kept.append(line)
         elif code == DATE:
@@ -85,6 +90,14 @@ def _misnamed(line: bytes) -> BadResponse:
     return BadResponse("field without a name" if line.find(b":") < 1 else "invalid field name")
 
 
+def _blank_behind(name: bytes) -> int:
+    """RFC 9112 5.1: a proxy removes blanks between name and colon; not of fields that others may then read otherwise."""
+    code = response_code(name)
+    if code in (CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION):
+        raise BadResponse("blank before a colon")
+    return code
+
+
 def _special(code: int, value: bytes, response: Response, framing: _Framing) -> None:
     """A field that is not simply passed on."""
     if code == CONTENT_LENGTH:
@@ -104,15 +117,18 @@ def _special(code: int, value: bytes, response: Response, framing: _Framing) -> 
 
 
 def _status_line(line: bytes) -> Response:
-    """RFC 9112 4; the blank after the status may be missing if there is no reason."""
+    """RFC 9112 4; the blank after the status may be missing if there is no reason. 1.2 is read as 1.1 (RFC 9110 2.5)."""
     version = line[:9]
     status = line[9:12]
-    if version not in (b"HTTP/1.1 ", b"HTTP/1.0 ") or not status.isdigit() or len(status) != 3:
+    if version[:7] != b"HTTP/1." or not version[7:8].isdigit() or version[8:] != b" ":
+        raise BadResponse("invalid status line")
+    if not status.isdigit() or len(status) != 3:
         raise BadResponse("invalid status line")
     if line[12:13] not in (b" ", b"") or status < b"100" or status > b"599":
         raise BadResponse("invalid status line")
     response = Response(int(status), line[13:])
-    response.keep_alive = version == b"HTTP/1.1 "
+    response.old = version == b"HTTP/1.0 "
+    response.keep_alive = not response.old
     return response
 
 
@@ -138,6 +154,7 @@ def _connection(response: Response, options: list[bytes]) -> None:
         response.upgrade = b""
     nominated = [name for name in options if name not in (b"close", b"keep-alive", b"upgrade", b"te")]
     if nominated:
+        response.nominated = nominated
         response.lines = fields.without(response.lines, nominated)
 
 

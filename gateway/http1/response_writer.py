@@ -111,7 +111,7 @@ class ResponseWriter(Downstream):
                 parts.append(b"Connection: close\r\n")
             elif exchange.request.old:
                 parts.append(b"Connection: keep-alive\r\n")
-            parts.append(office.via_response)
+            parts.append(office.via_old_response if response.old else office.via_response)
             parts.append(exchange.request.request_id)
         else:
             parts.append(b"Connection: close\r\n")

@@ -259,7 +259,7 @@ class UpstreamConnection(Upstream):
             return
         if decoder.done:
             self._release(exchange, response.keep_alive and not decoder.rest, time.monotonic())
-        trailers = allowed_trailers(decoder.trailers)
+        trailers = allowed_trailers(decoder.trailers, response.nominated)
         exchange.response_head(response, piece, decoder.done, trailers, time.monotonic())
 
     def _feed_length(self, exchange: Exchange, data: bytes) -> None:
@@ -285,9 +285,11 @@ class UpstreamConnection(Upstream):
             self._fail(BadResponse(str(error)))
             return
         if decoder.done:
-            clean = self._response is not None and self._response.keep_alive and not decoder.rest
+            response = self._response
+            clean = response is not None and response.keep_alive and not decoder.rest
+            trailers = allowed_trailers(decoder.trailers, response.nominated if response is not None else None)
             self._release(exchange, clean, time.monotonic())
-            exchange.response_body(piece, True, allowed_trailers(decoder.trailers))
+            exchange.response_body(piece, True, trailers)
         elif piece:
             exchange.response_body(piece, False, _NO_TRAILERS)
 
