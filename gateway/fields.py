@@ -28,6 +28,7 @@ ACCEPT: Final = 16
 KEEP_ALIVE: Final = 17
 DATE: Final = 18
 TRACESTATE: Final = 19
+USER_AGENT: Final = 20
 
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 CONTROLS: Final = bytes(c for c in range(0x20) if c != 0x09) + b"\x7f"  # never inside a field (RFC 9110 5.5)
@@ -55,6 +56,7 @@ _REQUEST: Final = {
     b"traceparent": TRACEPARENT,
     b"tracestate": TRACESTATE,
     b"accept": ACCEPT,
+    b"user-agent": USER_AGENT,
 }
 
 _RESPONSE: Final = {

@@ -17,7 +17,10 @@ _PORT: Final = rb"0{0,4}[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._-]+(?<!\.\.)|\[[0-9A-Fa-f:.]+\])(?::(?:%b)?)?" % _PORT)
 _VISIBLE: Final = bytes(range(0x21, 0x23)) + bytes(range(0x24, 0x7F))  # without `#`: a fragment is never sent
 _ID: Final = re.compile(rb"[A-Za-z0-9._~+/=-]{1,128}")
-_TRACEPARENT: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT: Final = re.compile(
+    rb"(?!ff)([0-9a-f]{2})(-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-)([0-9a-f]{2})(-.*)?", re.DOTALL
+)
+_TRACE_FLAGS: Final = 3  # those that are defined: sampled, random
 
 
 def check_host(host: bytes) -> None:
@@ -83,6 +86,12 @@ def valid_request_id(value: bytes) -> bool:
     return _ID.fullmatch(value) is not None
 
 
-def valid_traceparent(value: bytes) -> bool:
-    """W3C Trace Context 2.2, version 00 (longer ones of later versions are made anew)."""
-    return _TRACEPARENT.fullmatch(value) is not None
+def traceparent(value: bytes) -> bytes:
+    """W3C Trace Context 3.2: as it came in version 00, what we know of a later version as version 00, else empty."""
+    found = _TRACEPARENT.fullmatch(value)
+    if found is None:
+        return b""
+    version, ids, flags, rest = found.groups()
+    if version == b"00":
+        return value if rest is None else b""
+    return b"00%b%02x" % (ids, int(flags, 16) & _TRACE_FLAGS)

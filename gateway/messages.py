@@ -28,11 +28,13 @@ class Request:
         "method",
         "nominated",
         "old",
+        "parent",
         "request_id",
         "takes_trailers",
         "target",
         "trace",
         "upgrade",
+        "user_agent",
     )
 
     def __init__(self, method: bytes, target: bytes, old: bool) -> None:
@@ -50,7 +52,9 @@ class Request:
         self.max_forwards = -1
         self.accept = b""
         self.request_id = b""
-        self.trace = b""  # traceparent that came along
+        self.trace = b""  # traceparent that came along, then the one that is sent on
+        self.parent = b""  # the span that it came from, if we have put one of ours in its place
+        self.user_agent = b""  # its line, for the log
         self.forwarded_for = b""
         self.forwarded_proto = b""
         self.forwarded_host = b""

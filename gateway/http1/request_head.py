@@ -32,6 +32,7 @@ from gateway.fields import (
     TRACESTATE,
     TRANSFER_ENCODING,
     UPGRADE,
+    USER_AGENT,
     elements,
     is_token,
     request_code,
@@ -43,8 +44,8 @@ from gateway.guards import (
     content_length,
     expects_continue,
     split_absolute,
+    traceparent,
     valid_request_id,
-    valid_traceparent,
 )
 from gateway.messages import UNKNOWN, Request
 
@@ -54,7 +55,7 @@ _METHODS: Final = {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTI
 class _Framing:
     """What the fields said about framing and the connection, until all of them are read."""
 
-    __slots__ = ("chunked", "connection", "expect", "hosts", "length", "states", "upgrade")
+    __slots__ = ("chunked", "connection", "expect", "hosts", "length", "parents", "states", "upgrade")
 
     def __init__(self) -> None:
         self.hosts = 0
@@ -62,7 +63,8 @@ class _Framing:
         self.chunked = False
         self.connection: list[bytes] | None = None
         self.expect = b""
-        self.states: list[bytes] | None = None  # tracestate that came before its traceparent
+        self.parents = 0  # traceparent fields
+        self.states: list[bytes] | None = None  # tracestate fields
         self.upgrade = b""
 
 
@@ -88,6 +90,9 @@ def parse_request(head: bytes, field_limit: int, target_limit: int, trusted: boo
             code = request_code(name)
         if code == PLAIN:
             kept.append(line)
+        elif code == USER_AGENT:
+            kept.append(line)
+            request.user_agent = line
         elif code != DROP:
             if code < 0:
                 raise _misnamed(line)
@@ -191,15 +196,10 @@ def _rarer(code: int, value: bytes, line: bytes, request: Request, framing: _Fra
 
 
 def _trace(code: int, value: bytes, line: bytes, request: Request, framing: _Framing) -> None:
-    """W3C Trace Context 3.2, 3.3: tracestate, whose parts may come before or behind, belongs to a valid traceparent."""
+    """W3C Trace Context 3.2, 3.3: one traceparent or none, with the tracestate before and behind it."""
     if code == TRACEPARENT:
-        if valid_traceparent(value):
-            request.trace = value
-            if framing.states is not None:
-                request.lines += framing.states
-                framing.states = None
-    elif request.trace:
-        request.lines.append(line)
+        framing.parents += 1
+        request.trace = traceparent(value) if framing.parents == 1 else b""
     else:
         framing.states = [line] if framing.states is None else [*framing.states, line]
 
@@ -249,6 +249,8 @@ def _conclude(request: Request, framing: _Framing) -> None:
     elif framing.length != UNKNOWN:
         request.length = framing.length
         request.lines.append(b"Content-Length: %d" % framing.length)
+    if framing.states is not None and request.trace:
+        request.lines += framing.states
     if framing.connection is not None:
         _connection(request, framing, framing.connection)
     if framing.expect and not request.old:
