@@ -74,12 +74,7 @@ class ServerConnection(ResponseWriter):
         office = self._office
         peer = transport.get_extra_info("peername")
         address = str(peer[0]) if isinstance(peer, tuple) else "unknown"
-        if address.startswith("::ffff:"):
-            address = address[7:]
-        self.peer = address.encode("ascii")
-        self._trusted = office.clients.trusts(address)
-        proto = b"https" if self.secure else b"http"
-        self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: " % (self.peer, proto)
+        address = self._meet(address)
         clients = office.clients
         if not clients.opened(self, address, self._trusted):
             self._closed = True
@@ -89,6 +84,22 @@ class ServerConnection(ResponseWriter):
         self._draining = clients.draining
         patience = settings.drain_grace if clients.hurried else settings.keep_alive_timeout
         office.sweep.arm(self, time.monotonic() + patience)
+
+    def _meet(self, address: str) -> str:
+        """Know the client by this address from now on; as it is written in fields and logs."""
+        if address.startswith("::ffff:"):
+            address = address[7:]
+        self.peer = address.encode("ascii")
+        self._trusted = self._office.clients.trusts(address)
+        proto = b"https" if self.secure else b"http"
+        self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: " % (self.peer, proto)
+        return address
+
+    def told(self, address: str) -> None:
+        """Before the first request: the peer, a trusted proxy, says that the client is this one (PROXY protocol)."""
+        address = self._meet(address)
+        if not self._trusted and not self._office.clients.claim(self, address):
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
@@ -118,6 +129,10 @@ class ServerConnection(ResponseWriter):
             return True
         self._leave()
         return False
+
+    def truncated(self) -> None:
+        """The client's bytes ended without its saying so, where it has a way to say it (TLS): a tunnel is broken, too."""
+        self._leave()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._leave()
@@ -200,6 +215,10 @@ class ServerConnection(ResponseWriter):
         self._close()
 
     # Requests
+
+    def refuse(self, failure: Malformed, data: bytes) -> None:
+        """Answer what came in the place of a first request."""
+        self._refuse(failure, data)
 
     def _work(self) -> None:
         """Take requests out of the buffer, one after the other, as long as each is over at once."""
