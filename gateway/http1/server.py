@@ -131,7 +131,7 @@ class ServerConnection(ResponseWriter):
         return False
 
     def truncated(self) -> None:
-        """The client's bytes ended without its saying so, where it has a way to say it (TLS): a tunnel is broken, too."""
+        """The client's bytes ended without a word, where there is a way to say it (TLS): a tunnel is broken, too."""
         self._leave()
 
     def connection_lost(self, error: Exception | None) -> None:
