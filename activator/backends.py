@@ -60,6 +60,7 @@ def derive(
         endpoints=endpoints,
         concurrency=service.scaling.concurrency,
         hold_timeout=service.scaling.hold_timeout,
+        affinity=service.scaling.affinity,
     )
 
 

@@ -109,6 +109,7 @@ class ScalingBody(Body):
     scale_down_delay: Annotated[int, Field(strict=True, ge=0, le=3600)] = 60
     hold_timeout: Seconds | None = None
     startup_timeout: Seconds = 600
+    affinity: Annotated[Text, _one_of("none", "cookie")] = "none"
 
 
 class CreateBody(Body):

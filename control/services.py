@@ -189,6 +189,7 @@ class Services:
             name=service.name,
             concurrency=service.scaling.concurrency,
             hold_timeout=service.scaling.hold_timeout,
+            affinity=service.scaling.affinity,
         )
         route = Route(service.id, service.namespace, service.name)
         changes = [

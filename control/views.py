@@ -72,6 +72,7 @@ def _capacity_view(service: Service, site: Site) -> dict[str, Any]:
             "scale_down_delay": scaling.scale_down_delay,
             "hold_timeout": site.hold_timeout if scaling.hold_timeout is None else scaling.hold_timeout,
             "startup_timeout": scaling.startup_timeout,
+            "affinity": scaling.affinity,
         },
     }
 

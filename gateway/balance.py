@@ -1,16 +1,38 @@
-"""Two random choices, fewest in flight (Mitzenmacher 2001): a pure function of the replicas and a random number."""
+"""Which replica a request goes to: pure functions of the replicas, the time and a random number.
+
+Two random choices, fewest in flight (Mitzenmacher 2001). Laws kept here: no request is held beside a replica that has
+room; failures never take more than half of the replicas out of the choice, nor the last one that serves; when all that
+are left are ejected they are used all the same, because a failing replica serves more than none (Envoy's panic mode).
+"""
 
 from __future__ import annotations
 
+from typing import Final
+
+from gateway.health import EJECTED, GOOD, WARMING
+from gateway.messages import Request
 from gateway.replica import Replica
+
+_LEAST_SHARE: Final = 0.1  # of a replica that has just become ready, beside warm ones
+DICE: Final = 48  # random bits that a pick takes
+
+
+def choose(replicas: list[Replica], limit: int, now: float, dice: int, request: Request) -> Replica | None:
+    """A replica for one more request, or None if it must be held.
+
+    `limit`: requests at once per replica, 0 = any number. `dice`: `DICE` random bits. For a probation, a request that
+    may be sent again if it fails is preferred.
+    """
+    replica = pick(replicas, limit, now, dice)
+    if replica is None:
+        return _ejected(replicas, limit)
+    if replica.health != GOOD and not request.idempotent and not replica.daring(now):
+        return _fewest([one for one in replicas if one.health == GOOD], limit, now) or replica
+    return replica
 
 
 def pick(replicas: list[Replica], limit: int, now: float, dice: int) -> Replica | None:
-    """A replica for one more request, or None if none may take it.
-
-    `limit`: requests at once per replica, 0 = any number. `dice`: at least 32 random bits. A replica that is backing
-    off after a failed connect is passed over.
-    """
+    """Two random choices among those that fit, or None if none does. What is out comes back one request at a time."""
     count = len(replicas)
     if count == 1:
         only = replicas[0]
@@ -20,25 +42,61 @@ def pick(replicas: list[Replica], limit: int, now: float, dice: int) -> Replica 
     first = (dice & 0xFFFF) % count
     second = (first + 1 + (dice >> 16 & 0xFFFF) % (count - 1)) % count
     a, b = replicas[first], replicas[second]
-    if fits(a, limit, now):
-        return b if b.in_flight < a.in_flight and fits(b, limit, now) else a
-    return b if fits(b, limit, now) else _fewest(replicas, limit, now)
+    if not fits(a, limit, now):
+        return b if fits(b, limit, now) else _fewest(replicas, limit, now)
+    if not fits(b, limit, now):
+        return a
+    if b.in_flight < a.in_flight:
+        a, b = b, a
+    return a if a.warm_at <= now else _slowly(a, b, now, dice >> 32)
 
 
 def fits(replica: Replica, limit: int, now: float) -> bool:
-    """Whether one more may go there; after a failure one at a time, until a connect succeeds."""
-    if replica.failures:
-        return replica.down_until <= now and replica.in_flight == 0
+    """Whether one more may go there; while it is out, one on probation when its time is over."""
+    if replica.health != GOOD and not replica.due(now):
+        return False
     return limit == 0 or replica.in_flight < limit
 
 
 def free(replicas: list[Replica], limit: int, now: float, waiting: int) -> int:
     """How many of `waiting` requests could be sent now."""
+    panic = not any([replica.health == GOOD for replica in replicas])  # noqa: C419 (a generator is not compiled well)
     total = 0
     for replica in replicas:
-        if fits(replica, limit, now):
-            total += 1 if replica.failures else limit - replica.in_flight if limit else waiting
+        if replica.health == GOOD or (panic and replica.health == EJECTED):
+            total += max(0, limit - replica.in_flight) if limit else waiting
+        elif fits(replica, limit, now):
+            total += 1
     return min(waiting, total)
+
+
+def may_eject(replicas: list[Replica], one: Replica) -> bool:
+    """Whether `one`, in the choice and failing, may be taken out of it.
+
+    Another must be good, and at most half of them out, one at least: failures that all have in common are no reason to
+    send all requests to the one that failed last.
+    """
+    out = 0
+    others = 0
+    for replica in replicas:
+        if replica.health != GOOD:
+            out += 1
+        elif replica is not one:
+            others += 1
+    return others > 0 and out < max(1, len(replicas) // 2)
+
+
+def _slowly(cold: Replica, other: Replica, now: float, dice: int) -> Replica:
+    """Slow start: of the picks that would be its, `cold` gets a share that grows with time, if `other` is warm.
+
+    All of them if it has less than that share of the other's load, so that it relieves who is busy.
+    """
+    if other.warm_at > now:
+        return cold
+    share = max(_LEAST_SHARE, 1.0 - (cold.warm_at - now) / WARMING)
+    if cold.in_flight + 1 <= share * (other.in_flight + 1):
+        return cold
+    return cold if dice & 0xFFFF < share * 0x10000 else other
 
 
 def _fewest(replicas: list[Replica], limit: int, now: float) -> Replica | None:
@@ -46,5 +104,17 @@ def _fewest(replicas: list[Replica], limit: int, now: float) -> Replica | None:
     best: Replica | None = None
     for replica in replicas:
         if fits(replica, limit, now) and (best is None or replica.in_flight < best.in_flight):
+            best = replica
+    return best
+
+
+def _ejected(replicas: list[Replica], limit: int) -> Replica | None:
+    """None fits: if none is good, one that is ejected. Those that are down can't be reached, and are not asked."""
+    best: Replica | None = None
+    for replica in replicas:
+        if replica.health == GOOD:
+            return None  # it is full
+        able = replica.health == EJECTED and (limit == 0 or replica.in_flight < limit)
+        if able and (best is None or replica.in_flight < best.in_flight):
             best = replica
     return best

@@ -19,22 +19,24 @@ from gateway.errors import Failure
 from gateway.http1.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
+    from gateway.connections import Connections
     from gateway.dispatch import Dispatcher
     from gateway.exchange import Exchange
     from gateway.replica import Replica
 
 
 class Connector:
-    """Connects for the dispatcher and tells it how that ended."""
+    """Connects for `owner` and tells it how that ended."""
 
-    def __init__(self, office: Dispatcher, timeout: float, spacing: float) -> None:
-        self._office = office
+    def __init__(self, owner: Connections, office: Dispatcher, timeout: float, spacing: float) -> None:
+        self._owner = owner
+        self._office = office  # the connections'
         self._timeout = timeout
         self._spacing = spacing
         self._tasks: set[asyncio.Task[None]] = set()
 
     def connect(self, exchange: Exchange, replica: Replica) -> None:
-        """Ends in `office.connected`, and a little later `office.settled`, or in `office.unreached`."""
+        """Ends in `owner.connected`, and a little later `owner.settled`, or in `owner.unreached`."""
         task = asyncio.get_running_loop().create_task(self._connect(exchange, replica))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -61,10 +63,10 @@ class Connector:
         except (OSError, ValueError) as error:  # ValueError: no address at all
             failure = Failure(502, "destination_ip_unroutable", f"the replica can't be reached: {error}")
         else:
-            loop.call_later(self._spacing, self._office.settled, replica, up)
-            self._office.connected(exchange, replica, up, time.monotonic())
+            loop.call_later(self._spacing, self._owner.settled, replica, up)
+            self._owner.connected(exchange, replica, up, time.monotonic())
             return
-        self._office.unreached(exchange, replica, failure)
+        self._owner.unreached(exchange, replica, failure)
 
 
 async def _reach(replica: Replica) -> socket.socket | None:

@@ -1,7 +1,8 @@
-"""Where requests go: route, pick, connection, retry; and the books of it, kept when they are over.
+"""Where requests go: route, pick, retry; and the books of it, kept when they are over.
 
 Laws kept here: a pick counts as in flight until the exchange is over, whatever becomes of it; a request is sent again
-only if nothing was consumed that can't be replayed. Who can't be sent is held (`holding.py`).
+only if nothing was consumed that can't be replayed, and only within the service's budget of retries. Who can't be sent
+is held (`holding.py`); over which connection it is sent is decided in `connections.py`.
 """
 
 from __future__ import annotations
@@ -9,21 +10,22 @@ from __future__ import annotations
 import random
 import time
 
-from gateway import pool
+from gateway import affinity
 from gateway.access_log import AccessLog
-from gateway.balance import pick
+from gateway.balance import DICE, choose, fits, may_eject, pick
 from gateway.clients import Clients
-from gateway.connector import Connector
-from gateway.errors import Failure
+from gateway.connections import Connections
+from gateway.errors import Failure, StaleConnection
 from gateway.exchange import Exchange, Limits
+from gateway.health import GOOD
 from gateway.histogram import count
 from gateway.holding import Demand, Holding
 from gateway.refused import Refused
 from gateway.replica import Replica
 from gateway.service import Service
 from gateway.settings import GatewaySettings
-from gateway.sides import Keeper, Upstream
-from gateway.states import CUT, HEAD, HOLD, RETRY, step
+from gateway.sides import Keeper
+from gateway.states import CUT, HEAD, RETRY, step
 from gateway.sweep import Sweep
 from gateway.table import Table, Unserved
 
@@ -32,12 +34,12 @@ class Dispatcher(Keeper):
     """One per worker; every connection holds a reference to it."""
 
     __slots__ = (
-        "_connector",
         "_demand",
         "_log",
         "_nobody",
         "_table",
         "clients",
+        "connections",
         "holding",
         "limits",
         "settings",
@@ -57,7 +59,6 @@ class Dispatcher(Keeper):
         self._table = table
         self._log = access_log
         self._demand = demand
-        self._connector = Connector(self, settings.connect_timeout, settings.connect_spacing)
         self._nobody = Service("", 0, 0.0)  # the books of requests that reached no service
         self.limits = Limits(
             settings.response_timeout,
@@ -74,6 +75,7 @@ class Dispatcher(Keeper):
         self.via_old_response = self.via_old_line[2:]
         self.clients = Clients(settings.connection_limit, settings.trusted_proxies, settings.address_limit)
         self.holding = Holding(self, demand, settings.hold_bytes)
+        self.connections = Connections(self, settings)
 
     # Requests
 
@@ -101,94 +103,67 @@ class Dispatcher(Keeper):
 
     def _send(self, exchange: Exchange, service: Service) -> None:
         now = exchange.began
+        budget = service.budget
+        if now >= budget.turn:
+            budget.turn_over(now)
+        budget.requests += 1
+        if service.sticky:
+            _recognise(exchange, service)
         if len(service.room) == 0:
-            ready = service.ready
-            replica = pick(ready, service.concurrency, now, random.getrandbits(32) if len(ready) > 1 else 0)
+            replica = self.pick(exchange, service, now)
             if replica is not None:
-                self._go(exchange, service, replica, False)
+                self.send(exchange, service, replica)
                 return
         self.holding.hold(exchange, service, now)
 
-    def send(self, exchange: Exchange, service: Service, replica: Replica) -> None:
-        """From the room: there is a place at `replica` now."""
-        self._go(exchange, service, replica, False)
+    def pick(self, exchange: Exchange, service: Service, now: float) -> Replica | None:
+        """Where it can go now: to the replica that its client comes back to, else as `balance.py` says. None: held."""
+        limit = service.concurrency
+        if service.sticky:
+            preferred = service.tokens.get(exchange.token)
+            if preferred is not None and preferred.health == GOOD and fits(preferred, limit, now):
+                return preferred
+        ready = service.ready
+        return choose(ready, limit, now, random.getrandbits(DICE) if len(ready) > 1 else 0, exchange.request)
 
-    def _go(self, exchange: Exchange, service: Service, replica: Replica, fresh: bool) -> None:
-        """The pick is made: from here on it counts as in flight. `fresh`: not over an idle connection."""
+    def send(self, exchange: Exchange, service: Service, replica: Replica, fresh: bool = False) -> None:
+        """The pick is made: from here on it counts as in flight. `fresh`: not over a connection that has been used."""
         replica.in_flight += 1
         service.in_flight += 1
         exchange.in_flight = True
         exchange.replica = replica
+        if replica.health != GOOD:
+            fresh = True  # what is tried is the replica, not a connection
+            if replica.probe is None:
+                replica.probe = exchange
         now = time.monotonic() if exchange.state != HEAD else exchange.began
-        up = None if fresh else pool.take(replica, not exchange.request.idempotent, now)
-        if up is not None:
-            if exchange.held_bytes:
-                self.holding.discharge(exchange)
-            exchange.forwarded(up, now)
-            return
-        if exchange.state == HEAD:
-            exchange.state = step(exchange.state, HOLD)
-        exchange.connect_began = now
-        if replica.pacing.may_connect():
-            self._connect(exchange, replica)
-        else:
-            replica.queue.append(exchange)
+        self.connections.send(exchange, replica, fresh, now)
 
-    def _connect(self, exchange: Exchange, replica: Replica) -> None:
-        replica.pacing.began()
-        self._connector.connect(exchange, replica)
+    # Failures
 
-    def connected(self, exchange: Exchange, replica: Replica, up: Upstream, now: float) -> None:
-        """From the connector."""
-        replica.reached()
-        if exchange.over:
-            self.idle(replica, up, 0, now)
-        else:
-            self._join(exchange, up, now)
+    def turned_away(self, exchange: Exchange, replica: Replica, failure: Failure, now: float) -> None:
+        """The replica could not be reached: nothing has been sent."""
         service = exchange.service
-        if service is not None and len(service.room):
-            self.holding.release(service, now)
-
-    def settled(self, replica: Replica, up: Upstream) -> None:
-        """The replica has accepted a connection, or has had the time to: others may follow. Counts once for each."""
-        if up.settled:
-            return
-        up.settled = True
-        pacing = replica.pacing
-        pacing.settled()
-        while pacing.may_connect():
-            following = _first_waiting(replica)
-            if following is None:
-                return
-            self._connect(following, replica)
-
-    def _join(self, exchange: Exchange, up: Upstream, now: float) -> None:
-        """A connection for an exchange that waited for one."""
-        exchange.connect = now - exchange.connect_began
-        if exchange.held_bytes:
-            self.holding.discharge(exchange)
-        exchange.forwarded(up, now)
-
-    def unreached(self, exchange: Exchange, replica: Replica, failure: Failure) -> None:
-        """From the connector: no byte has left, so the request, and all behind it, may go anywhere else."""
-        now = time.monotonic()
-        replica.pacing.failed()
-        replica.failed(now)
-        turned_away: Exchange | None = exchange
-        while turned_away is not None:
-            service = turned_away.service
-            if service is not None and not turned_away.over:
-                _count_error(service, failure)
-                self._let_go(turned_away)
-                self._again(turned_away, service, replica, now)
-            turned_away = _first_waiting(replica)
+        if service is not None:
+            _count_error(service, failure)
+            self._let_go(exchange)
+            self._again(exchange, service, replica, now)
 
     def lost(self, exchange: Exchange, failure: Failure) -> None:
         now = time.monotonic()
         service, replica = exchange.service, exchange.replica
         if service is None or replica is None:
             return
+        stale = isinstance(failure, StaleConnection) and not exchange.raced
+        if stale and exchange.replayable:
+            exchange.raced = True
+            self._take_back(exchange, service)
+            same = replica.ready and fits(replica, service.concurrency, now)
+            self._resend(exchange, service, replica if same else self.pick(exchange, service, now), True, now)
+            return
         _count_error(service, failure)
+        if not stale:
+            self._fault(exchange, service, replica, now)
         exchange.reached += 1
         if (
             not exchange.replayable
@@ -196,36 +171,42 @@ class Dispatcher(Keeper):
             or failure.error != "connection_terminated"
         ):
             exchange.answer(failure)
-            return
+        elif not service.budget.withdraw(now):
+            service.retries_refused += 1
+            details = failure.details + "; not sent again: too many of the service's requests are"
+            exchange.answer(Failure(failure.status, failure.error, details))
+        else:
+            self._take_back(exchange, service)
+            self._again(exchange, service, replica, now)
+
+    def answered(self, exchange: Exchange, replica: Replica) -> None:
+        """A replica that has failed before has sent a final head."""
+        replica.answered(time.monotonic(), replica.probe is exchange)
+
+    def _fault(self, exchange: Exchange, service: Service, replica: Replica, now: float) -> None:
+        """The replica was reached, and there was no final head."""
+        may = replica.ready and may_eject(service.ready, replica)
+        if replica.failed(now, may, replica.probe is exchange):
+            service.ejections += 1
+
+    def _take_back(self, exchange: Exchange, service: Service) -> None:
+        """A request that was sent, in vain."""
         self._let_go(exchange)
         exchange.state = step(exchange.state, RETRY)
-        self._again(exchange, service, replica, now)
 
     def _again(self, exchange: Exchange, service: Service, failed: Replica, now: float) -> None:
-        """Another replica, or the same one over a new connection, or wait."""
+        """To another replica, or to the same one over a new connection, or wait."""
+        others = [replica for replica in service.ready if replica is not failed]
+        replica = pick(others, service.concurrency, now, random.getrandbits(DICE)) or self.pick(exchange, service, now)
+        self._resend(exchange, service, replica, replica is failed, now)
+
+    def _resend(self, exchange: Exchange, service: Service, replica: Replica | None, fresh: bool, now: float) -> None:
         exchange.retries += 1
         service.retries += 1
-        others = [replica for replica in service.ready if replica is not failed]
-        dice = random.getrandbits(32)
-        replica = pick(others, service.concurrency, now, dice) or pick(service.ready, service.concurrency, now, dice)
         if replica is not None:
-            self._go(exchange, service, replica, replica is failed)
+            self.send(exchange, service, replica, fresh)
         else:
             self.holding.hold(exchange, service, now)
-
-    # Connections to replicas
-
-    def idle(self, replica: Replica, up: Upstream, reuse_for: int, now: float) -> None:
-        """A response is complete: its connection may carry another."""
-        following = _first_waiting(replica)
-        if following is not None:
-            self._join(following, up, now)
-            return
-        settings = self.settings
-        pool.give(replica, up, self.sweep, now, settings.upstream_idle_timeout, settings.upstream_idle_limit, reuse_for)
-
-    def discard(self, replica: Replica, up: Upstream) -> None:
-        pool.discard(replica, up)
 
     def leave(self, exchange: Exchange) -> None:
         self.holding.leave(exchange)
@@ -238,6 +219,9 @@ class Dispatcher(Keeper):
         if exchange.held_bytes:
             self.holding.discharge(exchange)
         service = exchange.service
+        error = exchange.error
+        if error is not None and service is not None and exchange.replica is not None:
+            self._blame(exchange, service, exchange.replica, error)
         if exchange.in_flight:
             self._let_go(exchange)
         books = service if service is not None else self._nobody
@@ -246,15 +230,20 @@ class Dispatcher(Keeper):
         seconds = now - exchange.began
         count(books.duration, seconds)
         books.duration_sum += seconds
-        error = exchange.error
-        if error is not None and exchange.replica is not None and ((exchange.state & 7) == CUT or error.status == 504):
-            _count_error(books, error)
         books.bytes_in += exchange.bytes_in
         books.bytes_out += exchange.bytes_out
         if self._log.enabled:
             self._log.add(exchange)
         if service is not None and len(service.room):
             self.holding.release(service, now)
+
+    def _blame(self, exchange: Exchange, service: Service, replica: Replica, error: Failure) -> None:
+        """The errors that didn't come by `lost`: a response that was cut, or did not come in time."""
+        cut = (exchange.state & 7) == CUT
+        if cut or error.status == 504:
+            _count_error(service, error)
+        if error.error == "http_response_timeout" and not cut:
+            self._fault(exchange, service, replica, exchange.ended)
 
     def refused(self, refused: Refused) -> None:
         """Something came that could not be read as a request."""
@@ -269,6 +258,8 @@ class Dispatcher(Keeper):
         if replica is None or service is None:
             return
         exchange.in_flight = False
+        if replica.probe is exchange:
+            replica.probe = None
         replica.in_flight -= 1
         service.in_flight -= 1
         if replica.in_flight == 0 and not replica.ready:
@@ -282,16 +273,15 @@ class Dispatcher(Keeper):
         return [self._nobody, *self._table.services.values()]
 
     def close(self) -> None:
-        self._connector.close()
+        self.connections.close()
 
 
-def _first_waiting(replica: Replica) -> Exchange | None:
-    """Whoever has waited longest for a connection to `replica` and is still there; out of the queue."""
-    while replica.queue:
-        exchange = replica.queue.popleft()
-        if not exchange.over:
-            return exchange
-    return None
+def _recognise(exchange: Exchange, service: Service) -> None:
+    """Take the cookie out of the request, and note the first of its values that leads to a ready replica."""
+    for value in affinity.take(exchange.request):
+        if value in service.tokens:
+            exchange.token = value
+            return
 
 
 def _count_error(service: Service, failure: Failure) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from gateway import pool
 from gateway.access_log import AccessLog
 from gateway.dispatch import Dispatcher
 from gateway.holding import Demand
@@ -75,8 +74,8 @@ class Edge:
         service = self._table.services.get(backend.service)
         if service is None:
             return
-        for replica in service.apply(backend, self._table.hold_timeout):
-            pool.close_idle(replica)
+        for replica in service.apply(backend, self._table.hold_timeout, time.monotonic()):
+            self._office.connections.pool.close(replica)
         self._settle(service)
 
     def _settle(self, service: Service) -> None:
@@ -94,7 +93,7 @@ class Edge:
         if service is None:
             return
         for replica in service.remove():
-            pool.close_idle(replica)
+            self._office.connections.pool.close(replica)
         self._table.leave(service_id, time.monotonic())
         self._settle(service)
 
@@ -215,4 +214,4 @@ class Edge:
             connection.abort()
         for service in self._table.services.values():
             for replica in service.replicas.values():
-                pool.close_idle(replica)
+                self._office.connections.pool.close(replica)

@@ -28,6 +28,16 @@ def stale() -> Failure:
     return Failure(503, "destination_unavailable", "stale")
 
 
+class StaleConnection(Failure):
+    """The replica closed a connection that had been used before, just as a request was sent over it.
+
+    Not its failure: either side may close an idle connection at any time (RFC 9112 9.5).
+    """
+
+    def __init__(self) -> None:
+        super().__init__(502, "connection_terminated", "closed a kept connection as the request was sent")
+
+
 class Malformed(Failure):
     """The client's message can't be read in exactly one way (RFC 9112 2.2, 6.3)."""
 

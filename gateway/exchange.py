@@ -101,6 +101,7 @@ class Exchange:
         "over",
         "pace_body",
         "pace_due",
+        "raced",
         "reached",
         "replica",
         "request",
@@ -108,6 +109,7 @@ class Exchange:
         "service",
         "state",
         "status",
+        "token",
         "trailers",
         "up",
     )
@@ -123,6 +125,8 @@ class Exchange:
         self.up: Upstream | None = None
         self.in_flight = False  # counts as one at `replica`
         self.reached = 0  # replicas that may have seen it and failed
+        self.raced = False  # it was sent over a kept connection that the replica closed
+        self.token = b""  # of the replica that its client comes back to (`affinity.py`)
         self.retries = 0
         self.kept: list[bytes] | None = None  # body sent so far, while it may have to be sent again
         self.body_in = 0

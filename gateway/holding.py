@@ -10,11 +10,10 @@ replica refuses, one held request at a time tries it again, with a backoff of 0.
 
 from __future__ import annotations
 
-import random
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.balance import free, pick
+from gateway.balance import free
 from gateway.errors import Failure, deleted
 from gateway.exchange import Exchange
 from gateway.histogram import count
@@ -82,7 +81,7 @@ class Holding:
         """Send as many held requests as there is capacity for, oldest first."""
         able = free(service.ready, service.concurrency, now, len(service.room))
         for exchange in service.room.release(able):
-            replica = pick(service.ready, service.concurrency, now, random.getrandbits(32))
+            replica = self._office.pick(exchange, service, now)
             if replica is None:
                 service.room.readmit(exchange, exchange.held_since)
                 continue

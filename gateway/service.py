@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from activator.room import Room
+from gateway import affinity
+from gateway.health import WARMING
 from gateway.replica import Replica
-from state.models import Backend, Phase
+from gateway.retry_budget import RetryBudget
+from state.models import Backend, Endpoint, Phase
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
@@ -19,12 +22,14 @@ class Service:
     """
 
     __slots__ = (
+        "budget",
         "bytes_in",
         "bytes_out",
         "concurrency",
         "deleted",
         "duration",
         "duration_sum",
+        "ejections",
         "errors",
         "hold",
         "hold_sum",
@@ -38,9 +43,12 @@ class Service:
         "replicas",
         "requests",
         "retries",
+        "retries_refused",
         "retry_after",
         "room",
+        "sticky",
         "title",
+        "tokens",
         "woken_at",
     )
 
@@ -66,14 +74,20 @@ class Service:
         self.hold_sum = 0.0
         self.errors: dict[str, int] = {}
         self.retries = 0
+        self.retries_refused = 0  # by the budget
+        self.ejections = 0  # times that a replica was taken out of the choice
+        self.budget = RetryBudget()
+        self.sticky = False  # session affinity by cookie
+        self.tokens: dict[bytes, Replica] = {}  # the ready ones by what their cookie says
         self.bytes_in = 0
         self.bytes_out = 0
 
-    def apply(self, backend: Backend, hold_timeout: float) -> list[Replica]:
+    def apply(self, backend: Backend, hold_timeout: float, now: float) -> list[Replica]:
         """Become what `backend` says (`hold_timeout`: the node's default). The replicas that left the rotation."""
         self.call(backend.namespace, backend.name)
         self.deleted = False
         self.concurrency = backend.concurrency
+        self.sticky = backend.affinity == "cookie"
         self.refusing = backend.phase is Phase.REFUSING
         self.reason = backend.reason or "the service is not available"
         self.retry_after = backend.retry_after
@@ -81,7 +95,7 @@ class Service:
         listed: set[str] = set()
         for endpoint in backend.endpoints:
             listed.add(endpoint.id)
-            self._endpoint(endpoint.id, endpoint.host, endpoint.port, endpoint.ready)
+            self._endpoint(endpoint, now)
         return self._rotate(listed)
 
     def remove(self) -> list[Replica]:
@@ -89,13 +103,16 @@ class Service:
         self.deleted = True
         return self._rotate(set())
 
-    def _endpoint(self, replica_id: str, host: str, port: int, ready: bool) -> None:
-        replica = self.replicas.get(replica_id)
-        if replica is None or replica.host != host or replica.port != port:
-            replica = self.replicas[replica_id] = Replica(replica_id, host, port)
-        elif ready and not replica.ready:
-            replica.reached()  # called back, or healthy again: whatever it failed at is over
-        replica.ready = ready
+    def _endpoint(self, endpoint: Endpoint, now: float) -> None:
+        replica = self.replicas.get(endpoint.id)
+        if replica is None or replica.host != endpoint.host or replica.port != endpoint.port:
+            replica = self.replicas[endpoint.id] = Replica(endpoint.id, endpoint.host, endpoint.port)
+            replica.ready = False
+        if endpoint.ready and not replica.ready:
+            replica.renewed()  # new, called back or healthy again: whatever it failed at is over
+            if self.ready:
+                replica.warm_at = now + WARMING  # else all begin at once, and none is warmer than another
+        replica.ready = endpoint.ready
         replica.gone = False
 
     def _rotate(self, listed: set[str]) -> list[Replica]:
@@ -107,6 +124,9 @@ class Service:
                 if replica.in_flight == 0:
                     del self.replicas[replica_id]
         self.ready = [replica for replica in self.replicas.values() if replica.ready]
+        for replica in self.replicas.values():
+            replica.token = affinity.token(self.id, replica.id) if self.sticky else b""
+        self.tokens = {replica.token: replica for replica in self.ready} if self.sticky else {}
         return [replica for replica in before if not replica.ready]
 
     def call(self, namespace: str, name: str) -> None:
@@ -127,6 +147,8 @@ class Service:
             "hold_sum": self.hold_sum,
             "errors": dict(self.errors),
             "retries": self.retries,
+            "retries_refused": self.retries_refused,
+            "ejections": self.ejections,
         }
 
     def __repr__(self) -> str:

@@ -33,6 +33,7 @@ class GatewaySettings:
 
     upstream_idle_timeout: float = 60.0  # idle connection to a replica
     upstream_idle_limit: int = 256  # idle connections kept per replica
+    upstream_idle_total: int = 4096  # and in all; beyond it those that have been idle the longest are closed
     attempts: int = 3  # times that one request may reach replicas
 
     max_body: int | None = None  # 413 above

@@ -103,13 +103,14 @@ class Downstream(Timed):
 class Upstream(Timed):
     """The replica's side, as the exchange and the pool need it."""
 
-    __slots__ = ("full", "settled", "usable_until")
+    __slots__ = ("full", "reused_at", "settled", "usable_until")
 
     def __init__(self) -> None:
         super().__init__()
         self.full = False  # more is written than the replica takes
         self.settled = False  # new connections to the replica no longer wait for this one
         self.usable_until = 0.0  # while idle: when the replica may close it
+        self.reused_at = 0.0  # when it was last taken for another request (monotonic); 0: it is fresh
 
     def send_request(self, exchange: Exchange) -> None:
         raise NotImplementedError

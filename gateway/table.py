@@ -8,6 +8,7 @@ flight and its last counters have had time to be told.
 
 from __future__ import annotations
 
+import time
 from typing import Final, Protocol
 
 from gateway.errors import Failure, deleted, stale
@@ -162,7 +163,7 @@ class Table:
         service.call(route.namespace, route.name)
         backend = self._source.backend(route.service)
         if backend is not None:
-            service.apply(backend, self.hold_timeout)
+            service.apply(backend, self.hold_timeout, time.monotonic())
         self.services[route.service] = service
         return service
 

@@ -65,7 +65,10 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """`scaling` of a service: requests at once, seconds. `None`: the node's default."""
+    """`scaling` of a service: requests at once, seconds. `None`: the node's default.
+
+    `affinity`: "cookie" brings a client back to the replica that answered it before, "none" does not.
+    """
 
     concurrency: int = 0
     target_concurrency: int = 100
@@ -73,6 +76,7 @@ class Scaling:
     scale_down_delay: int = 60
     hold_timeout: int | None = None
     startup_timeout: int = 600
+    affinity: str = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +198,7 @@ class Backend:
     endpoints: tuple[Endpoint, ...] = ()
     concurrency: int = 0
     hold_timeout: int | None = None
+    affinity: str = "none"  # as `Scaling` says
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +226,16 @@ class Certificate:
     key: str  # PEM of PKCS#8, sealed (Vault CERTIFICATES; tenant "", object = the record's id, field "key")
     issuer: str
     trusted: bool  # by clients that were told nothing of us; False: the internal authority
+    not_before: int
+    not_after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """The internal development CA (kind `meta`, id `certificate-authority`): its root. Workers don't get it."""
+
+    certificate: str  # PEM
+    key: str  # PEM of PKCS#8, sealed (Vault CERTIFICATES; tenant "", object = the record's id, field "key")
     not_before: int
     not_after: int
 

@@ -12,8 +12,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
-from gateway import tcp
-from gateway.errors import BadResponse, Failure
+from gateway import affinity, tcp
+from gateway.errors import BadResponse, Failure, StaleConnection
 from gateway.exchange import Exchange
 from gateway.fields import allowed_trailers
 from gateway.http1.chunked import ChunkError, Decoder, chunk, last_chunk
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.replica import Replica
 
 _INTERIM_LIMIT: Final = 100  # 1xx before one final head
+_RACE: Final = 1.0  # seconds in which the end of a kept connection, without a byte, has crossed the request
 _NO_TRAILERS: Final[list[bytes]] = []  # never changed
 
 # What is being read.
@@ -128,7 +129,7 @@ class UpstreamConnection(Upstream):
         if self._exchange is not None:
             self._office.sweep.arm(self, now + self._office.settings.upstream_idle_timeout)
             return
-        self._office.discard(self.replica, self)
+        self._office.connections.discard(self.replica, self)
         self.abort()
 
     # asyncio's side
@@ -139,7 +140,7 @@ class UpstreamConnection(Upstream):
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:
-            self._office.discard(self.replica, self)  # nobody asked for this: never let it reach the next request
+            self._office.connections.discard(self.replica, self)  # not asked for: never let it reach the next request
             self.abort()
         elif (exchange.state & ~7) == TUNNEL:
             exchange.tunnel_out(data)
@@ -220,12 +221,26 @@ class UpstreamConnection(Upstream):
         if not exchange.request.upgrade or response.upgrade.lower() != exchange.request.upgrade.lower():
             self._fail(BadResponse("upgraded without being asked", "http_upgrade_failed"))
             return
+        self._answered(exchange, response)
         exchange.upgraded(response, early)
+
+    def _answered(self, exchange: Exchange, response: Response) -> None:
+        """With a final head, or the beginning of a tunnel."""
+        replica = self.replica
+        if replica.failures:
+            self._office.answered(exchange, replica)
+        if replica.token and replica.token != exchange.token:
+            request = exchange.request
+            secure = request.forwarded_proto == b"https" if request.forwarded_proto else exchange.down.secure
+            affinity.mark(response, replica.token, secure)
 
     def _final(self, exchange: Exchange, response: Response, data: bytes) -> None:
         self._response = response
+        replica = self.replica
+        if replica.failures or replica.token:
+            self._answered(exchange, response)
         if not self.settled:
-            self._office.settled(self.replica, self)
+            self._office.connections.settled(self.replica, self)
         length = response.length
         if response.bodiless:
             length = 0
@@ -304,7 +319,7 @@ class UpstreamConnection(Upstream):
             self.abort()
             return
         self.gate(True)
-        self._office.idle(self.replica, self, response.reuse_for if response is not None else 0, now)
+        self._office.connections.idle(self.replica, self, response.reuse_for if response is not None else 0, now)
 
     def _ended(self, error: Exception | None) -> None:
         """The replica has closed: the end of some bodies, a failure of all others, nothing while idle."""
@@ -312,15 +327,21 @@ class UpstreamConnection(Upstream):
         self._exchange = None
         if exchange is None:
             if not self._closed:
-                self._office.discard(self.replica, self)
+                self._office.connections.discard(self.replica, self)
         elif self._body == _TO_THE_END and error is None and (exchange.state & ~7) != TUNNEL:
             exchange.response_body(b"", True, _NO_TRAILERS)
         elif self._body == _HEAD:
             details = "closed before the response head was complete" if self._buffer else "closed without a response"
-            exchange.upstream_lost(Failure(502, "connection_terminated", details))
+            stale = not self._buffer and (exchange.state & 7) == NONE and self._raced()
+            lost = StaleConnection() if stale else Failure(502, "connection_terminated", details)
+            exchange.upstream_lost(lost)
         else:
             exchange.upstream_lost(Failure(502, "http_response_incomplete", "response cut short"))
         self._closed = True
+
+    def _raced(self) -> bool:
+        """Had this connection been used before, and has the request only just been sent?"""
+        return self.reused_at > 0.0 and time.monotonic() - self.reused_at < _RACE
 
     def _fail(self, failure: Failure) -> None:
         """The response can't be read: nothing more of it is believed."""

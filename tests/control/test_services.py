@@ -53,6 +53,7 @@ async def test_a_created_service_has_the_shape_and_defaults_of_the_spec(rig):
             "scale_down_delay": 60,
             "hold_timeout": 120,
             "startup_timeout": 600,
+            "affinity": "none",
         },
         "replicas": {"desired": 1, "ready": 0, "starting": 0, "unhealthy": 0, "draining": 0},
         "rollout": None,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import random
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import histogram
 from gateway.access_log import AccessLog
 from gateway.answers import prefers_html, proxy_status
-from gateway.balance import fits, free, pick
 from gateway.dispatch import Dispatcher
 from gateway.errors import Failure
 from gateway.http1.upstream import UpstreamConnection
@@ -20,49 +17,6 @@ from gateway.settings import GatewaySettings
 from gateway.sweep import Sweep, format_date
 from gateway.table import Table, Unserved, plain_host
 from state.models import Backend, Phase, Route
-
-
-def replicas(*in_flight: int) -> list[Replica]:
-    made = []
-    for at, count in enumerate(in_flight):
-        replica = Replica(f"r{at}", "127.0.0.1", 1000 + at)
-        replica.in_flight = count
-        made.append(replica)
-    return made
-
-
-@given(st.lists(st.integers(0, 4), max_size=6), st.integers(0, 4), st.integers(0, 2**32 - 1))
-def test_pick_finds_one_exactly_if_one_fits(loads: list[int], limit: int, dice: int) -> None:
-    choices = replicas(*loads)
-    chosen = pick(choices, limit, 0.0, dice)
-    able = [replica for replica in choices if fits(replica, limit, 0.0)]
-    assert (chosen is not None) == bool(able)
-    assert chosen is None or chosen in able
-
-
-def test_two_choices_spread_the_load() -> None:
-    choices = replicas(*[0] * 10)
-    dice = random.Random(1)
-    for _ in range(1000):
-        chosen = pick(choices, 0, 0.0, dice.getrandbits(32))
-        assert chosen is not None
-        chosen.in_flight += 1
-    loads = [replica.in_flight for replica in choices]
-    assert max(loads) - min(loads) <= 6
-
-
-def test_after_a_failure_one_at_a_time() -> None:
-    (replica,) = replicas(0)
-    replica.failed(10.0)
-    assert pick([replica], 0, 10.1, 0) is None
-    assert free([replica], 0, 10.1, 5) == 0
-    assert pick([replica], 0, 10.3, 0) is replica
-    assert free([replica], 0, 10.3, 5) == 1
-    replica.in_flight = 1
-    assert pick([replica], 0, 10.3, 0) is None
-    replica.reached()
-    assert free([replica], 0, 10.3, 5) == 5
-    assert free([replica], 3, 10.3, 5) == 2
 
 
 @given(st.floats(1e-5, 1e4))
@@ -156,7 +110,7 @@ def test_a_deleted_service_that_comes_back_stays() -> None:
     assert isinstance(service, Service)
     service.remove()
     table.leave("s", 100.0)
-    service.apply(Backend("s", "acme", "a", Phase.SERVING, None, 1, (), 0, None), 1.0)
+    service.apply(Backend("s", "acme", "a", Phase.SERVING, None, 1, (), 0, None), 1.0, 0.0)
     table.tend(200.0)
     service.remove()
     table.tend(300.0)
@@ -172,9 +126,10 @@ def test_sweep() -> None:
     """Told by idle connections, which leave their replica when they expire."""
     sweep = Sweep(100.0)
     office = Dispatcher(GatewaySettings(), Table(Source()), AccessLog(None), Quiet(), sweep)
-    (replica,) = replicas(0)
+    replica = Replica("r", "127.0.0.1", 1000)
     early, late, moved, left = (UpstreamConnection(office, replica) for _ in range(4))
-    replica.idle = [early, late, moved, left]
+    for connection in (early, late, moved, left):
+        office.connections.pool.give(replica, connection, 100.0, 0)
     sweep.arm(early, 101.0)
     sweep.arm(late, 105.0)
     sweep.arm(moved, 101.0)

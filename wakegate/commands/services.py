@@ -140,13 +140,14 @@ def _assignment(_: click.Context, __: click.Parameter, given: Sequence[str]) -> 
     return pairs
 
 
-_SCALING: Final = (
-    ("concurrency", "requests at once per replica; 0 = no limit"),
-    ("target_concurrency", "requests per replica that scaling aims at"),
-    ("idle_timeout", "seconds without requests before sleep"),
-    ("scale_down_delay", "seconds of less demand before a replica goes"),
-    ("hold_timeout", "longest hold of a request, seconds"),
-    ("startup_timeout", "seconds that a replica may take to start"),
+_SCALING: Final[tuple[tuple[str, type, str], ...]] = (
+    ("concurrency", int, "requests at once per replica; 0 = no limit"),
+    ("target_concurrency", int, "requests per replica that scaling aims at"),
+    ("idle_timeout", int, "seconds without requests before sleep"),
+    ("scale_down_delay", int, "seconds of less demand before a replica goes"),
+    ("hold_timeout", int, "longest hold of a request, seconds"),
+    ("startup_timeout", int, "seconds that a replica may take to start"),
+    ("affinity", str, "cookie = clients come back to their replica [default: none]"),
 )
 _FIELDS: Final[tuple[tuple[str, type, str], ...]] = (
     ("repo", str, "repository, namespace/repo"),
@@ -168,9 +169,7 @@ _FIELDS: Final[tuple[tuple[str, type, str], ...]] = (
 
 def _create_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """An option per field of the API; what is not given is left to the API's defaults."""
-    for name, help_text in reversed(_SCALING):
-        command = click.option("--" + name.replace("_", "-"), name, type=int, help=help_text)(command)
-    for name, kind, help_text in reversed(_FIELDS):
+    for name, kind, help_text in reversed((*_FIELDS, *_SCALING)):
         command = click.option("--" + name.replace("_", "-"), name, type=kind, help=help_text)(command)
     return command
 
@@ -203,7 +202,7 @@ def create(name: str, namespace: str | None, wait: bool, timeout: float, as_json
 
 def _body(fields: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in fields.items() if value is not None}
-    scaling = {name: given.pop(name) for name, _ in _SCALING if name in given}
+    scaling = {name: given.pop(name) for name, _, _ in _SCALING if name in given}
     return {"gpu": "none", **given, **({"scaling": scaling} if scaling else {})}
 
 
