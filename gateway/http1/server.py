@@ -95,6 +95,10 @@ class ServerConnection(ResponseWriter):
         self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: " % (self.peer, proto)
         return address
 
+    def moved(self, transport: asyncio.Transport) -> None:
+        """Before the first request: from now on this is the way to the client."""
+        self._transport = transport
+
     def told(self, address: str) -> None:
         """Before the first request: the peer, a trusted proxy, says that the client is this one (PROXY protocol)."""
         address = self._meet(address)
