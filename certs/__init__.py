@@ -1,5 +1,5 @@
-"""Domain verification, ACME, renewal and the certificate store.
+"""Certificates: the internal development CA, and when what is renewed (control runs it).
 
-The room of a later capability: nothing is here yet, and HTTPS listeners are not opened. It will import `state` only;
-workers will ask it for a TLS context by name, control will run its renewals (see docs/).
+Workers read what is stored here through `gateway.certificates`. Imports `state` only; domain verification and ACME are
+the room of a later capability.
 """

@@ -24,7 +24,10 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The installation as its users see it. Timeouts in seconds; `http_port` as clients see it."""
+    """The installation as its users see it. Timeouts in seconds; ports as clients see them.
+
+    `https_port`: endpoints are told as https there; None: as http, as long as clients don't trust the certificates.
+    """
 
     platform: Platform
     http_port: int | None
@@ -32,6 +35,7 @@ class Site:
     region: str
     idle_timeout: int = 300
     hold_timeout: int = 120
+    https_port: int | None = None
     limits: Literal["enforced", "none"] = "none"
     isolated: bool = True
 
@@ -40,5 +44,7 @@ class Site:
         return f"{label}.{self.platform.domain}"
 
     def endpoint(self, label: str) -> str:
-        port = "" if self.http_port in (None, 80) else f":{self.http_port}"
-        return f"http://{self.host(label)}{port}"
+        scheme, port, usual = "http", self.http_port, 80
+        if self.https_port is not None:
+            scheme, port, usual = "https", self.https_port, 443
+        return f"{scheme}://{self.host(label)}" + ("" if port in (None, usual) else f":{port}")

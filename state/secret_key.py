@@ -1,7 +1,7 @@
 """The secret key of a store, and the keys that are derived from it: one for each purpose (law 8).
 
-Control has the secret key itself. A worker is given only what is derived for certificates, so that nothing that it leaks
-opens the environments of services. Standard library only: the supervisor, which derives it, stays small.
+Control has the secret key itself. A worker is given only what is derived for certificates, so that nothing that it
+leaks opens the environments of services. Standard library only: the supervisor, which derives it, stays small.
 """
 
 from __future__ import annotations

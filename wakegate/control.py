@@ -1,4 +1,5 @@
-"""The composition root of the control process: the API, the autoscaler and reconciler, and this node's replicas.
+"""The composition root of the control process: the API, the autoscaler and reconciler, certificates, and this node's
+replicas.
 
 The supervisor's word is the pipe; a SIGTERM sent to this process alone drains it and keeps the replicas, since the
 supervisor starts another control. A task that fails ends the process, loudly: the next one adopts what it left.
@@ -24,6 +25,7 @@ from activator.activation import Activation
 from activator.drivers.process import ProcessDriver, UsersError
 from activator.logs import Collector, LogStore
 from activator.settings import Settings
+from certs import internal
 from control import remains
 from control.app import Api
 from control.catalogue import Catalogue
@@ -37,9 +39,9 @@ from state.kinds import Kind
 from state.leases import Lease
 from state.mirror import Mirror
 from state.models import RunSpec, Service
-from state.secret_key import ENVIRONMENT, SecretError, derive, fingerprint, read_secret_key
+from state.secret_key import CERTIFICATES, ENVIRONMENT, SecretError, derive, fingerprint, read_secret_key
 from state.secrets import Vault
-from state.store import ABSENT, Change, Conflict, Store, StoreError
+from state.store import ABSENT, Change, Conflict, Fence, Store, StoreError
 from wakegate.client import KEY_FILE, URL_FILE
 from wakegate.config import Config
 from wakegate.metrics import Metrics
@@ -52,6 +54,8 @@ _MANY: Final = 1000  # objects that came at once, as with a snapshot
 _FINGERPRINT: Final = "secret-key"
 _API_GRACE: Final = 5.0  # seconds for API calls in flight: a delete may wait that long
 _RETRY: Final = 0.2  # seconds between attempts to reach a store that is gone
+_CERTIFICATES: Final = 5.0  # seconds for the platform's certificate to be made, and as long for all workers to have it
+ROOT_FILE: Final = "ca.pem"
 
 _log = logging.getLogger("wakegate.control")
 
@@ -126,6 +130,14 @@ class Control:
             on_unacknowledged=lambda missing: pipe.send({"unacknowledged": missing}),
             on_report=self._metrics.report,
         )
+        self._certificates = internal.InternalCertificates(
+            self._store,
+            self._mirror,
+            self._lease,
+            Vault(derive(self._secret_key, CERTIFICATES)),
+            internal.Settings((config.domain, f"*.{config.domain}"), config.data_dir / ROOT_FILE),
+        )
+        self._key_fits = asyncio.Event()
         self._key_use = KeyUse(self._store, self._mirror)
         self._sockets = [_inherited(fd) for fd in start["api"]]
         self._server = ApiServer(self._api().application(), self._sockets, grace=_API_GRACE)
@@ -154,8 +166,9 @@ class Control:
             life = [
                 tasks.create_task(self._mirror.run(), name="mirror"),
                 tasks.create_task(self._collector.run(), name="logs"),
-                tasks.create_task(self._lease.run(self._activation.gained, self._activation.lost), name="lease"),
+                tasks.create_task(self._lease.run(self._gained, self._lost), name="lease"),
                 tasks.create_task(self._activation.run(), name="activation"),
+                tasks.create_task(self._keep_certificates(), name="certificates"),
                 tasks.create_task(self._sweep(), name="sweeper"),
                 tasks.create_task(self._key_use.run(), name="key use"),
             ]
@@ -172,10 +185,37 @@ class Control:
     async def _begin(self) -> None:
         """From a store that answers to a control that is ready."""
         await self._mirror.synced()
+        known = self._mirror.revision
         await self._check_fingerprint()
+        self._key_fits.set()
         await self._first_key()
+        await self._certificates_served(known)
         await asyncio.to_thread(_write_url, self._config, self._sockets)
         self._pipe.send({"ready": True})
+
+    def _gained(self, fence: Fence) -> None:
+        self._activation.gained(fence)
+        self._certificates.hurry()
+
+    def _lost(self) -> None:
+        self._activation.lost()
+        self._certificates.hurry()
+
+    async def _keep_certificates(self) -> None:
+        """Nothing is sealed or opened before it is known that the key is the right one."""
+        await self._key_fits.wait()
+        await self._certificates.run()
+
+    async def _certificates_served(self, known: int) -> None:
+        """Whoever is told that the node is ready can use HTTPS. `known`: the revision that this control began with."""
+        try:
+            async with asyncio.timeout(_CERTIFICATES):
+                revision = await self._certificates.stored()
+        except TimeoutError:
+            self._pipe.say(f"there is no certificate for {self._config.domain} yet: the control that leads makes it")
+            return
+        if revision > known:  # else workers had it in their first snapshot, or have it for long
+            await self._activation.acks.wait(revision, _CERTIFICATES)
 
     async def _sweep(self) -> None:
         await self._mirror.synced()
@@ -232,6 +272,7 @@ class Control:
     def _changed(self, touched: Any) -> None:
         self._catalogue.changed(touched)
         self._activation.changed(touched)
+        self._certificates.changed(touched)
         if len(touched) >= _MANY:
             gc.freeze()  # a collection over the objects of 100,000 services would stop the loop for half a second
 
@@ -277,6 +318,7 @@ def _site(config: Config, driver: ProcessDriver) -> Site:
     return Site(
         platform=Platform(config.domain, config.api_host),
         http_port=config.public_http_port,
+        https_port=config.public_https_port if config.https_redirect == "on" else None,
         offer=Offer(config.driver, frozenset({config.region}), _gpus(config.gpus)),
         region=config.region,
         idle_timeout=round(config.idle_timeout),

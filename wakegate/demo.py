@@ -102,16 +102,8 @@ def _node(directory: Path, log: Path, console: Console) -> Iterator[tuple[Client
     repositories, data = directory / "git", directory / "data"
     _make_repository(_example(), repositories / "demo" / "hello")
     command = [sys.executable, "-P", "-m", "wakegate", "serve", "--data-dir", str(data)]
-    command += [
-        "--http",
-        "127.0.0.1:0",
-        "--https",
-        "off",
-        "--api",
-        "127.0.0.1:0",
-        "--git-url",
-        f"file://{repositories}/{{repo}}",
-    ]
+    command += ["--http", "127.0.0.1:0", "--https", "off", "--api", "127.0.0.1:0"]
+    command += ["--git-url", f"file://{repositories}/{{repo}}"]
     environment = {key: value for key, value in child_environment().items() if not key.startswith("WAKEGATE_")}
     with log.open("wb") as output:
         serve = subprocess.Popen(

@@ -1,0 +1,48 @@
+"""When a certificate is to be replaced: pure functions of what is stored and of `now` (law 5).
+
+Times are microseconds. A clock that went far back (a machine without a battery, before it has heard of the time) is no
+reason to replace anything: clients have clocks of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from certs.authority import signed_by
+from state.models import Authority, Certificate
+
+_SPREAD = 20  # the moment of renewal lies in the last 20th before a third of the lifetime is left
+
+
+def renew_at(certificate: Certificate) -> int:
+    """When a third of its lifetime is left, or up to a 20th of the lifetime sooner.
+
+    How much sooner comes from the certificate itself: those made together are not renewed all at once, and every
+    control that asks gets the same answer.
+    """
+    lifetime = certificate.not_after - certificate.not_before
+    fraction = int.from_bytes(hashlib.sha256(certificate.chain.encode()).digest()[:4], "big") / 2**32
+    return certificate.not_after - lifetime // 3 - int(fraction * lifetime / _SPREAD)
+
+
+def root_due(root: Authority | None, now: int, leaf_lifetime: int) -> bool:
+    """Whether a new root is needed: there is none, or a leaf of it would be cut short."""
+    return root is None or root.not_after < now + leaf_lifetime
+
+
+def leaves_due(root: Authority, stored: Mapping[str, Certificate | None], names: Sequence[str], now: int) -> bool:
+    """Whether the certificate that is stored under each of `names` is to be made anew: one, shared by all of them."""
+    found = [stored.get(name) for name in names]
+    first = found[0]
+    if first is None or any(other is None or other.chain != first.chain for other in found):
+        return True
+    if set(first.names) != set(names) or not signed_by(first.chain, root.certificate):
+        return True
+    of_the_future = root.not_before <= now < first.not_before  # made by a clock that was ahead
+    return of_the_future or now >= renew_at(first)
+
+
+def over(certificate: Certificate, now: int) -> bool:
+    """Whether it has ended."""
+    return now >= certificate.not_after
