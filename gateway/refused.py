@@ -8,6 +8,7 @@ from typing import Final
 from gateway.errors import Malformed
 from gateway.fields import is_token
 from gateway.guards import check_host, check_target
+from gateway.sides import Downstream
 
 _METHOD: Final = 32  # bytes; more than that is none
 _TARGET: Final = 8 * 1024
@@ -16,13 +17,13 @@ _TARGET: Final = 8 * 1024
 class Refused:
     """`data`: what was read of it; `bytes_out`: size of the answer; `took`: seconds since its first bytes."""
 
-    __slots__ = ("bytes_out", "data", "failure", "peer", "request_id", "took")
+    __slots__ = ("bytes_out", "data", "down", "failure", "request_id", "took")
 
     def __init__(
-        self, request_id: bytes, peer: bytes, failure: Malformed, data: bytes, bytes_out: int, took: float
+        self, request_id: bytes, down: Downstream, failure: Malformed, data: bytes, bytes_out: int, took: float
     ) -> None:
         self.request_id = request_id
-        self.peer = peer
+        self.down = down
         self.failure = failure
         self.data = data
         self.bytes_out = bytes_out

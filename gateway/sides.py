@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Downstream(Timed):
     """The client's side, as the exchange needs it."""
 
-    __slots__ = ("authority", "client", "forwarded", "full", "peer", "secure", "server_name")
+    __slots__ = ("authority", "client", "forwarded", "full", "peer", "secure", "server_name", "tls")
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,6 +26,7 @@ class Downstream(Timed):
         self.peer = b""  # the client's address
         self.client = b""  # whom it counts for in `Clients`; empty: nobody
         self.secure = False
+        self.tls = ""  # the version of TLS that is spoken, as OpenSSL calls it (TLSv1.3); empty: none
         self.server_name = b""  # TLS: what the client asked for in its handshake, in lower case (RFC 6066 3)
         self.authority = b""  # the Host field that was last found to mean `server_name`
         self.forwarded = b""  # the forwarded fields of all its requests, up to X-Forwarded-Host's value

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import uvloop
 
-from gateway.access_log import AccessLog
+from gateway.access_log import MODE, OPENED, AccessLog
 from gateway.settings import GatewaySettings
 from gateway.worker import Worker, WorkerSettings
 from wakegate.config import Config
@@ -37,7 +37,7 @@ async def _run() -> None:
     pipe, start = await Pipe.from_env()
     config = Config.from_json(start["config"])
     log_fd = _open_access_log(config, pipe)
-    access_log = AccessLog(log_fd)
+    access_log = AccessLog(log_fd, path=config.access_log if config.access_log not in ("off", "-") else None)
     try:
         worker = Worker(_settings(start, config), pipe, access_log)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain, config.drain_timeout)
@@ -80,7 +80,7 @@ def _open_access_log(config: Config, pipe: Pipe) -> int | None:
     if config.access_log == "-":
         return sys.stdout.fileno()
     try:
-        return os.open(config.access_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        return os.open(config.access_log, OPENED, MODE)
     except OSError as error:
         pipe.say(f"no access log is written ({config.access_log}: {error.strerror})")
         return None

@@ -298,7 +298,7 @@ class ServerConnection(ResponseWriter):
         head = self._head_bytes(response, None, request_id)
         self._write(head + body)
         took = time.monotonic() - self.deadline + office.settings.head_timeout if self._head_due else 0.0
-        office.refused(Refused(request_id, self.peer, failure, data, len(head) + len(body), took))
+        office.refused(Refused(request_id, self, failure, data, len(head) + len(body), took))
         self._linger()
 
     def read_body(self, exchange: Exchange) -> None:
