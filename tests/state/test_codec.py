@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from state.codec import DecodeError, decode, encode
-from state.models import Authority, Backend, Certificate, Deployment, DeploymentState, Endpoint, Replica, Route, Scale, Service
+from state.models import (
+    Authority,
+    Backend,
+    Certificate,
+    Deployment,
+    DeploymentState,
+    Endpoint,
+    Replica,
+    Route,
+    Scale,
+    Service,
+)
 
 MODELS = [Service, Deployment, Replica, Scale, Backend, Route, Certificate, Authority]
 
