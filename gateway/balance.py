@@ -60,7 +60,7 @@ def fits(replica: Replica, limit: int, now: float) -> bool:
 
 def free(replicas: list[Replica], limit: int, now: float, waiting: int) -> int:
     """How many of `waiting` requests could be sent now."""
-    panic = not any([replica.health == GOOD for replica in replicas])  # noqa: C419 (a generator is not compiled well)
+    panic = _good(replicas) == 0
     total = 0
     for replica in replicas:
         if replica.health == GOOD or (panic and replica.health == EJECTED):
@@ -76,14 +76,18 @@ def may_eject(replicas: list[Replica], one: Replica) -> bool:
     Another must be good, and at most half of them out, one at least: failures that all have in common are no reason to
     send all requests to the one that failed last.
     """
-    out = 0
-    others = 0
-    for replica in replicas:
-        if replica.health != GOOD:
-            out += 1
-        elif replica is not one:
-            others += 1
+    good = _good(replicas)
+    out = len(replicas) - good
+    others = good - 1 if one.health == GOOD else good
     return others > 0 and out < max(1, len(replicas) // 2)
+
+
+def _good(replicas: list[Replica]) -> int:
+    count = 0
+    for replica in replicas:
+        if replica.health == GOOD:
+            count += 1
+    return count
 
 
 def _slowly(cold: Replica, other: Replica, now: float, dice: int) -> Replica:

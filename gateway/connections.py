@@ -89,7 +89,7 @@ class Connections:
         """No byte has left, so the request, and all behind it, may go anywhere else."""
         now = time.monotonic()
         replica.pacing.failed()
-        if replica.unreached(now) and exchange.service is not None:
+        if replica.unreached(now) and replica.ready and exchange.service is not None:
             exchange.service.ejections += 1
         turned_away: Exchange | None = exchange
         while turned_away is not None:

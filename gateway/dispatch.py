@@ -196,7 +196,7 @@ class Dispatcher(Keeper):
 
     def _again(self, exchange: Exchange, service: Service, failed: Replica, now: float) -> None:
         """To another replica, or to the same one over a new connection, or wait."""
-        others = [replica for replica in service.ready if replica is not failed]
+        others = [replica for replica in service.ready if replica is not failed and replica.health == GOOD]
         replica = pick(others, service.concurrency, now, random.getrandbits(DICE)) or self.pick(exchange, service, now)
         self._resend(exchange, service, replica, replica is failed, now)
 

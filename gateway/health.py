@@ -132,6 +132,7 @@ class Health:
 
     def _back(self, now: float) -> None:
         self.failures = 0
+        self.probe = None  # it may go on for long; the next ejection has its own
         self.until = 0.0
         self.returned = now
         self.warm_at = now + WARMING

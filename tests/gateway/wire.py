@@ -205,12 +205,13 @@ class Conversation:
         reason: str | None = None,
         concurrency: int = 0,
         hold_timeout: int | None = None,
+        affinity: str = "none",
     ) -> None:
         """The service behind `host` has these replicas now."""
         service = "service-" + host
         self.routes[host] = Route(service, "acme", "app")
         self.backends[service] = backend = Backend(
-            service, "acme", "app", phase, reason, 1, tuple(endpoints), concurrency, hold_timeout
+            service, "acme", "app", phase, reason, 1, tuple(endpoints), concurrency, hold_timeout, affinity
         )
         self.edge.update(backend)
 
