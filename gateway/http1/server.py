@@ -295,6 +295,7 @@ class ServerConnection(ResponseWriter):
         request_id = fresh_id()
         response, body = answer(failure, None, request_id)
         self._last = True
+        self._chunking = False  # the response before this one may have been
         head = self._head_bytes(response, None, request_id)
         self._write(head + body)
         took = time.monotonic() - self.deadline + office.settings.head_timeout if self._head_due else 0.0
