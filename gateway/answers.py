@@ -14,6 +14,7 @@ from gateway.messages import Request, Response
 REASONS: Final = {
     100: b"Continue",
     200: b"OK",
+    308: b"Permanent Redirect",
     400: b"Bad Request",
     404: b"Not Found",
     405: b"Method Not Allowed",
@@ -21,6 +22,7 @@ REASONS: Final = {
     413: b"Content Too Large",
     414: b"URI Too Long",
     417: b"Expectation Failed",
+    421: b"Misdirected Request",
     431: b"Request Header Fields Too Large",
     500: b"Internal Server Error",
     501: b"Not Implemented",
@@ -45,6 +47,8 @@ def answer(failure: Failure, request: Request | None, unread: bytes = b"") -> tu
         body = _document(failure, reason.decode(), request_id)
     response = _response(failure.status, reason, kind, body, request)
     response.lines.append(proxy_status(failure))
+    if failure.location:
+        response.lines.append(b"Location: " + failure.location)
     if failure.retry_after:
         response.lines.append(b"Retry-After: %d" % failure.retry_after)
     if failure.status == 405:
@@ -76,7 +80,8 @@ def trace_answer(request: Request) -> tuple[Response, bytes]:
 def proxy_status(failure: Failure) -> bytes:
     """RFC 9209 2: `wakegate; error=…; details="…"`; details are our own words, made safe for a quoted string."""
     details = "".join(c if " " <= c <= "~" and c not in '"\\' else "'" for c in failure.details)
-    return f'Proxy-Status: wakegate; error={failure.error}; details="{details}"'.encode("ascii")
+    error = f" error={failure.error};" if failure.error else ""
+    return f'Proxy-Status: wakegate;{error} details="{details}"'.encode("ascii")
 
 
 def prefers_html(accept: bytes) -> bool:

@@ -22,6 +22,7 @@ from gateway.histogram import count
 from gateway.holding import Demand, Holding
 from gateway.refused import Refused
 from gateway.replica import Replica
+from gateway.secure import Redirects, hsts_line, turn_away
 from gateway.service import Service
 from gateway.settings import GatewaySettings
 from gateway.sides import Keeper
@@ -41,7 +42,9 @@ class Dispatcher(Keeper):
         "clients",
         "connections",
         "holding",
+        "hsts",
         "limits",
+        "redirects",
         "settings",
         "sweep",
         "via",
@@ -73,6 +76,8 @@ class Dispatcher(Keeper):
         self.via_response = self.via_line[2:]  # there every piece ends its line
         self.via_old_line = b"\r\nVia: 1.0 " + self.via + b"\r\nX-Request-Id: "
         self.via_old_response = self.via_old_line[2:]
+        self.hsts = hsts_line(settings.hsts)
+        self.redirects: Redirects | None = None  # where plain requests should come over https
         self.clients = Clients(settings.connection_limit, settings.trusted_proxies, settings.address_limit)
         self.holding = Holding(self, demand, settings.hold_bytes)
         self.connections = Connections(self, settings)
@@ -87,6 +92,8 @@ class Dispatcher(Keeper):
             request.request_id = random_hex[:32]
         if not request.trace:
             request.trace = b"00-" + random_hex[:32] + b"-" + random_hex[32:] + b"-01"
+        if (exchange.down.secure or self.redirects is not None) and turn_away(exchange, self.redirects):
+            return
         service = self._table.find(request.host) if request.host else None
         if service is None:
             exchange.answer(Failure(404, "destination_not_found", "no service has this host"))

@@ -11,16 +11,17 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from gateway.access_log import AccessLog
 from gateway.dispatch import Dispatcher
+from gateway.doors import Doors
 from gateway.holding import Demand
-from gateway.http1.server import ServerConnection
 from gateway.service import Service
 from gateway.settings import GatewaySettings
 from gateway.sweep import TICK, Sweep
 from gateway.table import Table
+from gateway.tls.contexts import Certificates
 from state.models import Backend
 
 __all__ = ["Demand", "Edge", "Load"]
@@ -37,13 +38,24 @@ class Load:
 
 
 class Edge:
-    """Construct, `start()` on the loop, pass `protocol_factory()` to the listeners; `await drain()`, `close()`."""
+    """Construct, `start()` on the loop, pass `protocol_factory()` to the listeners; `await drain()`, `close()`.
 
-    def __init__(self, settings: GatewaySettings, table: Table, access_log: AccessLog, demand: Demand) -> None:
+    `certificates`: what the TLS listeners, if there are any, serve with.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        table: Table,
+        access_log: AccessLog,
+        demand: Demand,
+        certificates: Certificates | None = None,
+    ) -> None:
         self._table = table
         self._log = access_log
         self._sweep = Sweep(time.monotonic())
         self._office = Dispatcher(settings, table, access_log, demand, self._sweep)
+        self._doors = Doors(self._office, certificates, self._complain)
         self._sweep.hooks += [self._office.clients.tend, self._office.holding.tend, table.tend]
         self._timer: asyncio.TimerHandle | None = None
         table.hold_limit, table.hold_timeout = settings.hold_limit, settings.hold_timeout
@@ -59,11 +71,11 @@ class Edge:
 
     def protocol_factory(self) -> Callable[[], asyncio.BaseProtocol]:
         """For `loop.create_server(factory, sock=…, backlog=4096)`: one protocol per client connection, plain HTTP."""
-        return self._accept
+        return self._doors.plain
 
-    def _accept(self) -> asyncio.BaseProtocol:
-        connection = ServerConnection(self._office, False)
-        return cast("asyncio.BaseProtocol", connection)  # a protocol by its methods, so that it compiles
+    def tls_factory(self) -> Callable[[], asyncio.BaseProtocol]:
+        """The same for TLS. Only with certificates."""
+        return self._doors.tls
 
     def update(self, backend: Backend) -> None:
         """A service's backend changed. Releases held requests as far as there is capacity, or refuses them.
@@ -109,6 +121,13 @@ class Edge:
             if route is not None and route.deleted_at is not None and route.service in self._table.services:
                 self._office.holding.refuse_host(self._table.services[route.service], host.encode())
 
+    def recertify(self, name: str) -> None:
+        """The certificate stored for `name` (a host, or `*.` and its parent) was added, changed or removed.
+
+        Handshakes from now on see it; connections that are open keep what they have.
+        """
+        self._doors.recertify(name)
+
     def resync(self) -> None:
         """Everything may have changed: look all known hosts and services up again in `Table`'s source."""
         hosts = self._table.hosts()
@@ -153,7 +172,9 @@ class Edge:
                            "retries": n}},
          "connections": now open, "accepted": n, "log_dropped": lines,
          "refused_full": n, "refused_address": n,  # connections closed at once: the worker or the client has too many
-         "shed": n}                                # idle connections closed to make room
+         "shed": n,                                # idle connections closed to make room
+         "tls": {"handshakes": n, "resumed": n, "failed": {reason: n}},   # with certificates only
+         "proxy_protocol": {"read": n, "malformed": n}}                   # with trusted proxies only
         Buckets are indices of `gateway.histogram` (`upper(index)` = its upper bound in seconds). Requests that reached
         no service are under the id "" with empty names. Services without a single request are left out.
         """
@@ -161,6 +182,7 @@ class Edge:
             "services": {books.id: books.counters() for books in self._office.books if books.requests},
             "log_dropped": self._log.dropped,
             **self._office.clients.counters(),
+            **self._doors.counters(),
         }
 
     @property
@@ -205,11 +227,16 @@ class Edge:
         """Where lines for the operator go: connections that had to be refused. Rare, however many those are."""
         self._office.clients.complain = say
 
+    def _complain(self, text: str) -> None:
+        if self._office.clients.complain is not None:
+            self._office.clients.complain(text)
+
     def close(self) -> None:
         """Cut what is left, stop the sweep, drop idle upstream connections. The access log is its owner's to close."""
         if self._timer is not None:
             self._timer.cancel()
         self._office.close()
+        self._doors.close()
         for connection in self._office.clients.all():
             connection.abort()
         for service in self._table.services.values():

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 
 class Failure(Exception):
-    """An answer of our own. `retry_after`: seconds, 0 = no such field."""
+    """An answer of our own. `retry_after`: seconds, 0 = no such field; `location`: where else, empty = no such field."""
 
-    def __init__(self, status: int, error: str, details: str, retry_after: int = 0) -> None:
+    def __init__(self, status: int, error: str, details: str, retry_after: int = 0, location: bytes = b"") -> None:
         super().__init__(details)
         self.status = status
-        self.error = error
+        self.error = error  # empty: nothing is wrong
         self.details = details
         self.retry_after = retry_after
+        self.location = location
+
+
+class Redirect(Failure):
+    """The same request, method and body included, belongs elsewhere, for good (RFC 9110 15.4.9)."""
+
+    def __init__(self, location: bytes) -> None:
+        super().__init__(308, "", "served over https", 0, location)
 
 
 def deleted() -> Failure:

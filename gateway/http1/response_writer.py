@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.exchange import Exchange
 from gateway.http1.chunked import chunk, last_chunk
 from gateway.messages import UNKNOWN, Response
+from gateway.secure import has_hsts
 from gateway.sides import Downstream
 
 if TYPE_CHECKING:
@@ -106,6 +107,8 @@ class ResponseWriter(Downstream):
             parts.append(b"\r\n")
         if self._chunking:
             parts.append(b"Transfer-Encoding: chunked\r\n")
+        if office.hsts and self.secure and not has_hsts(response.lines):
+            parts.append(office.hsts)
         if exchange is not None:
             if exchange.hold > 0.0:
                 parts.append(_wake(exchange))

@@ -95,6 +95,11 @@ class ServerConnection(ResponseWriter):
         self.forwarded = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: " % (self.peer, proto)
         return address
 
+    @property
+    def trusted(self) -> bool:
+        """Whether the peer is one of the trusted proxies."""
+        return self._trusted
+
     def moved(self, transport: asyncio.Transport) -> None:
         """Before the first request: from now on this is the way to the client."""
         self._transport = transport
