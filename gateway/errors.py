@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class Failure(Exception):
-    """An answer of our own. `retry_after`: seconds, 0 = no such field; `location`: where else, empty = no such field."""
+    """An answer of our own. `retry_after`: seconds, `location`: where else; 0 and empty = no such field."""
 
     def __init__(self, status: int, error: str, details: str, retry_after: int = 0, location: bytes = b"") -> None:
         super().__init__(details)
