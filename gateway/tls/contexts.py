@@ -25,7 +25,7 @@ from state.secret_key import SecretError
 LIMIT: Final = 1000  # contexts kept
 
 # Mozilla's "intermediate" (server side TLS 5.7) less the finite-field groups: they need parameters of their own, and no
-# client in use needs them. TLS 1.3 has suites of its own. The client's order counts: it knows if it has AES in hardware.
+# client in use needs them. TLS 1.3 has suites of its own. The client's order counts: it knows whether its AES is fast.
 CIPHERS: Final = ":".join(
     (
         "ECDHE-ECDSA-AES128-GCM-SHA256",
