@@ -409,6 +409,10 @@ class ServerConnection(ResponseWriter):
             self._closing = True
             self._exchange = None
             exchange.left()
+            transport = self._transport
+            if self._reset_on_cut and transport is not None and not transport.is_closing():
+                self.cut()  # it may still read, and what it has must not look whole
+                return
         self._close()
 
     def _linger(self) -> None:
