@@ -239,7 +239,7 @@ class Conversation:
         await until(lambda: self.edge.connections == 0, "all connections closed")
         self.log.close()
         assert self.in_flight == 0, "in flight ends at zero"
-        assert self.accidents == []
+        assert self.accidents == [], self.accidents
         assert self.held == 0
 
 
