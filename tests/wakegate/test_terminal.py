@@ -35,7 +35,8 @@ def test_nothing_is_left_to_obey(text):
     assert not set(visible(text)) & set(OBEYED) - {"\t"}
     assert visible_lines(text).count("\n") == text.count("\n")
     told = visible_json(json.dumps(text, ensure_ascii=False))
-    assert json.loads(told) == text
+    joined = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")  # JSON's escapes make pairs one
+    assert json.loads(told) == joined
     assert not set(told) & set(OBEYED)
 
 
