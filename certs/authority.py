@@ -121,6 +121,15 @@ def signed_by(chain: str, root: str) -> bool:
     return True
 
 
+def is_authority(certificate: str) -> bool:
+    """Whether a certificate (PEM) may sign others. Raises BadCertificate."""
+    try:
+        constraints = _parse(certificate).extensions.get_extension_for_class(x509.BasicConstraints)
+    except x509.ExtensionNotFound:
+        return False
+    return constraints.value.ca
+
+
 def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 

@@ -51,9 +51,9 @@ class StoredCertificates:
         """
         return self._stored(name) or self._stored("*." + name.partition(".")[2])
 
-    def forget(self) -> None:
-        """Versions may mean something else from now on: the store is another, or went back in time."""
-        self._known.clear()
+    def forget(self, name: str) -> None:
+        """What is stored under this name is another, or gone."""
+        self._known.pop(name, None)
 
     def _stored(self, name: str) -> Material | None:
         version = self._source.certificate_version(name)

@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 from gateway import cache
 from gateway.access_log import AccessLog
 from gateway.adoption import Listeners
+from gateway.certificates import StoredCertificates
 from gateway.edge import Edge
 from gateway.freshness import Freshness
 from gateway.membership import Membership
@@ -29,7 +30,9 @@ from gateway.source import RecordSource
 from gateway.table import Table
 from state.kinds import Kind
 from state.mirror import Mirror
-from state.store import Store
+from state.secret_key import FINGERPRINT_ID, DerivedKey
+from state.secrets import Vault
+from state.store import Store, StoreError
 
 _PATIENCE: Final = 1.0  # seconds for the store to answer at the start, before the cache is used
 _SNAPSHOT_PATIENCE: Final = 10.0  # seconds for the snapshot, once the store has answered
@@ -45,8 +48,13 @@ class WorkerSettings:
     store: str  # URL
     cache: Path
     writes_cache: bool  # one worker of the node does
+    certificates_key: DerivedKey
     stale_limit: float | None  # seconds cut off from a shared store until nothing is served; None: the store is private
     gateway: GatewaySettings
+
+
+class WrongKey(Exception):
+    """The store was written with another secret key than this node has: starting again is pointless."""
 
 
 class Supervisor(Protocol):
@@ -69,12 +77,14 @@ class Worker:
         self._reporter = Reporter(self._store, settings.registration, self._mirror)
         self._access_log = access_log
         table = Table(self._source, settings.gateway.hold_limit, settings.gateway.hold_timeout)
-        self._edge = Edge(settings.gateway, table, access_log, self._reporter)
+        self._certificates = StoredCertificates(self._source, Vault(settings.certificates_key))
+        self._edge = Edge(settings.gateway, table, access_log, self._reporter, self._certificates)
+        self._edge.complain_to(self._say)
         self._reporter.watch(self._edge)
         self._freshness = Freshness(
             self._mirror, self._reporter, settings.stale_limit, self._turned_stale, self._membership.doubt
         )
-        self._listeners: Listeners | None = None
+        self._listeners: list[Listeners] = []
         self._neighbours: Sequence[int] = ()
         self._run_id = ""
         self._drain: asyncio.Future[float] = asyncio.get_running_loop().create_future()
@@ -83,8 +93,8 @@ class Worker:
         """A message of the supervisor; both are levels and may be repeated."""
         if "adopt" in message:
             self._neighbours = message["adopt"]
-            if self._listeners is not None:
-                self._listeners.adopt(self._neighbours)
+            for listeners in self._listeners:
+                listeners.adopt(self._neighbours)
         if "drain" in message:
             self.drain(float(message["drain"]["timeout"]))
 
@@ -93,8 +103,14 @@ class Worker:
         if not self._drain.done():
             self._drain.set_result(timeout)
 
-    async def run(self, addresses: Sequence[Sequence[socket.socket]]) -> None:
-        """Serve until told to drain. `addresses[a][number - 1]`: the listening sockets of all workers."""
+    async def run(
+        self, addresses: Sequence[Sequence[socket.socket]], secure: Sequence[Sequence[socket.socket]] = ()
+    ) -> None:
+        """Serve until told to drain. `addresses[a][number - 1]`: the listening sockets of all workers; `secure`: those
+        for TLS.
+
+        Raises WrongKey in a group.
+        """
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(self._follow(), name="mirror"),
@@ -105,30 +121,34 @@ class Worker:
                 background.append(tasks.create_task(self._cache_writer().run(), name="cache"))
             if await self._unless_drained(tasks.create_task(self._first_state(), name="first state")):
                 background.append(tasks.create_task(self._reporter.run(), name="reporter"))
-                await self._serve(addresses)
+                await self._serve(addresses, secure)
             for task in background:
                 task.cancel()
         await self._membership.leave()
         await self._store.close()
 
-    async def _serve(self, addresses: Sequence[Sequence[socket.socket]]) -> None:
+    async def _serve(
+        self, addresses: Sequence[Sequence[socket.socket]], secure: Sequence[Sequence[socket.socket]]
+    ) -> None:
         """Accept, until told to drain, and finish what was accepted."""
         gc.collect()
         gc.freeze()  # a collection over 100,000 routes would stop the loop for 55-130 ms
         self._edge.start()
-        factory = self._edge.protocol_factory()
-        listeners = Listeners(addresses, self._settings.number, factory, self._say)
-        listeners.adopt(self._neighbours)
-        listeners.start()
-        self._listeners = listeners
+        doors = ((addresses, self._edge.protocol_factory()), (secure, self._edge.tls_factory()))
+        number = self._settings.number
+        self._listeners = [Listeners(sockets, number, factory, self._say) for sockets, factory in doors if sockets]
+        for listeners in self._listeners:
+            listeners.adopt(self._neighbours)
+            listeners.start()
         self._supervisor.send({"ready": True})
         try:
             timeout = await self._drain
-            await listeners.drain()
+            await asyncio.gather(*(listeners.drain() for listeners in self._listeners))
             await self._edge.drain(timeout)
             await self._reporter.last()
         finally:
-            listeners.close()
+            for listeners in self._listeners:
+                listeners.close()
             self._edge.close()
 
     async def _follow(self) -> None:
@@ -143,7 +163,17 @@ class Worker:
                 return
             self._say("the store does not answer, and there is no cache of routes: waiting for it before accepting")
             await self._mirror.synced()
+        await self._check_key()
         await self._reporter.report()
+
+    async def _check_key(self) -> None:
+        """Every node of a store must have the same secret key. Raises WrongKey."""
+        try:
+            known = await self._store.get(Kind.META, FINGERPRINT_ID)
+        except StoreError:
+            return  # then it is told of each certificate whose key can't be opened
+        if known is not None and known.value != self._settings.certificates_key.fingerprint.encode():
+            raise WrongKey("the store was written with another secret key")
 
     def _start_from_cache(self) -> bool:
         path = self._settings.cache
@@ -169,9 +199,9 @@ class Worker:
         if self._mirror.run_id != self._run_id:
             self._run_id = self._mirror.run_id
             self._membership.doubt()
-            self._resync()
+            self._resync(touched)
         elif len(touched) > _MANY:
-            self._resync()
+            self._resync(touched)
         else:
             for kind, object_id in touched:
                 self._apply(kind, object_id)
@@ -181,16 +211,24 @@ class Worker:
     def _apply(self, kind: Kind, object_id: str) -> None:
         if kind is Kind.ROUTE:
             self._edge.reroute(object_id)
-        elif kind is Kind.BACKEND:
-            if (backend := self._source.backend(object_id)) is not None:
-                self._edge.update(backend)
-            else:
-                self._edge.forget(object_id)
+        elif kind is Kind.CERTIFICATE:
+            self._recertify(object_id)
+        elif (backend := self._source.backend(object_id)) is not None:
+            self._edge.update(backend)
+        else:
+            self._edge.forget(object_id)
 
-    def _resync(self) -> None:
+    def _recertify(self, name: str) -> None:
+        self._certificates.forget(name)
+        self._edge.recertify(name)
+
+    def _resync(self, touched: Sequence[tuple[Kind, str]]) -> None:
         self._source.follow()
+        for kind, object_id in touched:
+            if kind is Kind.CERTIFICATE:
+                self._recertify(object_id)
         self._edge.resync()
-        if self._listeners is not None:
+        if self._listeners:
             gc.freeze()  # the new records too
 
     def _turned_stale(self, stale: bool) -> None:

@@ -18,6 +18,7 @@ from typing import Final
 KEY_BYTES: Final = 32
 ENVIRONMENT: Final = "environment"
 CERTIFICATES: Final = "certificates"
+FINGERPRINT_ID: Final = "secret-key"  # the record of kind META that has the fingerprint of the store's key
 
 
 class SecretError(Exception):

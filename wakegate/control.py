@@ -39,7 +39,15 @@ from state.kinds import Kind
 from state.leases import Lease
 from state.mirror import Mirror
 from state.models import RunSpec, Service
-from state.secret_key import CERTIFICATES, ENVIRONMENT, SecretError, derive, fingerprint, read_secret_key
+from state.secret_key import (
+    CERTIFICATES,
+    ENVIRONMENT,
+    FINGERPRINT_ID,
+    SecretError,
+    derive,
+    fingerprint,
+    read_secret_key,
+)
 from state.secrets import Vault
 from state.store import ABSENT, Change, Conflict, Fence, Store, StoreError
 from wakegate.client import KEY_FILE, URL_FILE
@@ -51,7 +59,6 @@ from wakegate.terminal import log_to_stderr
 _LEFT_TO_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _LEASE: Final = "leader"
 _MANY: Final = 1000  # objects that came at once, as with a snapshot
-_FINGERPRINT: Final = "secret-key"
 _API_GRACE: Final = 5.0  # seconds for API calls in flight: a delete may wait that long
 _RETRY: Final = 0.2  # seconds between attempts to reach a store that is gone
 _CERTIFICATES: Final = 5.0  # seconds for the platform's certificate to be made, and as long for all workers to have it
@@ -240,9 +247,9 @@ class Control:
         own = fingerprint(self._secret_key).encode()
         while True:
             try:
-                record = await self._store.get(Kind.META, _FINGERPRINT)
+                record = await self._store.get(Kind.META, FINGERPRINT_ID)
                 if record is None:
-                    await self._store.commit([Change(Kind.META, _FINGERPRINT, own, ABSENT)])
+                    await self._store.commit([Change(Kind.META, FINGERPRINT_ID, own, ABSENT)])
                 elif record.value != own:
                     raise StartError(
                         f"the store was written with another secret key: set WAKEGATE_SECRET_KEY, or put the "

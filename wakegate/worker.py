@@ -18,11 +18,13 @@ import uvloop
 
 from gateway.access_log import MODE, OPENED, AccessLog
 from gateway.settings import GatewaySettings
-from gateway.worker import Worker, WorkerSettings
+from gateway.worker import Worker, WorkerSettings, WrongKey
+from state.secret_key import DerivedKey
 from wakegate.config import Config
 from wakegate.pipe import Pipe
 
 _LEFT_TO_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_YEAR: Final = 365 * 86400  # seconds: what `--hsts on` stands for
 _CACHE_WRITER: Final = 1  # the number of the worker that writes the node's cache
 
 
@@ -42,7 +44,12 @@ async def _run() -> None:
         worker = Worker(_settings(start, config), pipe, access_log)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain, config.drain_timeout)
         pipe.on_message = worker.told
-        await worker.run([[_inherited(fd) for fd in of_address] for of_address in start["http"]])
+        await worker.run(_sockets(start["http"]), _sockets(start["https"]))
+    except* WrongKey as group:
+        file = start["secret_key_file"]
+        pipe.say(f"error: {group.exceptions[0]}: set WAKEGATE_SECRET_KEY, or put the right key into {file}")
+        await asyncio.sleep(0)  # what was said is written
+        os._exit(os.EX_CONFIG)
     finally:
         access_log.close()
         pipe.close()
@@ -56,6 +63,7 @@ def _settings(start: dict[str, Any], config: Config) -> WorkerSettings:
         store=start["store"],
         cache=config.data_dir / "cache" / "routes",
         writes_cache=number == _CACHE_WRITER,
+        certificates_key=DerivedKey.from_json(start["certificates_key"]),
         stale_limit=config.stale_limit if config.redis else None,
         gateway=GatewaySettings(
             hold_timeout=config.hold_timeout,
@@ -64,8 +72,21 @@ def _settings(start: dict[str, Any], config: Config) -> WorkerSettings:
             drain_timeout=config.drain_timeout,
             max_body=config.max_body,
             trusted_proxies=tuple(ipaddress.ip_network(text) for text in config.trusted_proxies),
+            domain=config.domain,
+            https_redirect="off" if config.public_https_port is None else config.https_redirect,
+            public_https_port=config.public_https_port,
+            hsts=_hsts(config.hsts),
         ),
     )
+
+
+def _hsts(text: str) -> int | None:
+    """`off`, `on` or seconds."""
+    return {"off": None, "on": _YEAR}[text] if text in ("off", "on") else int(text)
+
+
+def _sockets(descriptors: list[list[int]]) -> list[list[socket.socket]]:
+    return [[_inherited(fd) for fd in of_address] for of_address in descriptors]
 
 
 def _inherited(fd: int) -> socket.socket:

@@ -21,6 +21,7 @@ from redis import asyncio as aioredis
 from state.codec import encode
 from state.kinds import Kind
 from state.models import Backend, Endpoint, Route
+from state.secret_key import CERTIFICATES, derive
 from state.store import REPORTS, WORKERS_KEY, Change, Store
 from tests.conftest import Valkey
 from wakegate.config import load
@@ -100,6 +101,7 @@ class Nursery:
             "number": number,
             "http": descriptors,
             "https": [],
+            "certificates_key": derive(bytes(32), CERTIFICATES).to_json(),
         }
         ours, theirs = socket.socketpair()
         with theirs:
