@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -104,6 +105,27 @@ def repair(data_dir: str) -> None:
         for line in run(Path(data_dir).absolute()):
             click.echo(line)
     except ServeError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@click.option("--data-dir", metavar="DIR", envvar="WAKEGATE_DATA_DIR", default="./.wakegate", show_default=True)
+@click.option("--ca", metavar="FILE", help="Another CA's certificate than the ca.pem of --data-dir.")
+@click.option("--uninstall", is_flag=True, help="Stop trusting it.")
+@click.option("--print", "show", is_flag=True, help="Only print the certificate.")
+def trust(data_dir: str, ca: str | None, uninstall: bool, show: bool) -> None:
+    """Let this machine trust the development CA, or not any more."""
+    from wakegate import trust as work
+
+    try:
+        root = work.Root.read(Path(ca) if ca else Path(data_dir) / "ca.pem")
+        if show:
+            click.echo(root.text, nl=False)
+            return
+        repeat = shlex.join([sys.argv[0], "trust", "--ca", str(root.file), *(["--uninstall"] if uninstall else [])])
+        change = work.uninstall if uninstall else work.install
+        click.echo(change(root, work.find_store(), repeat))
+    except work.TrustError as error:
         raise click.ClickException(str(error)) from None
 
 
