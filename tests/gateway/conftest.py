@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import uvloop
 from wire import Conversation, Starter
 
 from gateway.settings import GatewaySettings
+from state.models import Endpoint
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -35,3 +38,16 @@ async def conversation() -> AsyncIterator[Starter]:
 @pytest.fixture
 async def talk(conversation: Starter) -> Conversation:
     return await conversation()
+
+
+@pytest.fixture
+def unanswered() -> Iterator[tuple[Endpoint, socket.socket]]:
+    """A replica that answers no SYN, because its listener's queue is full and nobody accepts; and the listener."""
+    with socket.socket() as listener, contextlib.ExitStack() as fillers:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield Endpoint("unanswered", "127.0.0.1", listener.getsockname()[1]), listener
