@@ -3,8 +3,8 @@
 TLS itself is OpenSSL's, over memory: one read and one write of the socket per request, no task, no timer.
 
 Laws kept here: what is kept of either direction is bounded (`_PIECE`, and what one read of the socket brings); an end
-that the client has not announced (no close_notify) is no end but a client that has left, so that nobody on the way can
-cut a tunnel and make it look whole (RFC 8446 6.1).
+that the client has not announced by close_notify may be anybody's on the way: it is a client that has left, in a tunnel
+as elsewhere, and never half of an end (RFC 8446 6.1).
 """
 
 from __future__ import annotations
