@@ -6,6 +6,7 @@ import random
 
 from hypothesis import given
 from hypothesis import strategies as st
+from parts import an_exchange
 
 from gateway.balance import DICE, choose, fits, free, may_eject, pick
 from gateway.health import DOWN, EJECTED, GOOD, WARMING
@@ -79,7 +80,7 @@ def test_after_a_failed_connect_one_at_a_time_whatever_else_is_in_flight() -> No
     assert free([replica], 0, 10.1, 5) == 0
     assert choose([replica], 0, 10.3, 0, POST) is replica
     assert free([replica], 0, 10.3, 5) == 1
-    replica.probe = object()  # type: ignore[assignment]
+    replica.probe = an_exchange()
     assert choose([replica], 0, 10.3, 0, GET) is None
     replica.reached(10.4)
     assert free([replica], 0, 10.4, 5) == 5

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from hypothesis import given
 from hypothesis import strategies as st
+from parts import an_exchange
 
-from gateway.exchange import Exchange
 from gateway.health import DOWN, EJECTED, GOOD, IN_A_ROW, TRANSITIONS, WARMING, Health
-
-PROBE = cast("Exchange", object())
 
 
 def ejected(at: float) -> Health:
@@ -96,7 +92,7 @@ def test_what_was_sent_before_the_ejection_changes_nothing() -> None:
 
 def test_one_on_probation_at_a_time_and_a_stream_that_goes_on_is_none() -> None:
     health = ejected(0.0)
-    health.probe = PROBE
+    health.probe = an_exchange()
     assert not health.due(1.0)
     health.answered(1.0, True)
     assert health.probe is None

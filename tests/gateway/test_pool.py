@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from parts import Line, a_connection
 from wire import Conversation, Origin, Peer, Starter, get, ok, until
 
 from gateway.pool import Pool
@@ -11,27 +12,19 @@ from gateway.sides import Upstream
 from gateway.sweep import Sweep
 
 
-class Idle(Upstream):
-    """A connection that is alive until it is aborted."""
-
-    aborted = False
-
-    def abort(self) -> None:
-        self.aborted = True
-
-    def alive(self, sure: bool) -> bool:
-        return not self.aborted
-
-
 def pool(timeout: float = 60.0, limit: int = 256, total: int = 4096) -> Pool:
     return Pool(Sweep(0.0), timeout, limit, total)
 
 
-def given(made: Pool, replica: Replica, count: int, now: float = 0.0) -> list[Idle]:
-    connections = [Idle() for _ in range(count)]
-    for at, up in enumerate(connections):
+def given(made: Pool, replica: Replica, count: int, now: float = 0.0) -> list[tuple[Upstream, Line]]:
+    connections = [a_connection(replica) for _ in range(count)]
+    for at, (up, _) in enumerate(connections):
         made.give(replica, up, now + at, 0)
     return connections
+
+
+def aborted(connections: list[tuple[Upstream, Line]]) -> list[bool]:
+    return [line.aborted for _, line in connections]
 
 
 def new_replica() -> Replica:
@@ -41,18 +34,18 @@ def new_replica() -> Replica:
 def test_the_newest_is_taken_first_and_what_expired_never() -> None:
     made, replica = pool(timeout=10.0), new_replica()
     ups = given(made, replica, 3)
-    assert made.take(replica, False, 5.0) is ups[2]
-    assert ups[2].reused_at == 5.0
-    assert made.take(replica, False, 10.5) is ups[1]
+    assert made.take(replica, False, 5.0) is ups[2][0]
+    assert ups[2][0].reused_at == 5.0
+    assert made.take(replica, False, 10.5) is ups[1][0]
     assert made.take(replica, False, 10.5) is None
-    assert ups[0].aborted
+    assert aborted(ups) == [True, False, False]
     assert (made.size, replica.idle) == (0, [])
 
 
 def test_more_than_enough_for_one_replica_are_closed() -> None:
     made, replica = pool(limit=2), new_replica()
     ups = given(made, replica, 3)
-    assert [up.aborted for up in ups] == [False, False, True]
+    assert aborted(ups) == [False, False, True]
     assert (made.size, made.closed) == (2, 1)
 
 
@@ -62,23 +55,23 @@ def test_too_many_in_all_close_those_that_have_been_idle_the_longest() -> None:
     old = given(made, quiet, 8)
     young = given(made, busy, 30, 100.0)
     assert made.size <= 16
-    assert all(up.aborted for up in old)
-    assert not any(up.aborted for up in young[-14:])
+    assert all(aborted(old))
+    assert not any(aborted(young[-14:]))
     assert made.closed == 38 - made.size
     assert made.size == len(quiet.idle) + len(busy.idle)
 
 
 def test_a_worker_may_keep_none() -> None:
     made, replica = pool(total=0), new_replica()
-    assert given(made, replica, 1)[0].aborted
+    assert aborted(given(made, replica, 1)) == [True]
 
 
 @pytest.mark.parametrize(("told", "kept"), [(0, 60.0), (5, 4.0), (1000, 60.0), (1, 0.0)])
 def test_a_replica_that_told_how_long_is_believed(told: int, kept: float) -> None:
     made, replica = pool(), new_replica()
-    up = Idle()
+    up, line = a_connection(replica)
     made.give(replica, up, 100.0, told)
-    assert up.aborted == (kept == 0.0)
+    assert line.aborted == (kept == 0.0)
     assert kept == 0.0 or up.usable_until == 100.0 + kept
 
 
@@ -88,7 +81,7 @@ def test_who_leaves_the_rotation_takes_them_along() -> None:
     made.close(replica)
     replica.ready = False
     late = given(made, replica, 1)
-    assert all(up.aborted for up in ups + late)
+    assert all(aborted(ups + late))
     assert (made.size, repr(made)) == (0, "<Pool 0/4096 of 0 replicas>")
 
 
