@@ -29,6 +29,7 @@ from gateway.sides import Keeper
 from gateway.states import CUT, HEAD, RETRY, step
 from gateway.sweep import Sweep
 from gateway.table import Table, Unserved
+from gateway.telemetry import Telemetry
 
 
 class Dispatcher(Keeper):
@@ -39,6 +40,7 @@ class Dispatcher(Keeper):
         "_log",
         "_nobody",
         "_table",
+        "_telemetry",
         "clients",
         "connections",
         "holding",
@@ -55,12 +57,19 @@ class Dispatcher(Keeper):
     )
 
     def __init__(
-        self, settings: GatewaySettings, table: Table, access_log: AccessLog, demand: Demand, sweep: Sweep
+        self,
+        settings: GatewaySettings,
+        table: Table,
+        access_log: AccessLog,
+        demand: Demand,
+        sweep: Sweep,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.settings = settings
         self.sweep = sweep
         self._table = table
         self._log = access_log
+        self._telemetry = telemetry
         self._demand = demand
         self._nobody = Service("", 0, 0.0)  # the books of requests that reached no service
         self.limits = Limits(
@@ -90,8 +99,11 @@ class Dispatcher(Keeper):
         random_hex = b"%048x" % random.getrandbits(192)
         if not request.request_id:
             request.request_id = random_hex[:32]
-        if not request.trace:
+        remote = request.trace
+        if not remote:
             request.trace = b"00-" + random_hex[:32] + b"-" + random_hex[32:] + b"-01"
+        if self._telemetry is not None:
+            self._telemetry.begin(request, remote != b"")
         if (exchange.down.secure or self.redirects is not None) and turn_away(exchange, self.redirects):
             return
         service = self._table.find(request.host) if request.host else None
@@ -241,6 +253,8 @@ class Dispatcher(Keeper):
         books.bytes_out += exchange.bytes_out
         if self._log.enabled:
             self._log.add(exchange)
+        if exchange.request.parent is not None and self._telemetry is not None:
+            self._telemetry.ended(exchange)
         if service is not None and len(service.room):
             self.holding.release(service, now)
 

@@ -21,6 +21,7 @@ from gateway.service import Service
 from gateway.settings import GatewaySettings
 from gateway.sweep import TICK, Sweep
 from gateway.table import Table
+from gateway.telemetry import Telemetry
 from gateway.tls.contexts import Certificates
 from state.models import Backend
 
@@ -40,7 +41,7 @@ class Load:
 class Edge:
     """Construct, `start()` on the loop, pass `protocol_factory()` to the listeners; `await drain()`, `close()`.
 
-    `certificates`: what the TLS listeners, if there are any, serve with.
+    `certificates`: what the TLS listeners, if there are any, serve with. `telemetry`: who gets sampled requests.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class Edge:
         access_log: AccessLog,
         demand: Demand,
         certificates: Certificates | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._table = table
+        self._telemetry = telemetry
         self._log = access_log
         self._sweep = Sweep(time.monotonic())
-        self._office = Dispatcher(settings, table, access_log, demand, self._sweep)
+        self._office = Dispatcher(settings, table, access_log, demand, self._sweep, telemetry)
         self._doors = Doors(self._office, certificates, self._complain)
         self._sweep.hooks += [self._office.clients.tend, self._office.holding.tend, table.tend]
         self._timer: asyncio.TimerHandle | None = None
@@ -171,6 +174,7 @@ class Edge:
                            "errors": {"connection_refused": n, …},             # upstream errors by kind
                            "retries": n}},
          "connections": now open, "accepted": n, "log_dropped": lines,
+         "spans_dropped": sampled requests that were not exported,
          "refused_full": n, "refused_address": n,  # connections closed at once: the worker or the client has too many
          "shed": n,                                # idle connections closed to make room
          "tls": {"handshakes": n, "resumed": n, "failed": {reason: n}},   # with certificates only
@@ -181,6 +185,7 @@ class Edge:
         return {
             "services": {books.id: books.counters() for books in self._office.books if books.requests},
             "log_dropped": self._log.dropped,
+            "spans_dropped": self._telemetry.dropped if self._telemetry is not None else 0,
             **self._office.clients.counters(),
             **self._doors.counters(),
         }

@@ -36,6 +36,7 @@ _REPLACED: Final = 60.0  # the same for the last counters of a worker that has a
 _OWN: Final = {
     "accepted": ("wakegate_connections_accepted", "Client connections accepted."),
     "log_dropped": ("wakegate_access_log_dropped", "Access log lines that could not be written."),
+    "spans_dropped": ("wakegate_spans_dropped", "Sampled requests whose spans could not be exported."),
     "reports_failed": ("wakegate_reports_failed", "Worker reports that the store did not take."),
     "wakes_dropped": ("wakegate_wakes_dropped", "Wakes left to the next report."),
 }

@@ -53,7 +53,7 @@ class Request:
         self.accept = b""
         self.request_id = b""
         self.trace = b""  # traceparent that came along, then the one that is sent on
-        self.parent = b""  # the span that it came from, if we have put one of ours in its place
+        self.parent: bytes | None = None  # the span above ours, empty: it is the root; None: there is none of ours
         self.user_agent = b""  # its line, for the log
         self.forwarded_for = b""
         self.forwarded_proto = b""

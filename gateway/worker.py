@@ -28,6 +28,7 @@ from gateway.reporter import Reporter
 from gateway.settings import GatewaySettings
 from gateway.source import RecordSource
 from gateway.table import Table
+from gateway.telemetry import Telemetry
 from state.kinds import Kind
 from state.mirror import Mirror
 from state.secret_key import FINGERPRINT_ID, DerivedKey
@@ -67,7 +68,13 @@ class Supervisor(Protocol):
 class Worker:
     """`await run(addresses)` is its whole life; `told()` gets the supervisor's messages, at any time from the start."""
 
-    def __init__(self, settings: WorkerSettings, supervisor: Supervisor, access_log: AccessLog) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        supervisor: Supervisor,
+        access_log: AccessLog,
+        telemetry: Telemetry | None = None,
+    ) -> None:
         self._settings = settings
         self._supervisor = supervisor
         self._store = Store(settings.store)
@@ -78,7 +85,7 @@ class Worker:
         self._access_log = access_log
         table = Table(self._source, settings.gateway.hold_limit, settings.gateway.hold_timeout)
         self._certificates = StoredCertificates(self._source, Vault(settings.certificates_key))
-        self._edge = Edge(settings.gateway, table, access_log, self._reporter, self._certificates)
+        self._edge = Edge(settings.gateway, table, access_log, self._reporter, self._certificates, telemetry)
         self._edge.complain_to(self._say)
         self._reporter.watch(self._edge)
         self._freshness = Freshness(

@@ -22,6 +22,7 @@ from gateway.worker import Worker, WorkerSettings, WrongKey
 from state.secret_key import DerivedKey
 from wakegate.config import Config
 from wakegate.pipe import Pipe
+from wakegate.traces import telemetry
 
 _LEFT_TO_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _YEAR: Final = 365 * 86400  # seconds: what `--hsts on` stands for
@@ -40,8 +41,10 @@ async def _run() -> None:
     config = Config.from_json(start["config"])
     log_fd = _open_access_log(config, pipe)
     access_log = AccessLog(log_fd, path=config.access_log if config.access_log not in ("off", "-") else None)
+    number = int(start["number"])
+    spans = telemetry(os.environ, f"{start['node']}/{number}", pipe.say, first=number == 1)
     try:
-        worker = Worker(_settings(start, config), pipe, access_log)
+        worker = Worker(_settings(start, config), pipe, access_log, spans)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.drain, config.drain_timeout)
         pipe.on_message = worker.told
         await worker.run(_sockets(start["http"]), _sockets(start["https"]))
@@ -51,6 +54,8 @@ async def _run() -> None:
         await asyncio.sleep(0)  # what was said is written
         os._exit(os.EX_CONFIG)
     finally:
+        if spans is not None:
+            spans.close()
         access_log.close()
         pipe.close()
 

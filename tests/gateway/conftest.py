@@ -12,6 +12,7 @@ import uvloop
 from wire import Conversation, Starter
 
 from gateway.settings import GatewaySettings
+from gateway.telemetry import Telemetry
 from state.models import Endpoint
 
 
@@ -24,8 +25,8 @@ async def conversation() -> AsyncIterator[Starter]:
     """`await conversation(hold_timeout=1, log_fd=…)`: an edge with these settings."""
     started: list[Conversation] = []
 
-    async def start(log_fd: int | None = None, **settings: object) -> Conversation:
-        talk = Conversation(GatewaySettings(**settings), log_fd)  # type: ignore[arg-type]
+    async def start(log_fd: int | None = None, telemetry: Telemetry | None = None, **settings: object) -> Conversation:
+        talk = Conversation(GatewaySettings(**settings), log_fd, telemetry)  # type: ignore[arg-type]
         started.append(talk)
         await talk.start()
         return talk

@@ -16,6 +16,7 @@ from gateway.access_log import AccessLog
 from gateway.edge import Edge
 from gateway.settings import GatewaySettings
 from gateway.table import Table
+from gateway.telemetry import Telemetry
 from state.models import Backend, Endpoint, Phase, Route
 
 Starter = Callable[..., Awaitable["Conversation"]]
@@ -150,14 +151,16 @@ class Origin:
 class Conversation:
     """The edge, its source of routes, and everybody who talks to it."""
 
-    def __init__(self, settings: GatewaySettings, log_fd: int | None = None) -> None:
+    def __init__(
+        self, settings: GatewaySettings, log_fd: int | None = None, telemetry: Telemetry | None = None
+    ) -> None:
         self.settings = settings
         self.routes: dict[str, Route] = {}
         self.backends: dict[str, Backend] = {}
         self.woken: list[str] = []
         self.drained: list[str] = []
         self.log = AccessLog(log_fd)
-        self.edge = Edge(settings, Table(self), self.log, self)
+        self.edge = Edge(settings, Table(self), self.log, self, telemetry=telemetry)
         self.port = 0
         self.accidents: list[dict[str, object]] = []  # exceptions that nobody caught
         self._server: asyncio.Server | None = None
