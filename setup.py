@@ -34,6 +34,7 @@ HOT = [
     "gateway/clients.py",
     "gateway/exchange.py",
     "gateway/holding.py",
+    "gateway/secure.py",
     "gateway/connections.py",
     "gateway/dispatch.py",
     "gateway/http1/body.py",
@@ -44,6 +45,12 @@ HOT = [
     "gateway/http1/response_writer.py",
     "gateway/http1/server.py",
     "gateway/http1/upstream.py",
+    "gateway/tls/alerts.py",
+    "gateway/tls/client_hello.py",
+    "gateway/tls/selection.py",
+    "gateway/tls/stream.py",
+    "gateway/tls/opening.py",
+    "gateway/prefaced.py",
 ]
 
 
