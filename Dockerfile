@@ -40,12 +40,13 @@ COPY --from=build /opt/wakegate /opt/wakegate
 ENV PATH=/opt/wakegate/bin:/usr/local/bin:/usr/bin:/bin \
     WAKEGATE_DATA_DIR=/data \
     WAKEGATE_HTTP=0.0.0.0:8080 \
+    WAKEGATE_HTTPS=0.0.0.0:8443 \
     WAKEGATE_API=0.0.0.0:8081 \
     WAKEGATE_API_INSECURE=true
 USER 10001:10001
 WORKDIR /data
 VOLUME /data
-EXPOSE 8080 8081
+EXPOSE 8080 8443 8081
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=4s --start-period=20s --retries=3 \
     CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8081/healthz', timeout=3)"]

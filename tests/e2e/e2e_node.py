@@ -53,7 +53,7 @@ class Node:
         self.output = self.root / "serve.out"
         self.options = [
             *("--data-dir", str(self.data), "--http", "127.0.0.1:0", "--api", "127.0.0.1:0"),
-            *("--https", "127.0.0.1:0"),
+            *(() if "--https" in options else ("--https", "127.0.0.1:0")),
             *("--git-url", f"file://{self.git}/{{repo}}", "--workers", str(workers), *options),
         ]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("WAKEGATE_")}
@@ -174,6 +174,10 @@ class Node:
     @property
     def http_port(self) -> int:
         return self._port("http")
+
+    @property
+    def https_port(self) -> int:
+        return self._port("https")
 
     @property
     def api_port(self) -> int:

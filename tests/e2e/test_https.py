@@ -1,0 +1,343 @@
+"""HTTPS on the real processes: the development CA, its certificate in every worker, redirects, and what may die."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from e2e_node import ROOT, Answer, Node, eventually
+from scenes import Reply, deploy, exchange, host
+
+from gateway import cache
+from state.codec import decode, encode
+from state.ids import now_us
+from state.kinds import Kind
+from state.models import Certificate
+from state.store import Change, Store
+
+pytestmark = pytest.mark.e2e
+
+WEB = host("acme", "web")
+DOMAIN, WILDCARD = "apps.localhost", "*.apps.localhost"
+UNRECOGNIZED_NAME = "UNRECOGNIZED_NAME"  # alert 112
+
+
+def trusting(node: Node) -> ssl.SSLContext:
+    """A client that trusts this node's CA and nothing else."""
+    return ssl.create_default_context(cafile=str(node.data / "ca.pem"))
+
+
+@contextlib.contextmanager
+def connection(node: Node, name: str, context: ssl.SSLContext | None = None) -> Iterator[ssl.SSLSocket]:
+    raw = socket.create_connection(("127.0.0.1", node.https_port), timeout=20)
+    with raw, (context or trusting(node)).wrap_socket(raw, server_hostname=name) as secure:
+        yield secure
+
+
+def ask(secure: ssl.SSLSocket, name: str) -> int:
+    """The status of one answer; the connection can be used again."""
+    secure.sendall(f"GET /x HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        piece = secure.recv(65536)
+        assert piece, "cut"
+        answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    while len(body) < length:
+        body += secure.recv(65536)
+    return int(head.split()[1])
+
+
+def status(node: Node, name: str, context: ssl.SSLContext | None = None) -> int:
+    with connection(node, name, context) as secure:
+        return ask(secure, name)
+
+
+def serial(node: Node, name: str = WEB) -> int:
+    with connection(node, name) as secure:
+        der = secure.getpeercert(binary_form=True)
+    assert der is not None
+    return x509.load_der_x509_certificate(der).serial_number
+
+
+def running(node: Node) -> None:
+    deploy(node, "acme", "web", min_replicas=1)
+    node.wait_status("acme", "web", "running")
+
+
+def curl(node: Node, *arguments: str) -> Answer:
+    command = ["curl", "-sS", "-o", "-", "-w", "\n%{http_code}", "--cacert", str(node.data / "ca.pem"), *arguments]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+    body, _, code = done.stdout.rpartition(b"\n")
+    return Answer(int(code or 0), {"error": done.stderr.decode()}, body)
+
+
+# The first start
+
+
+def test_a_fresh_node_serves_https_with_a_chain_of_its_ca(node):
+    """Ready means: at once."""
+    lines = [line for line in node.lines() if line.startswith(("http ", "https ", "api ", "ready"))]
+    assert [line.split()[0] for line in lines] == ["http", "https", "api", "ready"]
+    assert lines[1] == f"https https://127.0.0.1:{node.https_port}"
+    for name in (WEB, DOMAIN):
+        assert status(node, name) == 404
+    with connection(node, WEB) as secure:
+        assert secure.version() == "TLSv1.3"
+        names = [name for kind, name in secure.getpeercert()["subjectAltName"] if kind == "DNS"]
+        assert names == [DOMAIN, WILDCARD]
+    with pytest.raises(ssl.SSLCertVerificationError):
+        status(node, WEB, ssl.create_default_context())
+    with pytest.raises(ssl.SSLError, match=UNRECOGNIZED_NAME):
+        status(node, "www.example.com")
+    running(node)
+    assert status(node, WEB) == 200
+    assert node.service("acme", "web")["endpoint"] == f"http://{WEB}:{node.http_port}"  # clients don't trust the CA
+
+
+def test_curl_with_the_ca_of_the_data_directory(node):
+    running(node)
+    url = f"https://{WEB}:{node.https_port}/x"
+    resolved = ("--resolve", f"{WEB}:{node.https_port}:127.0.0.1", url)
+    for options in ((), ("--tlsv1.2", "--tls-max", "1.2"), ("--tlsv1.3",)):
+        answer = curl(node, *options, *resolved)
+        assert answer.status == 200, answer
+    assert curl(node, "--tls-max", "1.1", *resolved).status == 0
+    assert "certificate" in curl(node, "--cacert", "/etc/ssl/certs/ca-certificates.crt", *resolved).headers["error"]
+
+
+def test_what_is_kept_where(node):
+    ca = node.data / "ca.pem"
+    assert ca.stat().st_mode & 0o777 == 0o644
+    assert "PRIVATE" not in ca.read_text()
+    assert "PRIVATE" not in "".join(path.read_text("latin-1") for path in (node.data / "appendonlydir").iterdir())
+    eventually((node.data / "cache" / "routes").exists, what="the cache is written")
+    assert b"PRIVATE" not in (node.data / "cache" / "routes").read_bytes()
+    trust = [sys.executable, "-m", "wakegate", "trust", "--data-dir", str(node.data), "--print"]
+    printed = subprocess.run(trust, cwd=ROOT, env=node.env, capture_output=True, text=True, check=True)
+    assert printed.stdout == ca.read_text()
+
+
+def test_workers_don_t_get_the_secret_key(make_node):
+    key = base64.b64encode(os.urandom(32)).decode()
+    node = make_node(env={"WAKEGATE_SECRET_KEY": key}).start()
+    assert status(node, WEB) == 404
+    for number in (1, 2):
+        assert key.encode() not in Path(f"/proc/{node.child(f'worker {number}')}/environ").read_bytes()
+
+
+def test_https_can_be_switched_off(make_node):
+    node = make_node(options=["--https", "off"]).start()
+    assert not [line for line in node.lines() if line.startswith("https ")]
+    assert node.request(WEB).status == 404
+
+
+def test_a_port_in_use_is_named(make_node):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        node = make_node(options=["--https", address]).start(wait=False)
+        assert node.process.wait(20) == 1
+    assert f"--https {address}: already in use" in node.said
+    both = make_node(options=["--http", "127.0.0.1:7777", "--https", "127.0.0.1:7777"]).start(wait=False)
+    assert both.process.wait(20) == 2
+    assert "--https: 127.0.0.1:7777 overlaps with 127.0.0.1:7777 of --http" in both.said
+
+
+# One CA for one store
+
+
+def test_a_restart_keeps_the_ca_and_the_certificate(node):
+    ca, number = (node.data / "ca.pem").read_text(), serial(node)
+    assert node.stop() == 0
+    node.start()
+    assert (node.data / "ca.pem").read_text() == ca
+    assert serial(node) == number
+
+
+def test_another_domain_gets_a_certificate_of_the_same_ca(node):
+    ca = (node.data / "ca.pem").read_text()
+    assert node.stop() == 0
+    node.options += ["--domain", "other.localhost"]
+    node.start()
+    assert (node.data / "ca.pem").read_text() == ca
+    assert status(node, "web-acme.other.localhost") == 404
+
+
+@pytest.fixture
+def shared(make_node: Callable[..., Node], store_url: str) -> Callable[..., Node]:
+    """A factory of nodes on one store, with one secret key."""
+    key = base64.b64encode(os.urandom(32)).decode()
+
+    def make(*options: str, env: dict[str, str] | None = None) -> Node:
+        return make_node(options=["--redis", store_url, *options], env={"WAKEGATE_SECRET_KEY": key} | (env or {}))
+
+    return make
+
+
+def test_two_controls_on_one_store_make_one_ca(shared):
+    one, two = shared(), shared("--process-uids", "60000-60999")
+    for node in (one, two):
+        node.start(wait=False)
+    for node in (one, two):
+        node.wait_ready()
+    assert (one.data / "ca.pem").read_text() == (two.data / "ca.pem").read_text()
+    assert status(two, WEB, trusting(one)) == status(one, WEB, trusting(two)) == 404
+    assert serial(one) == serial(two)
+
+
+def test_a_worker_with_another_secret_key_is_refused_with_the_fix(shared):
+    shared().start()
+    other = base64.b64encode(os.urandom(32)).decode()
+    wrong = shared("--role", "gateway", env={"WAKEGATE_SECRET_KEY": other}).start(wait=False)
+    assert wrong.process.wait(30) == 1
+    assert "error: the store was written with another secret key: set WAKEGATE_SECRET_KEY, or put" in wrong.said
+
+
+def test_a_start_without_the_store_serves_tls_from_the_cache(shared, valkey):
+    one = shared().start()
+    edge = shared("--role", "gateway").start()
+    routes = edge.data / "cache" / "routes"
+    eventually(lambda: routes.exists() and (cache.load(routes) or {}).get(Kind.CERTIFICATE), what="the cache has it")
+    assert edge.stop() == 0
+    trusted = trusting(one)
+    one.stop()
+    valkey.kill()
+    edge.start()
+    assert "from the cache" in edge.said
+    assert status(edge, WEB, trusted) == 404
+
+
+# What dies and what changes
+
+
+def of_store(node: Node, work: Callable[[Store], object]) -> None:
+    async def run() -> None:
+        store = Store(f"unix://{node.data}/store.sock")
+        await work(store)
+        await store.close()
+
+    asyncio.run(run())
+
+
+async def _make_due(store: Store) -> None:
+    """As if its time had come: what decides is the record, what is served stays the same until it is replaced."""
+    changes = []
+    for name in (DOMAIN, WILDCARD):
+        record = await store.get(Kind.CERTIFICATE, name)
+        assert record is not None
+        due = replace(decode(Certificate, record.value), not_after=now_us() + 1_000_000)
+        changes.append(Change(Kind.CERTIFICATE, name, encode(due), record.version))
+    await store.commit(changes)
+
+
+def test_a_renewal_is_served_at_once_and_cuts_nothing(node):
+    running(node)
+    before, wrong, done = serial(node), [], threading.Event()
+
+    def keep_asking() -> None:
+        context = trusting(node)
+        while not done.is_set():
+            try:
+                if (got := status(node, WEB, context)) != 200:
+                    wrong.append(got)
+            except (OSError, AssertionError) as error:
+                wrong.append(error)
+
+    asking = threading.Thread(target=keep_asking)
+    with connection(node, WEB) as old:
+        assert ask(old, WEB) == 200
+        asking.start()
+        try:
+            of_store(node, _make_due)
+            eventually(lambda: serial(node) != before, what="the new certificate is served")
+        finally:
+            done.set()
+            asking.join()
+        assert ask(old, WEB) == 200
+    assert wrong == []
+
+
+async def test_a_killed_worker_cuts_its_own_connections_only(make_node):
+    """Keep-alive clients over TLS: whoever was cut connects again at once, by a neighbour on the dead one's socket."""
+    node = await asyncio.to_thread(make_node(workers=2).start)
+    await asyncio.to_thread(running, node)
+    context, cuts, answered, done = trusting(node), 0, 0, asyncio.Event()
+
+    async def client() -> None:
+        nonlocal cuts, answered
+        while not done.is_set():
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", node.https_port, ssl=context, server_hostname=WEB
+            )
+            try:
+                while not done.is_set():
+                    reply = await exchange(reader, writer, WEB)
+                    assert isinstance(reply, Reply)
+                    assert reply.status == 200
+                    answered += 1
+            except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+                cuts += 1
+            finally:
+                writer.close()
+
+    async def more(count: int) -> None:
+        goal = answered + count
+        async with asyncio.timeout(60):
+            while answered < goal:
+                await asyncio.sleep(0.01)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(16):
+            tasks.create_task(client())
+        await more(200)
+        killed = node.kill("worker 1", signal.SIGKILL)
+        await more(200)
+        await asyncio.to_thread(node.replaced, "worker 1", killed)
+        await more(200)
+        done.set()
+    assert 0 < cuts <= 16
+
+
+def test_a_reload_drops_no_connection(node):
+    running(node)
+    context = trusting(node)
+    node.send(signal.SIGHUP)
+    while "reloaded" not in node.lines():
+        assert status(node, WEB, context) == 200
+    assert status(node, WEB, context) == 200
+
+
+# Options
+
+
+def test_redirects_and_hsts(make_node):
+    options = ["--https-redirect", "on", "--hsts", "3600", "--public-https", "443"]
+    node = make_node(options=options).start()
+    running(node)
+    moved = node.request(WEB, "/a?b=c")
+    assert (moved.status, moved.headers["Location"]) == (308, f"https://{WEB}/a?b=c")
+    assert node.service("acme", "web")["endpoint"] == f"https://{WEB}"
+    with connection(node, WEB) as secure:
+        secure.sendall(f"GET /x HTTP/1.1\r\nHost: {WEB}\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: secure.recv(65536), b""))
+    assert b"200" in answer.split(b"\r\n")[0]
+    assert b"strict-transport-security: max-age=3600" in answer.lower()
+
+
+def test_names_of_the_platform_are_not_redirected_by_themselves(node):
+    running(node)
+    assert node.request(WEB, "/x").status == 200
