@@ -187,6 +187,7 @@ class Opening:
             return
         self._state = _OVER
         self._shared.opened(bool(tls.session_reused))
+        inner.tls = tls.version() or ""
         stream = TlsStream(raw, inner, tls, self._incoming, self._outgoing, rest)
         inner.moved(cast("asyncio.Transport", stream))
         raw.set_protocol(cast("asyncio.BaseProtocol", stream))
