@@ -195,14 +195,15 @@ class Edge:
         """Open client connections."""
         return len(self._office.clients)
 
-    async def drain(self, timeout: float, patient: bool = False) -> bool:
+    async def drain(self, timeout: float | None, patient: bool = False) -> bool:
         """Close idle client connections, say `Connection: close` on the others, wait until all are gone.
 
         A client that has connected but not sent its first request yet may have it on the way: it gets its answer, if
         the request comes within `drain_grace`. `patient`: the same for all that are idle, as long as they may be idle;
         none finds its connection closed just as it sends its next request.
 
-        Held requests go on being held. True: none was left within `timeout` seconds. Doesn't close listeners.
+        Held requests go on being held. True: none was left within `timeout` seconds (None: however long that takes).
+        Doesn't close listeners.
         """
         clients = self._office.clients
         clients.draining = True

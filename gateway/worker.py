@@ -10,7 +10,9 @@ Every task has its owner here; one that fails ends the worker, loudly.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import math
 import socket
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
@@ -94,7 +96,11 @@ class Worker:
         self._listeners: list[Listeners] = []
         self._neighbours: Sequence[int] = ()
         self._run_id = ""
-        self._drain: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._drain: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ends = math.inf  # once draining: when what is left is cut (the loop's clock)
+        self._patient = True
+        self._finishing: asyncio.Timeout | None = None
+        self._caching: asyncio.Task[None] | None = None
 
     def told(self, message: dict[str, Any]) -> None:
         """A message of the supervisor; both are levels and may be repeated."""
@@ -103,12 +109,21 @@ class Worker:
             for listeners in self._listeners:
                 listeners.adopt(self._neighbours)
         if "drain" in message:
-            self.drain(float(message["drain"]["timeout"]))
+            self.drain(float(message["drain"]["timeout"]), patient=bool(message["drain"].get("reload")))
 
-    def drain(self, timeout: float) -> None:
-        """End gracefully: `run` returns within about `timeout` seconds. Only the first call counts."""
+    def drain(self, timeout: float, patient: bool = False) -> None:
+        """End gracefully: `run` returns within about `timeout` seconds. Another call can only hurry it.
+
+        `patient`: another worker has taken over, so there is time for idle connections to be told (`Edge.drain`).
+        """
+        self._ends = min(self._ends, asyncio.get_running_loop().time() + timeout)
+        self._patient = self._patient and patient
         if not self._drain.done():
-            self._drain.set_result(timeout)
+            self._drain.set_result(None)
+        elif self._finishing is not None and not self._finishing.expired():
+            self._finishing.reschedule(self._ends)
+            if not self._patient:
+                self._edge.hurry()
 
     async def run(
         self, addresses: Sequence[Sequence[socket.socket]], secure: Sequence[Sequence[socket.socket]] = ()
@@ -125,7 +140,8 @@ class Worker:
                 tasks.create_task(self._freshness.watch(), name="freshness"),
             ]
             if self._settings.writes_cache:
-                background.append(tasks.create_task(self._cache_writer().run(), name="cache"))
+                self._caching = tasks.create_task(self._cache_writer().run(), name="cache")
+                background.append(self._caching)
             if await self._unless_drained(tasks.create_task(self._first_state(), name="first state")):
                 background.append(tasks.create_task(self._reporter.run(), name="reporter"))
                 await self._serve(addresses, secure)
@@ -149,14 +165,23 @@ class Worker:
             listeners.start()
         self._supervisor.send({"ready": True})
         try:
-            timeout = await self._drain
+            await self._drain
             await asyncio.gather(*(listeners.drain() for listeners in self._listeners))
-            await self._edge.drain(timeout)
+            await self._finish()
             await self._reporter.last()
         finally:
             for listeners in self._listeners:
                 listeners.close()
             self._edge.close()
+
+    async def _finish(self) -> None:
+        """Wait until all that was accepted is over, or it is time to cut it. The cache is the successor's to write."""
+        if self._caching is not None:
+            self._caching.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._ends) as self._finishing:
+                await self._edge.drain(None, self._patient)
+        self._finishing = None
 
     async def _follow(self) -> None:
         await self._membership.join()

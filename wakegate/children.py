@@ -75,6 +75,7 @@ class Child(Process):
         super().__init__(process, role, born)
         self.incarnation = incarnation
         self.adopted: tuple[int, ...] = ()
+        self.drained: float | None = None  # when it was first told to drain, on the clock of attention
         self.unacknowledged: frozenset[str] = frozenset()
         self._channel: Channel | None = None
         self._early: list[Message] = []  # told before the pipe was open
@@ -99,7 +100,11 @@ class Child(Process):
             self._channel.send({"ping": number})
 
     def drain(self, seconds: float, now: float, **how: bool) -> None:
-        """Tell it to finish what it has within `seconds` and exit; it is killed a moment after them."""
+        """Tell it to finish what it has within `seconds` and exit; it is killed a moment after them.
+
+        Said again, it only shortens the time.
+        """
+        self.drained = now if self.drained is None else self.drained
         self.leave(now + seconds + _DRAIN_GRACE)
         self.send({"drain": {"timeout": seconds, **how}})
 

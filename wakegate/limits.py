@@ -10,6 +10,11 @@ NEEDED = 1024  # files; below this the store and a worker under light load run o
 COMFORTABLE = 8192  # files; a client connection takes one, and its upstream another
 
 
+def client_connections(files: int) -> int:
+    """How many client connections a process with this limit on open files may have: the rest is for replicas."""
+    return max(files * 3 // 4, 1)
+
+
 def raise_file_limit() -> str | None:
     """Raise the soft limit to the hard one. Returns a warning, or None. Raises ServeError when it is hopeless."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -21,6 +21,7 @@ class Slot(Generic[P]):
         self.role = role
         self.process: P | None = None
         self.incoming: P | None = None
+        self._replaced: list[P] = []
         self.failures = 0
         self.ever_ready = False
         self._start = start
@@ -47,7 +48,20 @@ class Slot(Generic[P]):
     def replace(self) -> P | None:
         """The incoming process takes over; returns the one that it replaces."""
         old, self.process, self.incoming = self.process, self.incoming, None
+        if old is not None:
+            self._replaced.append(old)
         return old
+
+    @property
+    def replaced(self) -> list[P]:
+        """Those that were replaced and still finish what they have, the oldest first."""
+        self._replaced = [process for process in self._replaced if process.status is None]
+        return list(self._replaced)
+
+    def surplus(self) -> list[P]:
+        """Those of them that must end before another may be replaced."""
+        replaced = self.replaced
+        return replaced[: max(0, len(replaced) - supervision.GENERATIONS + 1)]
 
     def holds(self, process: Process) -> bool:
         return process is self.process or process is self.incoming

@@ -16,6 +16,8 @@ KILL_UNACKNOWLEDGED = 3.0  # s, for a worker that a committed change waits for
 START_PATIENCE = 60.0  # s until the first answer of a new child: it imports, on a busy machine
 STEADY_AFTER = 10.0  # s of life after which a child's earlier failures are forgotten
 LONGEST_BACKOFF = 30.0  # s
+RELOAD_LIMIT = 3600.0  # s for which a worker that a reload replaced may finish what it has: tunnels, streams
+GENERATIONS = 2  # workers at most that were replaced and still do so, per place
 HOPELESS_STARTS = 5  # failures in a row, before a child was ever ready, after which `serve` gives up
 
 
@@ -27,6 +29,11 @@ def attended(elapsed: float) -> float:
 def backoff(failures: int) -> float:
     """Seconds before a restart after `failures` in a row: the first is immediate, then 0.5 s doubling to 30 s."""
     return 0.0 if failures <= 1 else min(LONGEST_BACKOFF, 0.5 * 2.0 ** (min(failures, 16) - 2))
+
+
+def finishing_time(drained: float, drain_timeout: float, now: float) -> float:
+    """Seconds that a worker told to drain at `drained` still has when its place is needed for a younger one."""
+    return max(0.0, drained + drain_timeout - now)
 
 
 def failures_after(failures: int, lived: float, was_ready: bool) -> int:

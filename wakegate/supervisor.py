@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+from wakegate import supervision
 from wakegate.config import Config
 from wakegate.errors import ServeError
 from wakegate.family import Family
@@ -159,6 +160,7 @@ class Supervisor:
 
     async def _replace_workers(self) -> bool:
         """One after the other. Whether all were replaced: one that does not become ready ends the attempt."""
+        await self._end_surplus()
         for slot in self._family.workers:
             try:
                 incoming = slot.fill_beside()
@@ -172,8 +174,20 @@ class Supervisor:
                 say(f"reload given up: {incoming} did not become ready")
                 return False
             if slot.incoming is incoming and (old := slot.replace()):
-                old.drain(self._family.config.drain_timeout, self._family.clock, reload=True)
+                seconds = max(supervision.RELOAD_LIMIT, self._family.config.drain_timeout)
+                old.drain(seconds, self._family.clock, reload=True)
         return True
+
+    async def _end_surplus(self) -> None:
+        """Old workers never pile up: the oldest are cut, though not before the drain time-out is over for them."""
+        family = self._family
+        surplus = [old for slot in family.workers for old in slot.surplus()]
+        for old in surplus:
+            since = family.clock if old.drained is None else old.drained
+            seconds = supervision.finishing_time(since, family.config.drain_timeout, family.clock)
+            say(f"{old} has until now not finished what it had before an earlier reload: cut in {seconds:.0f} s")
+            old.drain(seconds, family.clock, reload=False)
+        await family.until(lambda: self._stopping or all(old.status is not None for old in surplus))
 
     async def _replace_control(self) -> bool:
         slot = self._family.control

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import resource
 import signal
 import socket
 import sys
@@ -21,11 +22,14 @@ from gateway.settings import GatewaySettings
 from gateway.worker import Worker, WorkerSettings, WrongKey
 from state.secret_key import DerivedKey
 from wakegate.config import Config
+from wakegate.limits import client_connections
 from wakegate.pipe import Pipe
 from wakegate.traces import telemetry
 
 _LEFT_TO_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _YEAR: Final = 365 * 86400  # seconds: what `--hsts on` stands for
+_MOST: Final = 100_000  # client connections of a worker, if files allow…
+_MOST_OF_ONE: Final = 10_000  # …and of one client
 _CACHE_WRITER: Final = 1  # the number of the worker that writes the node's cache
 
 
@@ -62,6 +66,7 @@ async def _run() -> None:
 
 def _settings(start: dict[str, Any], config: Config) -> WorkerSettings:
     number = int(start["number"])
+    most = min(_MOST, client_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
     return WorkerSettings(
         registration=f"{start['node']}/{start['supervisor']}/{number}/{start['incarnation']}",
         number=number,
@@ -81,6 +86,8 @@ def _settings(start: dict[str, Any], config: Config) -> WorkerSettings:
             https_redirect="off" if config.public_https_port is None else config.https_redirect,
             public_https_port=config.public_https_port,
             hsts=_hsts(config.hsts),
+            connection_limit=most,
+            address_limit=min(_MOST_OF_ONE, client_connections(most)),
         ),
     )
 

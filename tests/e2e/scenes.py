@@ -115,6 +115,9 @@ async def _client(port: int, name: str, pause: float, traffic: Traffic, stop: as
                 streams = None
                 continue
             traffic.answered += 1
+            if reply.fields.get("connection") == "close":
+                streams[1].close()
+                streams = None
             if reply.status != 200:
                 traffic.wrong.append(f"{reply.status} {reply.fields.get('proxy-status')}")
     finally:

@@ -14,7 +14,7 @@ import pytest
 
 from wakegate.datadir import DataDirectory
 from wakegate.errors import ServeError
-from wakegate.limits import judged, raise_file_limit
+from wakegate.limits import client_connections, judged, raise_file_limit
 from wakegate.notify import notify, reloading
 from wakegate.sockets import listen
 from wakegate.values import Address
@@ -147,6 +147,10 @@ def test_the_file_limit():
         judged(1023)
     assert "only 4096 open files" in str(judged(4096))
     assert judged(65536) is None
+
+
+def test_clients_leave_files_for_replicas():
+    assert (client_connections(20_000), client_connections(1)) == (15_000, 1)
 
 
 def test_systemd_is_told(tmp_path, monkeypatch):

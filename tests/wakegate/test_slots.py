@@ -106,3 +106,28 @@ def test_a_start_that_is_not_possible_is_a_failure():
     with pytest.raises(OSError, match="no more processes"):
         slot.fill(0.0)
     assert [slot.failed(0.0), slot.failed(0.0)] == [0, 0.5]
+
+
+def test_replaced_ones_are_known_until_they_end_and_surplus_beyond_two(sleepers):
+    slot = Slot("sleep", sleepers.start)
+    slot.fill(0.0)
+    for generation in range(1, 4):
+        assert len(slot.replaced) == generation - 1
+        slot.fill_beside()
+        slot.replace()
+    first, second, third, present = sleepers.started
+    assert slot.process is present
+    assert slot.replaced == [first, second, third]
+    assert slot.surplus() == [first, second], "one place is needed for the next"
+    sleepers.end(first)
+    assert slot.replaced == [second, third]
+    assert slot.surplus() == [second]
+    sleepers.end(second)
+    assert slot.surplus() == []
+
+
+def test_a_replacement_of_nobody_leaves_nobody(sleepers):
+    slot = Slot("sleep", sleepers.start)
+    slot.fill_beside()
+    assert slot.replace() is None
+    assert slot.replaced == []

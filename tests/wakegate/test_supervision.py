@@ -11,6 +11,7 @@ from wakegate.supervision import (
     attended,
     backoff,
     failures_after,
+    finishing_time,
     lost,
 )
 
@@ -62,3 +63,9 @@ def test_nobody_is_left_alone_while_anybody_accepts(accepting):
         by = [other for other, numbers in enumerate(given_to) if index in numbers]
         assert all(accepting[other] for other in by)
         assert len(by) == (0 if accepts_itself else min(2, sum(accepting)))
+
+
+def test_who_makes_room_for_a_younger_one_still_has_its_drain_timeout():
+    assert finishing_time(100.0, 30.0, 100.0) == 30.0
+    assert finishing_time(100.0, 30.0, 120.0) == 10.0
+    assert finishing_time(100.0, 30.0, 5000.0) == 0.0
