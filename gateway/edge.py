@@ -172,11 +172,14 @@ class Edge:
                            "duration": {"<bucket>": n}, "duration_sum": seconds,
                            "hold": {"<bucket>": n}, "hold_sum": seconds,      # every hold that ended, however it ended
                            "errors": {"connection_refused": n, …},             # upstream errors by kind
-                           "retries": n}},
+                           "retries": n,
+                           "retries_refused": n,                               # by the budget (`retry_budget.py`)
+                           "ejections": n}},           # times that a replica was taken out of the choice (`health.py`)
          "connections": now open, "accepted": n, "log_dropped": lines,
          "spans_dropped": sampled requests that were not exported,
          "refused_full": n, "refused_address": n,  # connections closed at once: the worker or the client has too many
          "shed": n,                                # idle connections closed to make room
+         "upstream_closed": n,                     # idle connections to replicas closed for there were too many
          "tls": {"handshakes": n, "resumed": n, "failed": {reason: n}},   # with certificates only
          "proxy_protocol": {"read": n, "malformed": n}}                   # with trusted proxies only
         Buckets are indices of `gateway.histogram` (`upper(index)` = its upper bound in seconds). Requests that reached
@@ -186,6 +189,7 @@ class Edge:
             "services": {books.id: books.counters() for books in self._office.books if books.requests},
             "log_dropped": self._log.dropped,
             "spans_dropped": self._telemetry.dropped if self._telemetry is not None else 0,
+            "upstream_closed": self._office.connections.pool.closed,
             **self._office.clients.counters(),
             **self._doors.counters(),
         }
