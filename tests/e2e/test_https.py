@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -336,6 +337,24 @@ def test_redirects_and_hsts(make_node):
         answer = b"".join(iter(lambda: secure.recv(65536), b""))
     assert b"200" in answer.split(b"\r\n")[0]
     assert b"strict-transport-security: max-age=3600" in answer.lower()
+
+
+def test_behind_a_balancer_that_ends_tls(make_node):
+    """It tells the client's address by the PROXY protocol, and by which way he came in X-Forwarded-Proto."""
+    options = ["--https", "off", "--public-https", "443", "--https-redirect", "on", "--trusted-proxies", "127.0.0.0/8"]
+    node = make_node(options=options).start()
+    running(node)
+    assert node.request(WEB, "/a").headers["Location"] == f"https://{WEB}/a"
+    assert node.request(WEB, "/x", headers={"X-Forwarded-Proto": "https"}).status == 200
+    with socket.create_connection(("127.0.0.1", node.http_port), timeout=20) as client:
+        client.sendall(b"PROXY TCP4 203.0.113.7 192.0.2.1 5 80\r\n")
+        client.sendall(f"GET /preface HTTP/1.1\r\nHost: {WEB}\r\nConnection: close\r\n\r\n".encode())
+        assert b"308" in b"".join(iter(lambda: client.recv(65536), b"")).split(b"\r\n")[0]
+    logged = (node.data / "access.log").read_text
+    line = json.loads(
+        eventually(lambda: next((x for x in logged().splitlines() if "/preface" in x), ""), what="logged")
+    )
+    assert line["client"] == "203.0.113.7"
 
 
 def test_names_of_the_platform_are_not_redirected_by_themselves(node):
