@@ -53,7 +53,7 @@ class Api:
     key_use: KeyUse
     logs: Logs
     site: Site
-    metrics: Callable[[], tuple[bytes, str]]
+    metrics: Callable[[], Awaitable[tuple[bytes, str]]]
     unready: Callable[[], Sequence[str]] = field(default=tuple)
 
     def application(self) -> web.Application:
@@ -191,7 +191,7 @@ class Api:
             if key.namespace != names.EVERY_NAMESPACE:
                 raise forbidden()
         query.parameters(request, {})
-        body, content_type = self.metrics()
+        body, content_type = await self.metrics()
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     # What they share

@@ -144,6 +144,10 @@ def site() -> Site:
     return SITE
 
 
+async def _metrics() -> tuple[bytes, str]:
+    return b"wakegate_up 1\n", "text/plain; version=0.0.4; charset=utf-8"
+
+
 async def _use(mirror: Mirror, key_use: KeyUse, identity: str) -> None:
     """The first use of a key is a commit; here it has happened already, so that revisions are those of the test."""
     key = mirror.decoded(Kind.KEY, identity, ApiKey)
@@ -177,7 +181,7 @@ async def rig(store: Store, site: Site, tmp_path: Path) -> AsyncIterator[Rig]:
         key_use=key_use,
         logs=logs,
         site=site,
-        metrics=lambda: (b"wakegate_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),
+        metrics=_metrics,
         unready=lambda: () if mirror.connected else ("the store can't be reached",),
     )
     listener = socket.create_server(("127.0.0.1", 0))

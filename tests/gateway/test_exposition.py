@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
 from gateway import exposition
 from gateway.exposition import Totals, grow
@@ -81,6 +80,42 @@ def test_the_names_are_those_of_the_specification() -> None:
     assert (found["wakegate_access_log_dropped_total",], found["wakegate_workers",]) == (1, 1)
 
 
+def test_what_workers_count_of_themselves() -> None:
+    totals = Totals()
+    own: dict[str, Any] = {
+        "shed": 2,
+        "spans_dropped": 3,
+        "refused_full": 4,
+        "refused_address": 5,
+        "tls": {"handshakes": 10, "resumed": 4, "failed": {"unknown_name": 2}},
+        "proxy_protocol": {"read": 6, "malformed": 1},
+    }
+    totals.take(report(1, {"s": counted(1, retries_refused=7, ejections=8)}, **own))
+    own["tls"] = {"handshakes": 12, "resumed": 5, "failed": {"unknown_name": 2, "left": 1}}
+    totals.take(report(2, {}, **own))
+    totals.take(report(1, {}, worker="n/s/2/b"))  # one without TLS
+    found = samples(totals)
+    assert (found["wakegate_connections_shed_total",], found["wakegate_spans_dropped_total",]) == (2, 3)
+    refused = "wakegate_connections_refused_total"
+    assert (found[refused, "worker"], found[refused, "address"]) == (4, 5)
+    handshakes, failed = "wakegate_tls_handshakes_total", "wakegate_tls_handshake_failures_total"
+    assert (found[handshakes, "full"], found[handshakes, "resumed"]) == (7, 5)
+    assert (found[failed, "unknown_name"], found[failed, "left"]) == (2, 1)
+    proxied = "wakegate_proxy_protocol_total"
+    assert (found[proxied, "read"], found[proxied, "malformed"]) == (6, 1)
+    assert (found["wakegate_retries_refused_total",], found["wakegate_ejections_total",]) == (7, 8)
+
+
+def test_a_snapshot_is_of_its_moment() -> None:
+    totals = Totals()
+    totals.take(report(1, {"s": counted(1, duration={"0": 1}, duration_sum=1.0)}, accepted=1))
+    snapshot = totals.snapshot()
+    before = snapshot.text()
+    totals.take(report(2, {"s": counted(9, duration={"0": 9}, duration_sum=9.0), "t": counted(1)}, accepted=9))
+    assert snapshot.text() == before
+    assert totals.expose() != before
+
+
 def test_nothing_counted_is_zero_and_not_absent() -> None:
     found = samples(Totals())
     assert (
@@ -91,12 +126,8 @@ def test_nothing_counted_is_zero_and_not_absent() -> None:
     )
 
 
-def test_other_collectors_come_along() -> None:
-    class Other(Collector):
-        def collect(self) -> list[GaugeMetricFamily]:
-            return [GaugeMetricFamily("wakegate_other", "", value=1)]
-
-    assert b"wakegate_other 1.0" in Totals().expose([Other()])
+def test_what_others_collect_comes_along() -> None:
+    assert b"wakegate_other 1.0" in Totals().expose([GaugeMetricFamily("wakegate_other", "", value=1)])
 
 
 def test_workers_add_up_and_a_replaced_one_keeps_its_share() -> None:
