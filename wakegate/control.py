@@ -219,7 +219,8 @@ class Control:
             async with asyncio.timeout(_CERTIFICATES):
                 revision = await self._certificates.stored()
         except TimeoutError:
-            self._pipe.say(f"there is no certificate for {self._config.domain} yet: the control that leads makes it")
+            domain = self._config.domain
+            self._pipe.say(f"no certificate for {domain} yet: the control that leads makes one for its own --domain")
             return
         if revision > known:  # else workers had it in their first snapshot, or have it for long
             await self._activation.acks.wait(revision, _CERTIFICATES)

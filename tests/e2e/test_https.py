@@ -208,6 +208,22 @@ def test_a_worker_with_another_secret_key_is_refused_with_the_fix(shared):
     assert "error: the store was written with another secret key: set WAKEGATE_SECRET_KEY, or put" in wrong.said
 
 
+def test_a_damaged_secret_key_is_told(make_node):
+    node = make_node()
+    node.data.mkdir()
+    (node.data / "secret.key").write_text("damaged")
+    node.start(wait=False)
+    assert node.process.wait(20) == 1
+    assert f"the secret key can't be read: {node.data}/secret.key: " in node.said
+
+
+def test_a_node_of_another_domain_is_ready_and_says_what_it_lacks(shared):
+    one = shared().start()
+    two = shared("--domain", "other.localhost", "--process-uids", "60000-60999").start()
+    assert "no certificate for other.localhost yet: the control that leads makes one" in two.said
+    assert status(two, WEB, trusting(one)) == 404
+
+
 def test_a_start_without_the_store_serves_tls_from_the_cache(shared, valkey):
     one = shared().start()
     edge = shared("--role", "gateway").start()
