@@ -23,6 +23,7 @@ from gateway.tls.selection import OFFERED
 from state.secret_key import SecretError
 
 LIMIT: Final = 1000  # contexts kept
+SESSIONS: Final = 256  # that one may remember, 1 KiB each
 
 # Mozilla's "intermediate" (server side TLS 5.7) less the finite-field groups: they need parameters of their own, and no
 # client in use needs them. TLS 1.3 has suites of its own. The client's order counts: it knows whether its AES is fast.
@@ -101,6 +102,17 @@ class Contexts:
             return context
         await asyncio.wait((self._build(material),))
         return self._look(material)
+
+    def relieve(self, name: str) -> None:
+        """After a handshake that may have left a session in the context of `name`.
+
+        OpenSSL remembers those of clients without tickets (TLS 1.2), 20,480 per context if it is let. Beyond 256 the
+        context is built anew by the next handshake: who comes back then makes a full one.
+        """
+        material = self.find(name)
+        kept = None if material is None else self._kept.get(material.id)
+        if material is not None and kept is not None and kept.context.session_stats()["number"] > SESSIONS:
+            del self._kept[material.id]
 
     def forget(self, record: str) -> None:
         """The record of this id changed or is gone. Connections that are open keep what they have."""

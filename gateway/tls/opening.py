@@ -188,6 +188,8 @@ class Opening:
         self._state = _OVER
         self._shared.opened(bool(tls.session_reused))
         inner.tls = tls.version() or ""
+        if inner.tls == "TLSv1.2":
+            self._shared.contexts.relieve(inner.server_name.decode("ascii"))
         stream = TlsStream(raw, inner, tls, self._incoming, self._outgoing, rest)
         inner.moved(cast("asyncio.Transport", stream))
         raw.set_protocol(cast("asyncio.BaseProtocol", stream))

@@ -68,6 +68,8 @@ class TlsStream:
         """Never called: the connection was made before."""
 
     def data_received(self, data: bytes) -> None:
+        if self._peer_ended:
+            return  # RFC 8446 6.1: ignored
         if self._waiting:
             self._waiting = self._waiting[self._fed :] + data
             self._fed = 0
@@ -138,7 +140,7 @@ class TlsStream:
         return True
 
     def _ended(self) -> None:
-        """close_notify: the client sends no more; whatever follows it is ignored."""
+        """close_notify: the client sends no more."""
         self._peer_ended = True
         self._waiting = b""
         if not self._inner.eof_received():

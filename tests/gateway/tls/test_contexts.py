@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import ssl
@@ -11,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from tls_parties import Pair, Shelf, pair, trusting
 
-from gateway.tls.contexts import Contexts, Material, build
+from gateway.tls.contexts import SESSIONS, Contexts, Material, build
 from state.secret_key import SecretError
 
 
@@ -153,13 +154,37 @@ def test_nothing_is_left_open_and_nothing_is_written() -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+async def test_sessions_of_clients_without_tickets_are_bounded() -> None:
+    contexts = Contexts(shelf("app.test"), print)
+    server = await contexts.load("app.test")
+    assert server is not None
+    client = trusting(pair("app.test"))
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.options |= ssl.OP_NO_TICKET
+    for _ in range(SESSIONS):
+        handshake(client, server)
+        contexts.relieve("app.test")
+    assert contexts.ready("app.test") is server
+    assert server.session_stats()["number"] == SESSIONS
+    handshake(client, server)
+    contexts.relieve("app.test")
+    assert contexts.ready("app.test") is None
+    assert await contexts.load("app.test") is not None
+    contexts.close()
+
+
 def test_a_chain_is_shown_whole() -> None:
     """The leaf first, and what comes behind it."""
     leaf, other = pair(), Pair("ca.test")
-    server = build(Material("app.test", 1, leaf.chain + other.chain, lambda: leaf.key))
+    client = handshake(trusting(leaf), build(Material("app.test", 1, leaf.chain + other.chain, lambda: leaf.key)))
+    assert len(client._sslobj.get_unverified_chain()) == 2  # type: ignore[attr-defined]
+
+
+def handshake(client_context: ssl.SSLContext, server_context: ssl.SSLContext) -> ssl.SSLObject:
+    """The client's end of a connection that began and ended well."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = trusting(leaf).wrap_bio(to_client, to_server, server_hostname="app.test")
-    answering = server.wrap_bio(to_server, to_client, server_side=True)
+    client = client_context.wrap_bio(to_client, to_server, server_hostname="app.test")
+    answering = server_context.wrap_bio(to_server, to_client, server_side=True)
     done = 0
     while done < 2:
         done = 0
@@ -169,5 +194,6 @@ def test_a_chain_is_shown_whole() -> None:
                 done += 1
             except ssl.SSLWantReadError:
                 pass
-    shown = client._sslobj.get_unverified_chain() if hasattr(client._sslobj, "get_unverified_chain") else ()  # type: ignore[attr-defined]
-    assert len(shown) == 2
+    with contextlib.suppress(ssl.SSLWantReadError):
+        answering.unwrap()
+    return client

@@ -348,3 +348,31 @@ async def test_renegotiation_is_off(talk: TlsConversation) -> None:
         assert b"no renegotiation" in await process.stdout.read()
         await process.wait()
     assert talk.handshakes["handshakes"] == 1
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
+async def test_new_keys_on_the_way(talk: TlsConversation) -> None:
+    """KeyUpdate, with an answer asked for (RFC 8446 4.6.3); `K` is s_client's command for it."""
+    origin = await talk.origin()
+    talk.serve(origin.endpoint())
+    process = await asyncio.create_subprocess_exec(
+        "openssl",
+        *("s_client", "-connect", f"127.0.0.1:{talk.tls_port}", "-servername", "app.test", "-tls1_3"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    async with asyncio.timeout(10):
+        process.stdin.write(b"GET / HTTP/1.1\r\n")
+        await until(lambda: talk.handshakes["handshakes"] == 1)
+        process.stdin.write(b"K\n")
+        await process.stdout.readuntil(b"KEYUPDATE")
+        process.stdin.write(b"Host: app.test\r\nConnection: close\r\n\r\n")
+        peer = await origin.peer()
+        await peer.head()
+        await peer.send(ok(b"hello"))
+        assert b"hello" in await process.stdout.read()
+        process.stdin.close()
+        await process.wait()

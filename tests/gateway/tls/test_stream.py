@@ -308,8 +308,11 @@ async def test_what_follows_close_notify_is_ignored(talk: TlsConversation) -> No
     client = await talk.secure()
     peer = await tunnel(talk, client)
     await client.end()
-    await client.raw.send(b"\x17\x03\x03\x00\x20" + bytes(32))
+    await client.raw.send((b"\x17\x03\x03\x00\x20" + bytes(32)) * 100_000)
     assert await peer.rest() == b""
+    (connection,) = talk.edge._office.clients.all()
+    stream = connection._transport  # type: ignore[attr-defined]
+    assert len(stream._waiting) + stream._incoming.pending < 16 * 1024
     await peer.send(b"still here")
     assert await client.exactly(10) == b"still here"
     peer.end()
