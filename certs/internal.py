@@ -107,6 +107,11 @@ class InternalCertificates:
         records = self._mirror.records(Kind.CERTIFICATE)
         return max((records[name].version for name in self._settings.names if name in records), default=0)
 
+    def left(self) -> dict[str, float]:
+        """By name, the seconds that its certificate lasts; negative once it has ended."""
+        now = self._now()
+        return {name: (found.not_after - now) / 1e6 for name, found in self._stored().items() if found is not None}
+
     async def run(self) -> None:
         """For ever. Nothing that fails ends it: what is served is served on, and it is tried again."""
         await self._mirror.synced()

@@ -24,17 +24,14 @@ import uvloop
 from activator.activation import Activation
 from activator.drivers.process import ProcessDriver, UsersError
 from activator.logs import Collector, LogStore
-from activator.settings import Settings
 from certs import internal
 from control import remains
 from control.app import Api
 from control.catalogue import Catalogue
-from control.domains import Platform
 from control.key_use import KeyUse
 from control.keys import Keys, make_first_key
 from control.server import ApiServer
 from control.services import Services
-from control.site import Offer, Site
 from state.kinds import Kind
 from state.leases import Lease
 from state.mirror import Mirror
@@ -54,6 +51,7 @@ from wakegate.client import KEY_FILE, URL_FILE
 from wakegate.config import Config
 from wakegate.metrics import Metrics
 from wakegate.pipe import Message, Pipe
+from wakegate.site import settings, site_of
 from wakegate.terminal import log_to_stderr
 
 _LEFT_TO_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -130,7 +128,7 @@ class Control:
             self._mirror,
             self._driver,
             self._lease,
-            _settings(config, start["node"]),
+            settings(config, start["node"]),
             supervisor=start["supervisor"],
             environment=self._environment,
             build_log=self._logs.build_log,
@@ -290,7 +288,7 @@ class Control:
         return {name: opened(service.namespace, service.id, name, sealed) for name, sealed in run.env.items()}
 
     def _api(self) -> Api:
-        site = _site(self._config, self._driver)
+        site = site_of(self._config, self._driver)
         services = Services(self._store, self._mirror, self._catalogue, self._vault, self._activation.acks, site)
         return Api(
             store=self._store,
@@ -301,7 +299,7 @@ class Control:
             key_use=self._key_use,
             logs=self._logs,
             site=site,
-            metrics=lambda: self._metrics.exposition(self._activation),
+            metrics=lambda: self._metrics.exposition(self._activation, self._certificates.left()),
             unready=self._unready,
         )
 
@@ -310,37 +308,6 @@ class Control:
         if self._collector.problem:
             reasons.append(f"logs are not kept: {self._collector.problem}")
         return reasons
-
-
-def _settings(config: Config, node: str) -> Settings:
-    return Settings(
-        node=node,
-        idle_timeout=config.idle_timeout,
-        drain_timeout=config.drain_timeout,
-        tombstone_ttl=config.tombstone_ttl,
-        stale_limit=config.stale_limit,
-    )
-
-
-def _site(config: Config, driver: ProcessDriver) -> Site:
-    return Site(
-        platform=Platform(config.domain, config.api_host),
-        http_port=config.public_http_port,
-        https_port=config.public_https_port if config.https_redirect == "on" else None,
-        offer=Offer(config.driver, frozenset({config.region}), _gpus(config.gpus)),
-        region=config.region,
-        idle_timeout=round(config.idle_timeout),
-        hold_timeout=round(config.hold_timeout),
-        limits=driver.limits,
-        isolated=driver.isolated,
-    )
-
-
-def _gpus(text: str) -> dict[str, int]:
-    """`T4=2,L4=1`. The process driver finds none by itself."""
-    if text in ("auto", "none"):
-        return {}
-    return {name: int(count) for name, _, count in (part.partition("=") for part in text.split(","))}
 
 
 def _inherited(fd: int) -> socket.socket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -28,9 +28,12 @@ class Metrics:
         except (ValueError, KeyError, TypeError, AttributeError):
             self._totals.unreadable += 1
 
-    async def exposition(self, activation: Activation) -> tuple[bytes, str]:
-        """The text, and its content type. A thread writes it: with thousands of services it would stop the loop."""
-        snapshot, others = self._totals.snapshot(), list(_of_control(activation))
+    async def exposition(self, activation: Activation, certificates: Mapping[str, float]) -> tuple[bytes, str]:
+        """The text, and its content type. A thread writes it: with thousands of services it would stop the loop.
+
+        `certificates`: by name, the seconds that they last.
+        """
+        snapshot, others = self._totals.snapshot(), [*_of_control(activation), _of_certificates(certificates)]
         return await asyncio.to_thread(snapshot.text, others), CONTENT_TYPE_LATEST
 
 
@@ -46,6 +49,15 @@ def _of_control(activation: Activation) -> Iterator[Metric]:
     for phase, histogram in starts.seconds.items():
         seconds.add_metric([phase], _cumulative(histogram), histogram.total)
     yield seconds
+
+
+def _of_certificates(left: Mapping[str, float]) -> Metric:
+    seconds = GaugeMetricFamily(
+        "wakegate_certificate_expiry_seconds", "Seconds until a certificate ends.", labels=["domain"]
+    )
+    for name, until in left.items():
+        seconds.add_metric([name], until)
+    return seconds
 
 
 def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:

@@ -84,6 +84,7 @@ async def test_the_first_start_makes_a_ca_and_a_certificate(store: Store, tmp_pa
         assert control.certificate(WILDCARD) is not None
         assert certificate.names == (DOMAIN, WILDCARD)
         assert (certificate.issuer, certificate.trusted) == ("internal", False)
+        assert control.duty.left() == dict.fromkeys((DOMAIN, WILDCARD), (certificate.not_after - control.time) / 1e6)
         assert signed_by(certificate.chain, root.certificate)
         await until(lambda: control.file.exists())
         assert control.file.read_text() == root.certificate

@@ -121,6 +121,14 @@ def test_curl_with_the_ca_of_the_data_directory(node):
     assert "certificate" in curl(node, "--cacert", "/etc/ssl/certs/ca-certificates.crt", *resolved).headers["error"]
 
 
+def test_metrics_tell_how_long_certificates_last(node):
+    text = node.api("GET", "/metrics", key="").body.decode()
+    for name in (DOMAIN, WILDCARD):
+        of_name = f'wakegate_certificate_expiry_seconds{{domain="{name}"}}'
+        seconds = next(float(line.split()[1]) for line in text.splitlines() if line.startswith(of_name))
+        assert 89 * 86400 < seconds < 90 * 86400 + 1
+
+
 def test_what_is_kept_where(node):
     ca = node.data / "ca.pem"
     assert ca.stat().st_mode & 0o777 == 0o644

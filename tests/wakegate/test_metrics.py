@@ -40,7 +40,7 @@ async def test_two_thousand_services() -> None:
         metrics.report(json.dumps(report).encode())
     activation = cast("Activation", SimpleNamespace(catalog=SimpleNamespace(counts=dict), cold_starts=ColdStarts()))
     loop = asyncio.get_running_loop()
-    scrape = loop.create_task(metrics.exposition(activation))
+    scrape = loop.create_task(metrics.exposition(activation, {}))
     turns: list[float] = []  # CPU seconds of this thread between two turns of the loop: other processes don't count
     while not scrape.done():
         began = time.thread_time()
