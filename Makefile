@@ -7,15 +7,19 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 COMPILED := .venv-compiled/.installed
+FUZZING := $(VENV)/.fuzzing
 PRODUCT := $(shell find wakegate gateway activator certs control state -name '*.py' 2>/dev/null)
 PYTEST_ARGS ?= -n 2 --dist loadgroup
 BENCH_ARGS ?=
+SECONDS ?= 300
+TARGET ?= all
+CORPUS ?= .fuzz/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint serve bench wheel image lock setup clean debian-test debian-bench debian-compiler
+.PHONY: help demo test lint serve bench fuzz fuzz-mutants wheel image lock setup clean debian-test debian-bench debian-compiler
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## watch a sleeping service wake under a request
 	$(BIN)/wakegate demo
@@ -35,6 +39,12 @@ lint: $(INSTALLED) ## only what needs no running
 bench: $(INSTALLED) debian-bench ## Wakegate beside nginx, HAProxy, Caddy, Envoy, aiohttp
 	@$(MAKE) --no-print-directory $(COMPILED) || { echo "no compiled wheel: plain Python only" >&2; rm -rf .venv-compiled; }
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+fuzz: $(FUZZING) ## fuzz the data plane; SECONDS=300 TARGET=all CORPUS=.fuzz/corpus
+	$(BIN)/python tests/fuzz/fuzz.py $(TARGET) --seconds $(SECONDS) --corpus $(CORPUS)
+
+fuzz-mutants: $(FUZZING) ## does fuzzing find each planted bug within SECONDS?
+	$(BIN)/python tests/fuzz/mutants.py --seconds $(SECONDS)
 
 wheel: $(COMPILED) ## a wheel with compiled hot modules in dist/, installed in .venv-compiled
 
@@ -74,6 +84,10 @@ $(VENV)/.locked: requirements.lock | $(VENV)/.created
 
 $(INSTALLED): pyproject.toml $(wildcard setup.py) $(VENV)/.locked
 	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(FUZZING): requirements-fuzz.lock | $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
 	@touch $@
 
 # Compiling needs a C compiler and Python's headers.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Resolves requirements.lock (everything a developer needs), requirements-runtime.lock (what `wakegate serve`
-# needs) and requirements-build.lock (what makes a wheel).
+# needs), requirements-build.lock (what makes a wheel) and requirements-fuzz.lock (what `make fuzz` needs beside the rest).
 # The caller's pip configuration is left out, so that no mirror or local path can end up in a committed file.
 set -eu
 compile=$1
@@ -13,3 +13,4 @@ lock() {
 lock --allow-unsafe --extra dev --extra bench --extra otel --output-file requirements.lock pyproject.toml packaging/older-python.in
 lock --constraint requirements.lock --output-file requirements-runtime.lock pyproject.toml packaging/older-python.in
 lock --allow-unsafe --constraint requirements.lock --output-file requirements-build.lock packaging/build.in
+lock --allow-unsafe --constraint requirements.lock --output-file requirements-fuzz.lock packaging/fuzz.in

@@ -28,7 +28,7 @@ def normalised(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", name.group(0)).lower()
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, "requirements-fuzz.lock"])
 def test_lock_names_no_place_and_hashes_everything(lock: str) -> None:
     text = (ROOT / lock).read_text()
     assert not re.search(r"https?:|file:/|--find-links|--index-url|--extra-index-url|--trusted-host| @ ", text)
