@@ -122,11 +122,17 @@ def trust(data_dir: str, ca: str | None, uninstall: bool, show: bool) -> None:
         if show:
             click.echo(root.text, nl=False)
             return
-        repeat = shlex.join([sys.argv[0], "trust", "--ca", str(root.file), *(["--uninstall"] if uninstall else [])])
+        repeat = shlex.join([*_ourselves(), "trust", "--ca", str(root.file), *(["--uninstall"] if uninstall else [])])
         change = work.uninstall if uninstall else work.install
         click.echo(change(root, work.find_store(), repeat))
     except work.TrustError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _ourselves() -> list[str]:
+    """How to start this program from anywhere."""
+    program = Path(sys.argv[0]).absolute()
+    return [sys.executable, "-m", "wakegate"] if program.name == "__main__.py" else [str(program)]
 
 
 @main.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import ssl
 import subprocess
@@ -148,6 +149,23 @@ def test_the_command(tmp_path: Path, file: Path) -> None:
     wrong = run(main, ["trust", "--data-dir", str(tmp_path / "absent")])
     assert wrong.exit_code == 1
     assert "ca.pem: no such file" in wrong.output
+
+
+@pytest.mark.root
+def test_the_command_that_sudo_gets_can_be_run_from_anywhere(file: Path) -> None:
+    if find_store() is None:
+        missing("a trust store of the system (Debian: ca-certificates)")
+    file.parent.chmod(0o755)
+    nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    for begun in ([sys.executable, "-m", "wakegate"], [str(Path(sys.executable).with_name("wakegate"))]):
+        with open(file) as readable:  # what lies below pytest's folder is root's alone
+            command = [*nobody, *begun, "trust", "--ca", f"/proc/self/fd/{readable.fileno()}"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, pass_fds=[readable.fileno()])
+        assert done.returncode == 1
+        told = shlex.split(done.stderr.partition("run: sudo ")[2])
+        assert Path(told[0]).is_absolute()
+        assert told[: len(begun)] == begun
+        assert told[-3:-1] == ["trust", "--ca"]
 
 
 def test_openssl_reads_what_is_printed(file: Path) -> None:
