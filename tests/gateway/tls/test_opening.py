@@ -309,7 +309,6 @@ async def refused_by_reset_or_end(talk: TlsConversation, data: bytes) -> None:
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
 @pytest.mark.parametrize("more", [(), ("-tls1_2",), ("-no_ticket",), ("-groups", "P-384:X25519")])
 async def test_with_openssl(talk: TlsConversation, more: tuple[str, ...]) -> None:
-    """Also with a HelloRetryRequest (the group that it guesses is not ours to choose)."""
     origin = await talk.origin()
     talk.serve(origin.endpoint())
     process = await asyncio.create_subprocess_exec(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import cache
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from wire import PATIENCE, Conversation, Peer
 
+from gateway.adoption import Listeners
 from gateway.edge import Edge
 from gateway.settings import GatewaySettings
 from gateway.table import Table
@@ -213,13 +215,14 @@ class TlsConversation(Conversation):
         self.said: list[str] = []
         self.edge.complain_to(self.said.append)
         self.tls_port = 0
-        self._tls_server: asyncio.Server | None = None
+        self._listeners: Listeners | None = None
 
     async def start(self) -> None:
         await super().start()
-        loop = asyncio.get_running_loop()
-        self._tls_server = await loop.create_server(self.edge.tls_factory(), "127.0.0.1", 0)
-        self.tls_port = self._tls_server.sockets[0].getsockname()[1]
+        sock = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self.tls_port = sock.getsockname()[1]
+        self._listeners = Listeners([[sock]], 1, self.edge.tls_factory(), self.said.append)  # as in a worker
+        self._listeners.start()
 
     async def raw(self) -> Peer:
         """A TCP connection to the TLS listener."""
@@ -252,6 +255,6 @@ class TlsConversation(Conversation):
         return count
 
     async def stop(self) -> None:
-        if self._tls_server is not None:
-            self._tls_server.close()
+        if self._listeners is not None:
+            self._listeners.close()
         await super().stop()
