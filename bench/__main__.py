@@ -11,6 +11,7 @@ from pathlib import Path
 from bench import machine, memory, report, throughput, wake
 from bench.backend import Backend
 from bench.connections import raise_file_limit
+from bench.load import WORKS
 from bench.peers import PEERS, Proxy
 from bench.process import BenchError
 from bench.product import Form, Product, backend_files, backend_service, forms
@@ -23,6 +24,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds of the throughput part")
     parser.add_argument("--seconds", type=float, default=5, help="load per proxy, body and round")
+    parser.add_argument("--works", default=",".join(WORKS), help="comma-separated loads of the throughput part")
     parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated; empty for none")
     parser.add_argument("--only", default=",".join(PARTS), help=f"comma-separated parts of {','.join(PARTS)}")
     parser.add_argument("--services", type=int, default=10, help="services that wake side by side in the wake report")
@@ -32,6 +34,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results", help="where the JSON goes")
     parser.add_argument("--into", type=Path, help="a Markdown file whose part between the figures' marks is replaced")
     chosen = parser.parse_args()
+    if unknown := set(chosen.works.split(",")) - WORKS.keys():
+        parser.error(f"--works: no such load: {', '.join(sorted(unknown))}")
     if chosen.quick:
         chosen.rounds, chosen.seconds, chosen.services, chosen.wakes = 1, min(2, chosen.seconds), 4, 1
     return chosen
@@ -50,7 +54,8 @@ def measure_throughput(run: "Run") -> dict[str, object]:
             proxies.append(product.proxy("nginx"))
         if not proxies:
             raise BenchError("nothing to measure")
-        samples = throughput.interleaved(proxies, run.chosen.rounds, run.chosen.seconds, run.cores)
+        works = [WORKS[name] for name in run.chosen.works.split(",")]
+        samples = throughput.interleaved(proxies, works, run.chosen.rounds, run.chosen.seconds, run.cores)
     versions = {proxy.name: proxy.version for proxy in proxies}
     rows = throughput.summary(samples)
     run.show(report.throughput_table(rows, versions))

@@ -23,12 +23,15 @@ class Work:
     closing: bool = False
 
 
-WORKS = (
-    Work("small", "Small body (128 bytes)", SMALL, 64),
-    Work("large", "1 MiB body", LARGE, 16),
-    Work("tls", "Small body over TLS, keep-alive", SMALL, 64, tls=True),
-    Work("handshake", "TLS 1.3 handshake, resumed, and one small body", SMALL, 64, tls=True, closing=True),
-)
+WORKS = {
+    work.name: work
+    for work in (
+        Work("small", "Small body (128 bytes)", SMALL, 64),
+        Work("large", "1 MiB body", LARGE, 16),
+        Work("tls", "Small body over TLS, keep-alive", SMALL, 64, tls=True),
+        Work("handshake", "TLS 1.3 handshake, resumed, and one small body", SMALL, 64, tls=True, closing=True),
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)

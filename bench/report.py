@@ -27,9 +27,8 @@ COLUMNS = (
 def throughput_table(rows: Sequence[Mapping[str, Any]], versions: Mapping[str, str]) -> str:
     """A Markdown table per kind of load."""
     parts = []
-    titles = {work.name: work.title for work in WORKS}
     for work in dict.fromkeys(row["work"] for row in rows):
-        title = titles.get(work, work)
+        title = WORKS[work].title if work in WORKS else work
         lines = [f"**{title}**", "", "| proxy | " + " | ".join(name for name, _ in COLUMNS) + " |"]
         lines.append("|---|" + "---:|" * len(COLUMNS))
         for row in rows:

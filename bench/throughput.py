@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from bench.backend import accepts
-from bench.load import WORKS, Load, Work, run
+from bench.load import Load, Work, run
 from bench.machine import Cores
 from bench.peers import Proxy
 from bench.process import BenchError, cpu
@@ -99,7 +99,7 @@ def _settled_lines(proxy: Proxy, at_least: int) -> int:
 
 
 def interleaved(
-    proxies: Sequence[Proxy], rounds: int, seconds: float, cores: Cores, works: Sequence[Work] = WORKS
+    proxies: Sequence[Proxy], works: Sequence[Work], rounds: int, seconds: float, cores: Cores
 ) -> list[Sample]:
     """Every proxy in turn, `rounds` times; those without TLS (aiohttp) are left out where it is needed."""
     for proxy in proxies:
