@@ -12,6 +12,7 @@ import re
 from memory_plane import CLOCK, ESTABLISHED, Plane, Wire
 from strict_reader import Broken, Message, Short, read_interims, read_request, read_requests, read_response
 
+from gateway.balance import free
 from gateway.exchange import Exchange
 from gateway.service import Service
 from gateway.states import BODY, COMPLETE, TUNNEL
@@ -166,6 +167,8 @@ def check_settled(plane: Plane) -> None:
         if exchange is None:
             if wire.incoming:
                 _fail("an idle client connection is not read", wire)
+            if b"\r\n\r\n" in down._buffer and not down._closing:
+                _fail("a request that nobody takes", wire, down._buffer)
         elif wire.incoming and (exchange.state & ~7) in (BODY, TUNNEL):
             _fail("a client is not read although its replica takes everything", wire, len(wire.incoming))
         elif wire.incoming and down not in plane.office.clients.paused:
@@ -173,6 +176,18 @@ def check_settled(plane: Plane) -> None:
     for wire in plane.upstreams:
         if wire.open and (wire.buffered or wire.incoming):
             _fail("an upstream connection is not read", wire)
+    for service in plane.office.books:
+        _check_waiting(service)
+
+
+def _check_waiting(service: Service) -> None:
+    """Who could go does not wait."""
+    if free(service.ready, service.concurrency, CLOCK.now, len(service.room)):
+        _fail("held beside a replica that has room", service)
+    for replica in service.replicas.values():
+        waiting = [exchange for exchange in replica.queue if not exchange.over]
+        if waiting and replica.pacing.may_connect():
+            _fail("waits for a connection that nobody makes", waiting, replica.pacing)
 
 
 def end(plane: Plane, leave: bool) -> None:
