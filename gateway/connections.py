@@ -10,7 +10,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from gateway.connector import Connector
+from gateway.connector import EXHAUSTED, Connector
 from gateway.errors import Failure
 from gateway.exchange import Exchange
 from gateway.pool import Pool
@@ -86,9 +86,15 @@ class Connections:
             self._connect(following, replica)
 
     def unreached(self, exchange: Exchange, replica: Replica, failure: Failure) -> None:
-        """No byte has left, so the request, and all behind it, may go anywhere else."""
+        """No byte has left, so the request, and all behind it, may go anywhere else.
+
+        If it is this machine that has no more sockets, the replica rests all the same, as all that are tried then: so
+        nobody tries without end, and requests are held until idle connections have made room.
+        """
         now = time.monotonic()
         replica.pacing.failed()
+        if failure.error == EXHAUSTED:
+            self.pool.make_room()
         if replica.unreached(now) and replica.ready and exchange.service is not None:
             exchange.service.ejections += 1
         turned_away: Exchange | None = exchange

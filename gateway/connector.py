@@ -12,7 +12,7 @@ import functools
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from gateway import tcp
 from gateway.errors import Failure
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from gateway.dispatch import Dispatcher
     from gateway.exchange import Exchange
     from gateway.replica import Replica
+
+
+EXHAUSTED: Final = "connection_limit_reached"  # RFC 9209 2.3.9
+_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN}
 
 
 class Connector:
@@ -61,12 +65,19 @@ class Connector:
         except ConnectionRefusedError:
             failure = Failure(502, "connection_refused", "the replica refuses connections")
         except (OSError, ValueError) as error:  # ValueError: no address at all
-            failure = Failure(502, "destination_ip_unroutable", f"the replica can't be reached: {error}")
+            failure = _unreachable(error)
         else:
             loop.call_later(self._spacing, self._owner.settled, replica, up)
             self._owner.connected(exchange, replica, up, time.monotonic())
             return
         self._owner.unreached(exchange, replica, failure)
+
+
+def _unreachable(error: Exception) -> Failure:
+    """Whose fault that is: the replica's, or that of this machine, which has nothing left to connect with."""
+    if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+        return Failure(503, EXHAUSTED, f"no connection can be made: {error}", 1)
+    return Failure(502, "destination_ip_unroutable", f"the replica can't be reached: {error}")
 
 
 async def _reach(replica: Replica) -> socket.socket | None:

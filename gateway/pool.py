@@ -61,7 +61,7 @@ class Pool:
             up.abort()
             return
         if self.size >= self._total:
-            self._make_room()
+            self.make_room()
         up.usable_until = now + timeout
         replica.idle.append(up)
         self.size += 1
@@ -85,8 +85,11 @@ class Pool:
             replica.pooled = False
             del self._replicas[replica]
 
-    def _make_room(self) -> None:
+    def make_room(self) -> None:
+        """Close an eighth of the idle connections, one at least."""
         soonest = sorted([up.usable_until for replica in self._replicas for up in replica.idle])
+        if not soonest:
+            return
         last = soonest[len(soonest) // _EIGHTH]
         for replica in list(self._replicas):
             going = [up for up in replica.idle if up.usable_until <= last]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -302,3 +303,31 @@ async def test_a_head_that_comes_is_an_answer_whatever_follows(talk: Conversatio
             await ask(talk, POST)
         await until(lambda: talk.in_flight == 0)
         assert ejections(talk) == 0
+
+
+async def test_what_is_tried_is_the_replica_not_a_kept_connection(talk: Conversation) -> None:
+    origin = await talk.origin()
+    talk.serve(origin.endpoint())
+    client = await talk.client()
+    await client.send(get())
+    kept = await origin.peer()
+    await kept.head()
+    await kept.send(ok())
+    await client.head()
+    for out in (Replica.unreached, eject):
+        out(replica_of(talk, origin), time.monotonic() - 1.0)
+        await client.send(get())
+        replica = await origin.peer()
+        await replica.head()
+        await replica.send(ok(b"", "Connection: close"))
+        await client.head()
+        assert replica_of(talk, origin).health == GOOD
+    await client.send(get("/kept"))
+    assert (await kept.head()).startswith(b"GET /kept ")
+    await kept.send(ok())
+    await client.head()
+
+
+def eject(replica: Replica, now: float) -> None:
+    for _ in range(IN_A_ROW):
+        replica.failed(now, True, False)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
+
 import pytest
 from parts import Line, a_connection
 from wire import Conversation, Origin, Peer, Starter, get, ok, until
@@ -153,3 +157,37 @@ async def test_a_replica_that_leaves_has_its_idle_connections_closed(talk: Conve
     _, replica = await exchange(talk, origin)
     talk.serve(origin.endpoint(ready=False))
     await replica.closed()
+
+
+async def test_idle_connections_make_room_when_no_socket_is_left(conversation: Starter) -> None:
+    """And the replica that could not be connected to gets its request, though nothing says when that was over."""
+    talk = await conversation()
+    idle, wanted = await talk.origin("idle"), await talk.origin("wanted")
+    talk.serve(idle.endpoint(), host="idle.test")
+    talk.serve(wanted.endpoint())
+    clients = [await talk.client() for _ in range(16)]
+    for client in clients:
+        await client.send(get(host="idle.test"))
+    for replica in [await idle.peer() for _ in clients]:
+        await replica.head()
+        await replica.send(ok())
+    for client in clients:
+        await client.head()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    filling: list[int] = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
+        with contextlib.suppress(OSError):
+            while True:
+                filling.append(os.dup(0))
+        await clients[0].send(get())
+        await until(lambda: talk.edge._office.connections.pool.closed > 0)
+    finally:
+        for number in filling:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    replica = await wanted.peer()
+    await replica.head()
+    await replica.send(ok())
+    assert (await clients[0].head()).startswith(b"HTTP/1.1 200 ")
+    assert talk.edge.counters()["services"]["service-app.test"]["errors"]["connection_limit_reached"] >= 1

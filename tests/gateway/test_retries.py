@@ -120,6 +120,13 @@ async def test_a_post_never_is_and_the_replica_is_not_blamed(talk: Conversation)
     assert talk.edge._table.services["service-app.test"].ready[0].failures == 0
 
 
+def answer_and_close(replica: Peer) -> None:
+    """Both are there before anybody has read either."""
+    with socket.socket(fileno=os.dup(replica.writer.get_extra_info("socket").fileno())) as sock:
+        sock.sendall(ok())
+        sock.shutdown(socket.SHUT_RDWR)
+
+
 async def test_a_post_takes_no_connection_that_the_replica_has_closed(talk: Conversation) -> None:
     """Even one that comes straight from the request before it."""
     origin = await talk.origin()
@@ -130,15 +137,40 @@ async def test_a_post_takes_no_connection_that_the_replica_has_closed(talk: Conv
     await replica.head()
     await second.send(get("/2", "Content-Length: 2", method="POST") + b"ab")
     await until(lambda: talk.held == 1)
-    with socket.socket(fileno=os.dup(replica.writer.get_extra_info("socket").fileno())) as sock:
-        sock.sendall(ok())  # both are there before anybody has read either
-        sock.shutdown(socket.SHUT_RDWR)
+    answer_and_close(replica)
     replica = await origin.peer()
     assert (await replica.head()).startswith(b"POST /2 ")
     await replica.expect(b"ab")
     await replica.send(ok())
     assert (await first.head()).startswith(b"HTTP/1.1 200 ")
     assert (await second.head()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_nor_does_one_that_waited_for_a_connection(conversation: Starter) -> None:
+    """The one that comes free is closed already: it waits on for a new one."""
+    talk = await conversation(connect_spacing=3600.0)  # a connection is accepted when its first response comes
+    origin = await talk.origin()
+    client, first = await kept(talk, origin)
+    await client.send(get("/again"))
+    await first.head()
+    others = []
+    for _ in range(3):  # as many new ones as may be on the way
+        other = await talk.client()
+        await other.send(get("/slow"))
+        others.append(await origin.peer())
+    waiting = await talk.client()
+    await waiting.send(get("/last", "Content-Length: 2", method="POST") + b"ab")
+    (replica,) = talk.edge._table.services["service-app.test"].ready
+    await until(lambda: len(replica.queue) == 1)
+    answer_and_close(first)
+    assert (await client.head()).startswith(b"HTTP/1.1 200 ")
+    await others[0].head()
+    await others[0].send(ok(b"", "Connection: close"))
+    last = await origin.peer()
+    assert (await last.head()).startswith(b"POST /last ")
+    await last.expect(b"ab")
+    await last.send(ok())
+    assert (await waiting.head()).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_a_crash_over_a_kept_connection_is_counted_the_second_time(talk: Conversation) -> None:
