@@ -253,6 +253,8 @@ def _conclude(request: Request, framing: _Framing) -> None:
         request.lines += framing.states
     if framing.connection is not None:
         _connection(request, framing, framing.connection)
+    else:
+        request.takes_trailers = False  # TE counts only if Connection names it (RFC 9110 10.1.4)
     if framing.expect and not request.old:
         request.expects_continue = expects_continue(framing.expect) and request.length != 0
     if request.method == b"TRACE" and request.length != 0:
