@@ -90,6 +90,13 @@ _REMEMBERED: Final = 4096  # names as they are spelled, each way
 _LONGEST: Final = 64
 
 
+def bare_line_feed(data: bytes, known: int) -> bool:
+    """Whether there is one behind the `known` bytes that have been looked at with one more."""
+    if known and data[known : known + 1] == b"\n":
+        known += 1
+    return data.count(b"\n", known) != data.count(b"\r\n", known)
+
+
 def is_token(text: bytes) -> bool:
     return bool(text) and not text.translate(None, TOKEN)
 

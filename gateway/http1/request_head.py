@@ -33,6 +33,7 @@ from gateway.fields import (
     TRANSFER_ENCODING,
     UPGRADE,
     USER_AGENT,
+    bare_line_feed,
     elements,
     is_token,
     request_code,
@@ -108,8 +109,12 @@ def _misnamed(line: bytes) -> Malformed:
     return Malformed("field without a name" if line.find(b":") < 1 else "invalid field name")
 
 
-def check_partial(data: bytes, head_limit: int, target_limit: int) -> None:
-    """Raises Malformed if what has come (at least a byte, no empty line yet) can't become a head any more."""
+def check_partial(data: bytes, head_limit: int, target_limit: int, known: int = 0) -> None:
+    """Raises Malformed if what has come (at least a byte, no empty line yet) can't become a head any more.
+
+    `known`: bytes that an earlier call has looked at, with one more behind them. A head that comes byte by byte must
+    not be read anew with each.
+    """
     line = data.find(b"\r\n")
     if (line < 0 and len(data) > target_limit + 64) or line > target_limit + 64:
         raise Malformed("request target too long", 414)
@@ -117,7 +122,7 @@ def check_partial(data: bytes, head_limit: int, target_limit: int) -> None:
         raise Malformed("header section too large", 431)
     if data == b"\r":
         return  # half of an empty line before the request (RFC 9112 2.2)
-    if data[0] < 0x21 or data[0] > 0x7E or data.count(b"\n") != data.count(b"\r\n"):
+    if data[0] < 0x21 or data[0] > 0x7E or bare_line_feed(data, known):
         raise Malformed("not an HTTP/1 request")
 
 

@@ -28,6 +28,7 @@ from gateway.states import BODY, TUNNEL, may_read_request
 if TYPE_CHECKING:
     from gateway.dispatch import Dispatcher
 
+_AT_ONCE: Final = 32  # pipelined requests that are answered before others get their turn on the loop
 _LINGERED: Final = 1024 * 1024  # bytes read and thrown away after an early answer
 
 
@@ -39,6 +40,7 @@ class ServerConnection(ResponseWriter):
         "_buffer",
         "_closed",
         "_closing",
+        "_deferred",
         "_exchange",
         "_head_due",
         "_lingered",
@@ -62,6 +64,7 @@ class ServerConnection(ResponseWriter):
         self._closed = False
         self._reading = True
         self._working = False
+        self._deferred = False  # further requests in the buffer wait for the loop's next turn
         self._lingered = 0
         self._trusted = False
         self._unsent = 0  # bytes that the client had not taken when it was last found slow, its response being over
@@ -234,20 +237,39 @@ class ServerConnection(ResponseWriter):
         if self._working:
             return
         self._working = True
+        left = _AT_ONCE
         while self._exchange is None and self._buffer and not self._closing and not self.full:
+            if left == 0:
+                self._work_later()
+                return
+            left -= 1
             if not self._take_head():
                 break
         self._working = False
         if not self._reading:
             self.gate()
 
+    def _work_later(self) -> None:
+        """Let others have their turn on the loop; nothing is read meanwhile."""
+        self._deferred = True
+        self.gate()
+        asyncio.get_running_loop().call_soon(self._work_on)
+
+    def _work_on(self) -> None:
+        self._deferred = False
+        self._working = False
+        if not self._closed:
+            self._work()
+
     def _take_head(self) -> bool:
         """Begin the exchange of the head in the buffer; False: it is not complete, or was refused."""
         data = self._buffer
         office = self._office
         if data.startswith(b"\r\n"):  # RFC 9112 2.2: empty lines before a request are skipped
-            while data.startswith(b"\r\n"):
-                data = data[2:]
+            empty = 2
+            while data.startswith(b"\r\n", empty):
+                empty += 2
+            data = data[empty:]
             self._buffer = data
             self._scanned = 0
             if not data:
@@ -285,7 +307,7 @@ class ServerConnection(ResponseWriter):
         """Refuse what can't become a head any more, else wait for the rest until the deadline."""
         settings = self._office.settings
         try:
-            check_partial(data, settings.head_limit, settings.target_limit)
+            check_partial(data, settings.head_limit, settings.target_limit, self._scanned)
         except Malformed as failure:
             self._refuse(failure, data)
             return
@@ -350,7 +372,7 @@ class ServerConnection(ResponseWriter):
             up_full = exchange.up is not None and exchange.up.full
             reading = may_read_request(exchange.state, up_full, len(self._buffer))
         elif not self._closing:
-            reading = not (self.full and self._buffer)
+            reading = not (self._buffer and (self.full or self._deferred))
         if reading != self._reading:
             self._reading = reading
             if reading:

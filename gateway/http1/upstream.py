@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from gateway import affinity, tcp
 from gateway.errors import BadResponse, Failure, StaleConnection
 from gateway.exchange import Exchange
-from gateway.fields import allowed_trailers
+from gateway.fields import allowed_trailers, bare_line_feed
 from gateway.http1.chunked import ChunkError, Decoder, chunk, last_chunk
 from gateway.http1.request_writer import request_head
 from gateway.http1.response_head import parse_response
@@ -54,6 +54,7 @@ class UpstreamConnection(Upstream):
         "_reading",
         "_response",
         "_reuse_for",
+        "_scanned",
         "_transport",
         "replica",
     )
@@ -66,6 +67,7 @@ class UpstreamConnection(Upstream):
         self._exchange: Exchange | None = None
         self._method = b""
         self._buffer = b""  # of a head that is not complete
+        self._scanned = 0  # of it: known to hold no end
         self._body = _HEAD
         self._interims = 0  # 1xx of this exchange; counts from its first one
         self._left = 0
@@ -185,7 +187,7 @@ class UpstreamConnection(Upstream):
             data = self._buffer + data
             self._buffer = b""
         while True:
-            end = data.find(b"\r\n\r\n")
+            end = data.find(b"\r\n\r\n", self._scanned)
             if end < 0 or end > self._office.settings.response_head_limit:
                 self._incomplete(data)
                 return
@@ -195,6 +197,7 @@ class UpstreamConnection(Upstream):
                 self._fail(failure)
                 return
             data = data[end + 4 :]
+            self._scanned = 0
             if response.status >= 200:
                 self._final(exchange, response, data)
                 return
@@ -212,10 +215,11 @@ class UpstreamConnection(Upstream):
     def _incomplete(self, data: bytes) -> None:
         if len(data) > self._office.settings.response_head_limit:
             self._fail(BadResponse("response head too large", "http_response_header_section_size"))
-        elif not data.startswith(b"HTTP/1."[: len(data)]) or data.count(b"\n") != data.count(b"\r\n"):
+        elif not data.startswith(b"HTTP/1."[: len(data)]) or bare_line_feed(data, self._scanned):
             self._fail(BadResponse("not an HTTP/1 response"))
         else:
             self._buffer = data
+            self._scanned = max(0, len(data) - 3)
 
     def _upgraded(self, exchange: Exchange, response: Response, early: bytes) -> None:
         if not exchange.request.upgrade or response.upgrade.lower() != exchange.request.upgrade.lower():
