@@ -1,8 +1,8 @@
 """The PROXY protocol (2020/03), versions 1 and 2: what a proxy in front says of the client whom it speaks for.
 
 Pure: bytes in, an address out. Only the client's address is taken. Everything else is skipped within bounds: the
-destination, ports, and the vectors of version 2. That holds for PP2_TYPE_SSL, too: a proxy that took TLS off tells us
-so with X-Forwarded-Proto, in each request and in one way only. Checksums (PP2_TYPE_CRC32C) aren't checked: TCP has one.
+destination, ports, and the vectors of version 2. That holds for PP2_TYPE_SSL, too: whether a connection is secure is
+told in one way only, by X-Forwarded-Proto of a trusted peer. Checksums (PP2_TYPE_CRC32C) aren't checked: TCP has one.
 """
 
 from __future__ import annotations
