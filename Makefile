@@ -11,12 +11,13 @@ FUZZING := $(VENV)/.fuzzing
 PRODUCT := $(shell find wakegate gateway activator certs control state -name '*.py' 2>/dev/null)
 PYTEST_ARGS ?= -n 2 --dist loadgroup
 BENCH_ARGS ?=
+SOAK_ARGS ?=
 SECONDS ?= 300
 TARGET ?= all
 CORPUS ?= .fuzz/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint serve bench fuzz fuzz-mutants wheel image lock setup clean debian-test debian-bench debian-compiler
+.PHONY: help demo test lint serve bench fuzz fuzz-mutants soak wheel image lock setup clean debian-test debian-bench debian-compiler
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +46,10 @@ fuzz: $(FUZZING) ## fuzz the data plane; SECONDS=300 TARGET=all CORPUS=.fuzz/cor
 
 fuzz-mutants: $(FUZZING) ## does fuzzing find each planted bug within SECONDS?
 	$(BIN)/python tests/fuzz/mutants.py --seconds $(SECONDS)
+
+# An hour, unless SECONDS comes from the command line or the environment.
+soak: $(INSTALLED) ## mixed load on a real node, then: is anything left? SECONDS=3600 SOAK_ARGS=--kills
+	$(BIN)/python -m tests.soak --seconds $(if $(filter file,$(origin SECONDS)),3600,$(SECONDS)) $(SOAK_ARGS)
 
 wheel: $(COMPILED) ## a wheel with compiled hot modules in dist/, installed in .venv-compiled
 
