@@ -39,7 +39,7 @@ class Connections:
 
     def send(self, exchange: Exchange, replica: Replica, fresh: bool, now: float) -> None:
         """Over an idle connection, else over a new one. `fresh`: not over one that has been used."""
-        up = None if fresh else self.pool.take(replica, not exchange.request.idempotent, now)
+        up = None if fresh or exchange.raced else self.pool.take(replica, not exchange.request.idempotent, now)
         if up is not None:
             if exchange.held_bytes:
                 self._office.holding.discharge(exchange)

@@ -105,7 +105,11 @@ class Service:
 
     def _endpoint(self, endpoint: Endpoint, now: float) -> None:
         replica = self.replicas.get(endpoint.id)
-        if replica is None or replica.host != endpoint.host or replica.port != endpoint.port:
+        if replica is not None and (replica.host != endpoint.host or replica.port != endpoint.port):
+            replica.ready = False
+            replica.gone = True
+            replica = None
+        if replica is None:
             replica = self.replicas[endpoint.id] = Replica(endpoint.id, endpoint.host, endpoint.port)
             replica.ready = False
         if endpoint.ready and not replica.ready:

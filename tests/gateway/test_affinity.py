@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from wire import Conversation, Origin, Peer, Starter, fields, get, lines, ok, until
 
 from gateway.affinity import mark, take, token
@@ -55,6 +57,26 @@ def test_secure_over_https_only() -> None:
         assert cookie.startswith(b"Set-Cookie: wakegate_replica=x; Path=/; HttpOnly; SameSite=Lax")
         assert cookie.endswith(b"; Secure") == secure
         assert cache == b"Cache-Control: private"
+
+
+PAIRS = st.lists(
+    st.one_of(
+        st.sampled_from([b"wakegate_replica=1", b" wakegate_replica =2", b"wakegate_replica", b"", b" "]),
+        st.from_regex(rb"[A-Za-z_]{1,8}=[!-:<-~]{0,8}", fullmatch=True),
+    ),
+    max_size=6,
+)
+
+
+@given(st.lists(PAIRS, max_size=3))
+def test_no_cookie_of_that_name_is_passed_on_and_no_other_is_lost(came: list[list[bytes]]) -> None:
+    made = request(*[b"Cookie: " + b";".join(pairs) for pairs in came])
+    found = take(made)
+    left = [pair.strip() for line in made.lines[1:-1] for pair in line.removeprefix(b"Cookie: ").split(b";")]
+    everything = [pair.strip() for pairs in came for pair in pairs]
+    ours = [pair for pair in everything if pair.partition(b"=")[0].strip() == b"wakegate_replica"]
+    assert len(found) == len(ours)
+    assert [pair for pair in left if pair] == [pair for pair in everything if pair and pair not in ours]
 
 
 # In bytes.

@@ -58,6 +58,14 @@ def test_who_is_ready_again_has_failed_at_nothing() -> None:
     assert (service.replicas["a"].health, service.replicas["a"].failures) == (GOOD, 0)
 
 
+def test_another_address_is_another_replica() -> None:
+    service = a_service("a", "b")
+    old = service.replicas["a"]
+    moved = Backend("s", "acme", "a", endpoints=(Endpoint("a", "127.0.0.1", 2000), Endpoint("b", "127.0.0.1", 1000)))
+    assert service.apply(moved, 1.0, 200.0) == [old], "so that its idle connections are closed"
+    assert [replica.port for replica in service.ready] == [2000, 1000]
+
+
 def test_a_cookie_names_the_ready_ones_as_long_as_it_is_on() -> None:
     service = a_service("a", "b", affinity="cookie")
     assert {value: replica.id for value, replica in service.tokens.items()} == {
