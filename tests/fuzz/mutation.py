@@ -42,6 +42,10 @@ class Mutator:
     def insert(self, records: list[bytes], dice: random.Random) -> None:
         records.insert(dice.randint(0, len(records)), dice.choice(self._records))
 
+    def replace(self, records: list[bytes], dice: random.Random) -> None:
+        if records:
+            records[dice.randrange(len(records))] = dice.choice(self._records)
+
     def append(self, records: list[bytes], dice: random.Random) -> None:
         """Another conversation behind this one, or in the middle of it."""
         at = len(records) if dice.random() < 0.5 else dice.randint(0, len(records))
@@ -119,6 +123,8 @@ class Mutator:
 _CHANGES = [
     Mutator.insert,
     Mutator.insert,
+    Mutator.replace,
+    Mutator.replace,
     Mutator.append,
     Mutator.remove,
     Mutator.copy,

@@ -162,7 +162,7 @@ class Wire:
         self.writes: list[tuple[int, int, int, int]] = []  # offset, delivered then, sequence number, TCP state
         # the peer's side
         self.credit = -1  # bytes that the peer still takes, -1: any number
-        self.stalled = False  # the peer did not take what was there, and the gateway noticed
+        self.stalled = False  # the peer did not take what was there, and that made a difference
         self.sent = bytearray()  # by the peer
         self.incoming = b""  # of it: not delivered yet
         self.delivered = 0
@@ -244,6 +244,8 @@ class Wire:
     def abort(self) -> None:
         self._closing = True
         self.reading = False
+        if self._buffered and self.credit >= 0:
+            self.stalled = True
         self._pieces.clear()
         self._buffered = 0
         self._lose(None)
@@ -327,7 +329,7 @@ class Wire:
     def half_close(self) -> None:
         if not (self.fin_sent or self.reset_sent):
             self.fin_sent = True
-            self.deliver()
+            self._tell()
 
     def reset(self) -> None:
         """All that was under way either way is lost."""
@@ -335,8 +337,14 @@ class Wire:
             self.reset_sent = True
             self.incoming = b""
             self.ended = self.ended or "reset"
-            if self.reading and not self._lost_called:
-                self._fail()
+            self._tell()
+
+    def _tell(self) -> None:
+        """The kernel knows; a busy loop only sees it in its next turn."""
+        if self._plane.lazy:
+            self._plane.soon.append(self.deliver)
+        else:
+            self.deliver()
 
     def take(self, credit: int) -> None:
         """From now on the peer takes `credit` bytes; -1: any number."""

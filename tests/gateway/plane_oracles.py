@@ -569,12 +569,16 @@ def _plain(attempt: Attempt) -> bool:
     response = attempt.response
     return (
         response is not None
-        and response.plain
+        and _readable(response)
         and response.body.complete
         and response.code != 101
         and len(response.interims) <= 50
-        and all(interim.plain for interim in response.interims)
+        and all(_readable(interim) for interim in response.interims)
     )
+
+
+def _readable(head: Message) -> bool:
+    return head.plain and head.head_end - head.start < 3000 and len(head.fields) < 100
 
 
 def _check_relayed(wire: Wire, exchange: Exchange, got: Message, origin: Message, attempt: Attempt, gone: bool) -> None:
