@@ -6,13 +6,11 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import cast
 
 from gateway.access_log import AccessLog
-from gateway.errors import Failure
-from gateway.exchange import Exchange, Limits
-from gateway.messages import Request
-from gateway.sides import Downstream, Keeper
+from gateway.errors import Malformed
+from gateway.refused import Refused
+from gateway.sides import Downstream
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -21,9 +19,7 @@ def test_the_table_of_the_access_log_has_its_fields_in_their_order() -> None:
     table = (DOCS / "operations.md").read_text().partition("### The access log")[2].partition("\n\n**")[0]
     out, end = os.pipe()
     log = AccessLog(end)
-    exchange = Exchange(Request(b"GET", b"/", False), Downstream(), Keeper(), cast("Limits", None), 0.0)
-    exchange.error = Failure(502, "connection_refused", "no")
-    log.add(exchange)
+    log.add_refused(Refused(b"id", Downstream(), Malformed("no"), b"", 0, 0.0))
     log.close()
     os.close(end)
     with os.fdopen(out) as stream:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -20,9 +20,10 @@ from wire import Conversation, Starter, fields, get, ok, until
 from gateway.access_log import MODE, OPENED, AccessLog
 from gateway.answers import fresh_id
 from gateway.errors import Failure, Malformed
-from gateway.exchange import Exchange, Limits
+from gateway.exchange import Exchange
 from gateway.http1.request_head import parse_request
 from gateway.refused import Refused
+from gateway.settings import GatewaySettings
 from gateway.sides import Downstream, Keeper
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +32,7 @@ FIELDS = [
     *("method", "path", "user_agent", "status", "bytes_in", "bytes_out"),
     *("hold_ms", "connect_ms", "first_byte_ms", "total_ms", "retries", "proxy_status"),
 ]
-UNLIMITED = cast("Limits", None)  # nothing here asks
+LIMITS = Conversation(GatewaySettings()).edge._office.limits
 
 
 def logged(*, head: bytes = b"", failure: Failure | None = None) -> list[bytes]:
@@ -42,7 +43,7 @@ def logged(*, head: bytes = b"", failure: Failure | None = None) -> list[bytes]:
     down.peer = b"2001:db8::1"
     try:
         request = parse_request(head, 100, 8192, True)
-        ended = Exchange(request, down, Keeper(), UNLIMITED, 0.0)
+        ended = Exchange(request, down, Keeper(), LIMITS, 0.0)
         ended.error = failure
         log.add(ended)
     except Malformed as malformed:
@@ -150,7 +151,7 @@ def rotated(tmp_path: Path) -> Iterator[tuple[AccessLog, Path]]:
 
 def exchange(target: str) -> Exchange:
     request = parse_request(b"GET %b HTTP/1.1\r\nHost: a" % target.encode(), 100, 8192, False)
-    return Exchange(request, Downstream(), Keeper(), UNLIMITED, 0.0)
+    return Exchange(request, Downstream(), Keeper(), LIMITS, 0.0)
 
 
 def say(log: AccessLog, target: str) -> None:
@@ -228,16 +229,19 @@ def test_a_line_that_was_cut_short_is_ended_before_the_next() -> None:
 
 WRITER = """
 import sys
-sys.path.insert(0, {root!r})
+sys.path += [{root!r}, {root!r} + "/tests/gateway"]
+from wire import Conversation
 from gateway.access_log import AccessLog
 from gateway.exchange import Exchange
 from gateway.http1.request_head import parse_request
+from gateway.settings import GatewaySettings
 from gateway.sides import Downstream, Keeper
 log = AccessLog(1)
+limits = Conversation(GatewaySettings()).edge._office.limits
 target = b"/" + sys.argv[1].encode() * 6000
 for _ in range(400):
     request = parse_request(b"GET %b HTTP/1.1\\r\\nHost: a" % target, 100, 8192, False)
-    log.add(Exchange(request, Downstream(), Keeper(), None, 0.0))
+    log.add(Exchange(request, Downstream(), Keeper(), limits, 0.0))
 log.close()
 """
 
