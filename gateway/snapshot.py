@@ -41,6 +41,7 @@ _SUMS: Final = {
 OWN: Final = {
     "accepted": ("wakegate_connections_accepted", "Client connections accepted."),
     "shed": ("wakegate_connections_shed", "Idle client connections closed to make room for new ones."),
+    "upstream_closed": ("wakegate_upstream_connections_shed", "Idle connections to replicas closed, being too many."),
     "log_dropped": ("wakegate_access_log_dropped", "Access log lines that could not be written."),
     "spans_dropped": ("wakegate_spans_dropped", "Sampled requests whose spans could not be exported."),
     "reports_failed": ("wakegate_reports_failed", "Worker reports that the store did not take."),

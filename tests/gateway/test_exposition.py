@@ -84,6 +84,7 @@ def test_what_workers_count_of_themselves() -> None:
     totals = Totals()
     own: dict[str, Any] = {
         "shed": 2,
+        "upstream_closed": 9,
         "spans_dropped": 3,
         "refused_full": 4,
         "refused_address": 5,
@@ -96,6 +97,7 @@ def test_what_workers_count_of_themselves() -> None:
     totals.take(report(1, {}, worker="n/s/2/b"))  # one without TLS
     found = samples(totals)
     assert (found["wakegate_connections_shed_total",], found["wakegate_spans_dropped_total",]) == (2, 3)
+    assert found["wakegate_upstream_connections_shed_total",] == 9
     refused = "wakegate_connections_refused_total"
     assert (found[refused, "worker"], found[refused, "address"]) == (4, 5)
     handshakes, failed = "wakegate_tls_handshakes_total", "wakegate_tls_handshake_failures_total"
