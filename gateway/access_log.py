@@ -88,7 +88,7 @@ class AccessLog:
         method, path, host = refused.guess()
         line = (
             f'{{"time":"{self._time(time.time())}","id":"{refused.request_id.decode("ascii")}","trace":"",'
-            f'{_connection(refused.down)},"http":"","host":{_text(host)},"service":"","replica":"",'
+            f'{_connection(refused.down)},"forwarded_for":"","http":"","host":{_text(host)},"service":"","replica":"",'
             f'"method":{_text(method)},"path":{_text(path)},"user_agent":"","status":{refused.failure.status},'
             f'"bytes_in":{len(refused.data)},"bytes_out":{refused.bytes_out},'
             f'"hold_ms":0,"connect_ms":0,"first_byte_ms":{_ms(refused.took)},"total_ms":{_ms(refused.took)},'
@@ -183,6 +183,7 @@ class AccessLog:
         line = (
             f'{{"time":"{self._time(at)}","id":"{request.request_id.decode("ascii")}",'
             f'"trace":"{request.trace[3:35].decode("ascii")}",{_connection(exchange.down)},'
+            f'"forwarded_for":{_text(request.forwarded_for.decode("latin-1"))},'
             f'"http":"{"1.0" if request.old else "1.1"}","host":"{request.host.decode("ascii")}",'
             f'"service":"{service.title if service is not None else ""}",'
             f'"replica":"{replica.id if replica is not None else ""}",'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -28,7 +29,7 @@ from gateway.sides import Downstream, Keeper
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = [
-    *("time", "id", "trace", "client", "scheme", "tls", "http", "host", "service", "replica"),
+    *("time", "id", "trace", "client", "scheme", "tls", "forwarded_for", "http", "host", "service", "replica"),
     *("method", "path", "user_agent", "status", "bytes_in", "bytes_out"),
     *("hold_ms", "connect_ms", "first_byte_ms", "total_ms", "retries", "proxy_status"),
 ]
@@ -113,6 +114,20 @@ async def test_a_line_has_all_fields_in_their_order(conversation: Starter) -> No
     assert told["total_ms"] >= told["first_byte_ms"] >= told["hold_ms"]
     assert told["connect_ms"] == 0
     assert told["proxy_status"].startswith("wakegate; error=connection_timeout; details=")
+
+
+async def test_whom_a_trusted_proxy_speaks_for(conversation: Starter) -> None:
+    out, end = os.pipe()
+    for trusted, expected in (((ipaddress.ip_network("127.0.0.0/8"),), '203.0.113.7, "x"\xff'), ((), "")):
+        talk = await conversation(log_fd=end, trusted_proxies=trusted)
+        client = await talk.client()
+        await client.send(b'GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.7, "x"\xff\r\n\r\n')
+        await client.head()
+        talk.log.close()
+        told = json.loads(os.read(out, 65536))
+        assert (told["client"], told["forwarded_for"]) == ("127.0.0.1", expected)
+    os.close(end)
+    os.close(out)
 
 
 async def test_the_durations_of_a_request_that_reaches_a_replica(conversation: Starter) -> None:
