@@ -55,6 +55,7 @@ class ResponseCase:
     ends: str
     reuse: bool
     times: int
+    ways: tuple[str, ...]
     why: str
     source: str
 
@@ -103,7 +104,7 @@ def requests(file: str) -> list[RequestCase]:
 def responses(file: str = "responses.toml") -> list[ResponseCase]:
     found = []
     for case in _cases(file):
-        keys = {"name", "request", "origin", "then", "client", "ends", "reuse", "times", "why", "source"}
+        keys = {"name", "request", "origin", "then", "client", "ends", "reuse", "times", "ways", "why", "source"}
         assert not set(case) - keys, (case["name"], set(case) - keys)
         found.append(
             ResponseCase(
@@ -115,6 +116,7 @@ def responses(file: str = "responses.toml") -> list[ResponseCase]:
                 case.get("ends", "open"),
                 case.get("reuse", False),
                 case.get("times", 1),
+                tuple(case.get("ways", ("whole", "bytes", "pieces"))),
                 case["why"],
                 case.get("source", ""),
             )

@@ -20,6 +20,7 @@ _OWN_REQUEST = re.compile(
 )
 _OWN_RESPONSE = re.compile(rb"Via: 1\.(?P<minor>[01]) wakegate\r\nX-Request-Id: [0-9a-f]{32}\r\n")
 _DATE = re.compile(rb"\r\nDate: [A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} 20[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT\r\n")
+_TOLD = re.compile(rb"\r\nProxy-Status: wakegate; error=(?P<error>[a-z_]+); details=")
 _REQUEST_ID = re.compile(rb"\r\nX-Request-Id: ([0-9a-f]{32})\r\n")
 
 
@@ -160,6 +161,12 @@ def canonical(head: bytes) -> bytes:
     name = b"{own}" if found["minor"] == b"1" else b"{own 1.0}"
     head = head[: found.start()] + name + head[found.end() :]
     return _DATE.sub(b"\r\n{date}", head)
+
+
+def told(message: bytes) -> bytes:
+    """An answer of the gateway's own as `{status error}`, others as they are."""
+    found = _TOLD.search(message)
+    return message if found is None else b"{%b %b}" % (message[9:12], found["error"])
 
 
 def _joined(data: bytes) -> tuple[bytes, bytes]:

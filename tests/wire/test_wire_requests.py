@@ -7,17 +7,14 @@ same ones; and what stands behind a request that was refused never gets there.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
-import random
-import zlib
 from dataclasses import dataclass
 
 import pytest
 from bystander import Bystander
 from corpus import HOST, RequestCase, requests
+from pieces import received, send, turns
 from readers import Seen, by_h11, by_llhttp, canonical, forwarded, messages, statuses
 from wire import Conversation, Peer, Starter, until
 
@@ -109,7 +106,6 @@ async def talk_through(talk: Conversation, replica: Bystander, case: RequestCase
         pieces[0] = BEFORE + pieces[0]
     for piece in pieces:
         await send(client, piece, way, case.name)
-        await turns(20)
     if case.behind == "waits":
         heads = len(case.origin) + (way == "pipelined")
         await until(lambda: sum(len(forwarded(data)) for data in replica.recorded) == heads)
@@ -125,29 +121,6 @@ async def talk_through(talk: Conversation, replica: Bystander, case: RequestCase
     await until(lambda: talk.in_flight == 0)
     talk.serve(host=HOST)
     return answers
-
-
-async def send(client: Peer, data: bytes, way: str, name: str) -> None:
-    """`data`, in pieces of which each is most likely read alone."""
-    dice = random.Random(zlib.crc32(name.encode()))
-    at = 0
-    while at < len(data) and not client.writer.transport.is_closing():
-        size = 1 if way == "bytes" and len(data) < 2000 else dice.randrange(1, 60) if way == "pieces" else len(data)
-        with contextlib.suppress(ConnectionError):
-            client.writer.write(data[at : at + size])
-        at += size
-        await turns(2)
-
-
-def received(client: Peer) -> bytes:
-    """What has come so far."""
-    return bytes(client.reader._buffer)  # type: ignore[attr-defined]
-
-
-async def turns(number: int) -> None:
-    """Let everybody read what has come."""
-    for _ in range(number):
-        await asyncio.sleep(0)
 
 
 def judge(outcome: Outcome) -> list[Seen]:
