@@ -34,6 +34,13 @@ SERVICES = {
 }
 NAMESPACE = "soak"
 OPTIONS = ("--idle-timeout", "2", "--hold-timeout", "30")
+COUNTED = (
+    "wakegate_cold_starts_total",
+    "wakegate_hold_seconds_count",
+    "wakegate_retries_total",
+    "wakegate_ejections_total",
+    "wakegate_connections_accepted_total",
+)
 RELOADS = 60.0  # seconds between two, while warming up
 FIRST_RELOAD = 5.0
 ROTATION = 20.0  # seconds between two files of the access log
@@ -185,6 +192,8 @@ class Soak:
         below = {name: value for name, value in found.items() if value < 0}
         self._expect(not below, f"below zero: {below}")
         self.lines.append(f"at the end: {', '.join(f'{name} {found.get(name, -1):g}' for name in quiet)}")
+        self.lines.append(f"counted: {', '.join(f'{name} {found.get(name, 0):g}' for name in COUNTED)}")
+        self._expect(found.get(COUNTED[0], 0) >= self.seconds / 60, "nothing fell asleep and woke")
         dropped = {name: value for name, value in found.items() if "dropped" in name and value}
         self.lines.append(f"dropped: {dropped or 'nothing'}")
 

@@ -294,7 +294,9 @@ async def nonsense(world: World) -> None:
 async def leaving(world: World) -> None:
     """A client that is gone in some phase, politely or not."""
     phase = random.choice(tuple(_PHASES))
-    name = random.choice(("sleepy-1", "sleepy-2")) if phase == "held" else "steady"
+    if phase == "woken" and random.random() < 0.95:  # else nothing would ever fall asleep
+        phase = "held"
+    name = {"held": "narrow", "woken": random.choice(("sleepy-1", "sleepy-2"))}.get(phase, "steady")
     secure = random.random() < 0.2
     one = await Connection.open(world.https) if phase == "handshake" else await world.connect(name, secure)
     for data in _PHASES[phase]:
@@ -313,7 +315,8 @@ _PHASES: dict[str, tuple[bytes, ...]] = {
     "handshake": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",),
     "head": (b"GET /hello HTTP/1.1\r\nHo",),
     "asked": (b"GET /slow?ms=2000 HTTP/1.1\r\nHost: HOST\r\n\r\n",),
-    "held": (b"GET /hello HTTP/1.1\r\nHost: HOST\r\n\r\n",),
+    "held": (b"GET /slow?ms=50 HTTP/1.1\r\nHost: HOST\r\n\r\n",),
+    "woken": (b"GET /hello HTTP/1.1\r\nHost: HOST\r\n\r\n",),
     "upload": (b"POST /echo HTTP/1.1\r\nHost: HOST\r\nContent-Length: 1000000\r\n\r\n", PATTERN),
     "chunks": (
         b"POST /echo HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -337,7 +340,7 @@ CLIENTS: dict[str, tuple[Client, int, float]] = {
     "downloads": (download, 2, 0.3),
     "uploads": (upload, 2, 0.3),
     "pipelining": (pipelining, 2, 0.2),
-    "sleeping services": (sleeper, 3, 2.5),
+    "sleeping services": (sleeper, 3, 6.0),
     "full services": (queueing, 8, 0.05),
     "events": (events, 4, 0.2),
     "tunnels": (tunnel, 4, 0.2),
