@@ -129,7 +129,8 @@ class Telemetry:
             request.parent = b""
             if remote:
                 request.parent = trace[36:52]
-                request.trace = b"%b%016x-%b" % (trace[:36], random.getrandbits(64) or 1, trace[53:])
+                flags = int(trace[53:], 16) | _SAMPLED
+                request.trace = b"%b%016x-%02x" % (trace[:36], random.getrandbits(64) or 1, flags)
         elif not remote:
             request.trace = trace[:53] + b"00"
 

@@ -143,6 +143,13 @@ async def test_what_came_unsampled_goes_on_as_it_is(traced: Traced, collector: C
     assert plain(collector.spans[0].attributes)["url.path"] == "/2"
 
 
+async def test_what_came_unsampled_and_is_recorded_all_the_same_says_so(traced: Traced, collector: Collector) -> None:
+    talk, _ = await traced({"OTEL_TRACES_SAMPLER": "always_on"})
+    seen, _ = await exchanged(talk, get("/", f"traceparent: 00-{TRACE}-{PARENT}-02"))
+    await until(lambda: len(collector.spans) == 2, "the spans")
+    assert fields(seen)[b"traceparent"] == [f"00-{TRACE}-{collector.spans[0].span_id.hex()}-03".encode()]
+
+
 async def test_what_begins_here_unsampled_says_so(traced: Traced, collector: Collector) -> None:
     talk, _ = await traced({"OTEL_TRACES_SAMPLER": "parentbased_always_off"})
     seen, _ = await exchanged(talk, get())
