@@ -16,7 +16,7 @@ from bystander import Bystander
 from corpus import HOST, RequestCase, requests
 from pieces import received, send, turns
 from readers import Seen, by_h11, by_llhttp, canonical, forwarded, messages, statuses
-from wire import Conversation, Peer, Starter, until
+from wire import Conversation, Starter, until
 
 from state.models import Endpoint
 
