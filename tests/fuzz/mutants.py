@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parents[1]
-COPIED = ("gateway", "activator", "state", "certs", "tests/fuzz", "tests/gateway")
+COPIED = ("gateway", "activator", "state", "certs", "tests/fuzz", "tests/gateway", "tests/wire")
 
 
 def patches() -> list[Path]:
@@ -60,6 +60,12 @@ def fails_without(path: Path) -> bool:
     return subprocess.run(command, cwd=TREE, capture_output=True).returncode != 0
 
 
+def complaint(output: str) -> str:
+    """The last line of the traceback."""
+    lines = [line for line in output.splitlines() if re.match(r"[\w.]*(Wrong|Error|Broken|Short|IllegalStep)\b", line)]
+    return lines[-1][:200] if lines else output[-300:]
+
+
 def hunt(patch: Path, seconds: float, keep: Path | None) -> tuple[float | None, str]:
     """Seconds until it was found, and by what; None: it was not, and why."""
     with tempfile.TemporaryDirectory(prefix="wakegate-mutant-") as directory:
@@ -73,15 +79,15 @@ def hunt(patch: Path, seconds: float, keep: Path | None) -> tuple[float | None, 
             return None, f"not in {seconds:.0f} s"
         output = done.stdout.decode("utf-8", "backslashreplace")
         found = re.search(r"--replay (\S+)", output)
+        said = complaint(output)
         if found is not None and fails_without(Path(found[1])):
-            return None, "found something that is wrong without the bug, too"
-        said = [line for line in output.splitlines() if re.match(r"[\w.]*(Wrong|Error|Broken|IllegalStep)\b", line)]
+            return None, f"what it found is wrong without the bug, too: {said}"
         if keep is not None and found is not None:
             path = Path(found[1])
             smaller = path.with_name(path.name + ".min")
             keep.mkdir(parents=True, exist_ok=True)
             shutil.copy(smaller if smaller.exists() else path, keep / f"{patch.stem}.input-{target_of(path)}")
-        return took, said[-1][:160] if said else output[-300:]
+        return took, said
 
 
 def main() -> int:

@@ -109,7 +109,7 @@ PIECES: list[bytes] = [
     b"258\r\n",
     b"bb8\r\n",
     b"9c40\r\n",
-    b"HTTP/1.1 103 Early Hints\r\n\r\n" * 40,
+    b"HTTP/1.1 103 Early Hints\r\n\r\n" * 49,
     b"Set-Cookie: a=b\r\n",
     b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n",
     b"Via: 1.1 x\r\n",

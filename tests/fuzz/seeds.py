@@ -12,6 +12,8 @@ GET = "c GET / HTTP/1.1\r\nHost: app.test\r\n\r\n"
 POST = "c POST /p HTTP/1.1\r\nHost: app.test\r\n"
 OK = "r HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = "r HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+HINT = "r HTTP/1.1 103 Early Hints\r\nLink: </s>\r\n\r\n"
+HINTS = "r " + "HTTP/1.1 103 Early Hints\r\n\r\n" * 49
 HEAD = "c HEAD /h HTTP/1.1\r\nHost: app.test\r\n\r\n"
 CHUNKS = "r HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
 UPGRADE = "c GET / HTTP/1.1\r\nHost: app.test\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -40,7 +42,7 @@ PLANE: list[bytes] = [
     encode(GET, "r HTTP/1.1 304 Not Modified\r\nContent-Length: 10\r\n\r\n", GET, OK),
     encode(GET, "r HTTP/1.1 204 No Content\r\n\r\n", GET, OK),
     encode(GET, "r HTTP/1.1 103 Early Hints\r\nLink: </s>\r\n\r\n", OK),
-    encode(GET, "r HTTP/1.1 103 Early Hints\r\n\r\n" * 1, OK, GET, "r " + "HTTP/1.1 103 Early Hints\r\n\r\n" * 40, OK),
+    encode("c " + TWO, HINTS, OK, "c " + TWO, HINTS, OK, "c " + TWO, HINT, HINT, OK),
     encode(GET, "r HTTP/1.1 200 OK\r\n\r\nhello", "r worldworld", "f"),
     encode(GET, "r HTTP/1.1 200 OK\r\n\r\nhello", "z"),
     encode("c GET /o HTTP/1.0\r\nHost: app.test\r\n\r\n", "r HTTP/1.1 200 OK\r\n\r\nhello", "f"),

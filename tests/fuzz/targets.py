@@ -9,6 +9,7 @@ import httptools
 import program
 import seeds
 import strict_reader
+import wire_seeds
 
 from gateway import proxy_protocol
 from gateway.errors import BadResponse, Malformed
@@ -224,9 +225,9 @@ def proxy_preface(data: bytes) -> None:
 
 
 TARGETS: dict[str, tuple[Target, list[bytes]]] = {
-    "plane": (plane, seeds.PLANE),
-    "request-head": (request_head, seeds.REQUEST_HEAD),
-    "response-head": (response_head, seeds.RESPONSE_HEAD),
+    "plane": (plane, seeds.PLANE + wire_seeds.programs()),
+    "request-head": (request_head, seeds.REQUEST_HEAD + wire_seeds.request_heads()),
+    "response-head": (response_head, seeds.RESPONSE_HEAD + wire_seeds.response_heads()),
     "chunked": (chunked, seeds.CHUNKED_BODY),
     "client-hello": (client_hello, seeds.CLIENT_HELLO),
     "proxy-preface": (proxy_preface, seeds.PROXY_PREFACE),

@@ -8,6 +8,7 @@ and in what it loses: bytes not flushed are lost by an abort, a paused socket te
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import sys
@@ -66,13 +67,53 @@ class Clock:
         return getattr(time, name)
 
 
+class Handle:
+    """A callback that can be taken back."""
+
+    __slots__ = ("_args", "_callback")
+
+    def __init__(self, callback: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self._callback: Callable[..., None] | None = callback
+        self._args = args
+
+    def cancel(self) -> None:
+        self._callback = None
+
+    def __call__(self) -> None:
+        if self._callback is not None:
+            self._callback(*self._args)
+
+
+class Loop:
+    """What the data plane asks of the running loop, for the newest plane."""
+
+    def __init__(self) -> None:
+        self.plane: Plane | None = None
+
+    def call_soon(self, callback: Callable[..., None], *args: Any) -> Handle:
+        assert self.plane is not None
+        handle = Handle(callback, args)
+        self.plane.soon.append(handle)
+        return handle
+
+    def call_later(self, delay: float, callback: Callable[..., None], *args: Any) -> Handle:
+        assert self.plane is not None
+        handle = Handle(callback, args)
+        self.plane.timers.append((CLOCK.now + delay, handle))
+        return handle
+
+    def time(self) -> float:
+        return CLOCK.now
+
+
+LOOP = Loop()
 CLOCK = Clock()
 DICE = random.Random(0)  # stands in for the module `random`
 
 
 @contextlib.contextmanager
 def staged() -> Iterator[None]:
-    """Inside, the data plane reads `CLOCK` and throws `DICE`. Not to be nested."""
+    """Inside, the data plane reads `CLOCK`, throws `DICE` and calls later on `LOOP`. Not to be nested."""
     changed: list[tuple[dict[str, Any], str, Any]] = []
     for name, module in list(sys.modules.items()):
         if name.startswith("gateway.") and module is not None:
@@ -80,9 +121,11 @@ def staged() -> Iterator[None]:
                 if module.__dict__.get(attribute) is real:
                     module.__dict__[attribute] = ours
                     changed.append((module.__dict__, attribute, real))
+    asyncio._set_running_loop(LOOP)  # type: ignore[arg-type]
     try:
         yield
     finally:
+        asyncio._set_running_loop(None)
         for namespace, attribute, real in changed:
             namespace[attribute] = real
 
@@ -412,10 +455,12 @@ class Plane:
 
     def __init__(self, settings: GatewaySettings = SETTINGS, high_water: int = 1024) -> None:
         CLOCK.now = START
+        LOOP.plane = self
         DICE.seed(7)
         self.high_water = high_water
         self.settings = settings
         self.sequence = 0  # of everything that is worth ordering
+        self.timers: list[tuple[float, Callable[[], None]]] = []
         self.soon: deque[Callable[[], None]] = deque()
         self.dirty: dict[Wire, None] = {}
         self.lazy = False  # let callbacks wait until `run` is called, as a busy loop does
@@ -426,7 +471,6 @@ class Plane:
         self.routes: dict[str, Route] = {}
         self.backends: dict[str, Backend] = {}
         self.woken: list[str] = []
-        self._timers: list[tuple[float, Callable[[], None]]] = []
         self.log = Log(self)
         self.edge = Edge(settings, Table(self), self.log, self)
         self.office = self.edge._office
@@ -465,7 +509,7 @@ class Plane:
         self.upstreams.append(wire)
         up.connection_made(wire)  # type: ignore[arg-type]
         replica.pacing.connected(0.0)
-        self._timers.append((CLOCK.now + self.settings.connect_spacing, lambda: self.connections.settled(replica, up)))
+        LOOP.call_later(self.settings.connect_spacing, self.connections.settled, replica, up)
         self.connections.connected(exchange, replica, up, CLOCK.now)
 
     def refuse(self, status: int = 502) -> None:
@@ -506,9 +550,9 @@ class Plane:
         for wire in self.clients:
             if wire.buffered:
                 wire.stalled = True
-        if self._timers:
-            due = [call for at, call in self._timers if at <= CLOCK.now]
-            self._timers = [(at, call) for at, call in self._timers if at > CLOCK.now]
+        if self.timers:
+            due = [call for at, call in self.timers if at <= CLOCK.now]
+            self.timers = [(at, call) for at, call in self.timers if at > CLOCK.now]
             for call in due:
                 call()
         self.edge._sweep.run(CLOCK.now)

@@ -95,6 +95,7 @@ class Attempt:
         "response",
         "sequence",
         "trouble",
+        "unsaid",
         "wire",
     )
 
@@ -105,6 +106,7 @@ class Attempt:
         self.interims: list[int] = []
         self.trouble = ""  # why the response can't be read
         self.reached = False  # a byte of it has left
+        self.unsaid = False  # the origin has not begun its final response
         self.sequence = 0  # when the head was sent
         self.idle_state = ESTABLISHED  # of the connection then
         self.raw_in = b""  # bytes behind the request, if it was upgraded
@@ -324,7 +326,7 @@ def _attempts(wire: Wire) -> list[Attempt]:
 def _read_response(attempt: Attempt, sent: bytes, begin: int) -> None:
     request = attempt.request
     assert request is not None
-    attempt.interims = read_interims(sent, begin)
+    attempt.interims, attempt.unsaid = read_interims(sent, begin)
     try:
         attempt.response = read_response(sent, begin, request.method, attempt.ended)
     except Short:
@@ -556,7 +558,7 @@ def _check_response(
             _fail("an answer of our own that is not whole", response)
         if ours and not any(value.startswith(b"wakegate; error=") for value in response.all(b"proxy-status")):
             _fail("an answer of our own without Proxy-Status", response.fields)
-        if response.code == 502 and tries and _plain(tries[-1]):
+        if response.code == 502 and tries and (_plain(tries[-1]) or _patient(tries[-1])):
             _fail("a good response was refused", exchange, response.body.content, tries[-1].response)
     elif origin is None:
         _fail("a response that no origin sent", exchange, response, tries[-1].trouble)
@@ -575,6 +577,11 @@ def _plain(attempt: Attempt) -> bool:
         and len(response.interims) <= 50
         and all(_readable(interim) for interim in response.interims)
     )
+
+
+def _patient(attempt: Attempt) -> bool:
+    """It has not begun its response, nor gone away."""
+    return attempt.unsaid and not attempt.ended and len(attempt.interims) <= 50
 
 
 def _readable(head: Message) -> bool:
@@ -635,7 +642,7 @@ def describe(plane: Plane) -> str:
         for number, wire in enumerate(wires):
             lines.append(f"{kind} {number}: sent {shown(wire.sent)} (delivered {wire.delivered})")
             lines.append(f"{kind} {number}: received {shown(wire.received)} ended={wire.ended!r}")
-    lines += [f"ended: {exchange!r}" for _, exchange in plane.log.ended]
+    lines += [f"ended: {exchange!r}" for _, exchange in plane.log.ended[-12:]]
     return "\n".join(lines)
 
 

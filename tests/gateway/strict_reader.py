@@ -213,16 +213,19 @@ def read_requests(data: bytes) -> tuple[list[Message], int, str]:
     return messages, at, ""
 
 
-def read_interims(data: bytes, start: int) -> list[int]:
-    """The codes of the interim responses at `start`."""
+def read_interims(data: bytes, start: int) -> tuple[list[int], bool]:
+    """The codes of the interim responses at `start`; whether they are all that there is, and no reader stumbles."""
     codes: list[int] = []
+    plain = True
     while (stop := data.find(b"\r\n\r\n", start)) >= 0:
-        found = _STATUS_LINE.match(data, start)
+        lines = data[start:stop].split(b"\r\n")
+        found = _STATUS_LINE.fullmatch(lines[0])
         if found is None or found[2] >= b"200" or found[2] == b"101":
             break
         codes.append(int(found[2]))
+        plain = plain and lines[1:] in ([], [b"Link: </s>"])
         start = stop + 4
-    return codes
+    return codes, plain and start == len(data)
 
 
 def read_response(data: bytes, start: int, method: bytes, ended: str) -> Message:
