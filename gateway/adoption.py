@@ -32,7 +32,8 @@ Factory = Callable[[], asyncio.BaseProtocol]
 class Listeners:
     """The listening sockets of all addresses and workers, `addresses[a][number - 1]`, of which worker `number` is us.
 
-    It owns the socket objects. `on_pause` is called with a text for the operator each time that accepting has to pause.
+    It owns the socket objects. When accepting has to pause, `on_pause` is called with a text for the operator (the 1st,
+    2nd, 4th… time), and `make_room` each time, so that who can do without a descriptor gives it back.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class Listeners:
         number: int,
         factory: Factory,
         on_pause: Callable[[str], None],
+        make_room: Callable[[], None] | None = None,
     ) -> None:
         self.accepted = 0  # connections, since the start
         self.pauses = 0
         self._number = number
         self._factory = factory
         self._on_pause = on_pause
+        self._make_room = make_room
         self._sockets: dict[int, list[socket.socket]] = {
             worker: list(of_worker) for worker, of_worker in enumerate(zip(*addresses, strict=True), start=1)
         }
@@ -156,6 +159,8 @@ class Listeners:
         if self._paused is not None:
             return
         self.pauses += 1
+        if self._make_room is not None:
+            self._make_room()
         self._paused = asyncio.get_running_loop().call_later(_PAUSE, self._resume)
         self._settle()
         if self.pauses & (self.pauses - 1) == 0:  # the 1st, 2nd, 4th, 8th…: an operator wants to know, once

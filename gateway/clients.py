@@ -13,6 +13,7 @@ import heapq
 import ipaddress
 import math
 import socket
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -28,7 +29,7 @@ class Clients:
     """`limit`: connections at once; `address_limit`: of one client (0: no limit), an IPv6 client being a /64.
 
     `trusted`: peers whose X-Forwarded-* and X-Request-Id are believed; they carry the connections of many clients, so
-    that the limit of one doesn't count for them.
+    that the limit of one doesn't count for them. `shed_age`: seconds for which one has to be idle to make room.
     """
 
     __slots__ = (
@@ -37,6 +38,7 @@ class Clients:
         "_limit",
         "_open",
         "_searched",
+        "_shed_age",
         "_trusted",
         "accepted",
         "complain",
@@ -49,10 +51,11 @@ class Clients:
         "shed",
     )
 
-    def __init__(self, limit: int, trusted: tuple[Network, ...], address_limit: int = 0) -> None:
+    def __init__(self, limit: int, trusted: tuple[Network, ...], address_limit: int = 0, shed_age: float = 0.0) -> None:
         self._limit = limit
         self._address_limit = address_limit
         self._trusted = trusted
+        self._shed_age = shed_age
         self._open: dict[Downstream, None] = {}
         self._addresses: dict[bytes, int] = {}  # connections by client; none that is zero
         self._searched = False  # nobody idle was found since the last tick: it is not worth another look
@@ -113,12 +116,16 @@ class Clients:
         self.paused.pop(down, None)
 
     def make_room(self) -> int:
-        """Close those that have gone longest without a request, a few at a time. How many; 0: nobody is idle."""
+        """Close those that have gone longest without a request, a few at a time. How many; 0: nobody is idle.
+
+        Who was heard of a moment ago may have the next request on the way, and is not idle.
+        """
         if self._searched:
             return 0
         most = max(len(self._open) // _SHED_SHARE, _SHED_LEAST)
+        latest = time.monotonic() - self._shed_age
         idle = [(down.idle_since(), number, down) for number, down in enumerate(self._open)]
-        longest = [entry for entry in heapq.nsmallest(most, idle) if entry[0] < NEVER]
+        longest = [entry for entry in heapq.nsmallest(most, idle) if entry[0] <= latest]
         for _, _, down in longest:
             self.closed(down)
             down.shed()

@@ -88,13 +88,18 @@ class Connections:
     def unreached(self, exchange: Exchange, replica: Replica, failure: Failure) -> None:
         """No byte has left, so the request, and all behind it, may go anywhere else.
 
-        If it is this machine that has no more sockets, the replica rests all the same, as all that are tried then: so
-        nobody tries without end, and requests are held until idle connections have made room.
+        Unless it is this machine that had no socket for the whole of the time-out: then the replica is not to blame,
+        no other would do better, and the next in order may try.
         """
         now = time.monotonic()
         replica.pacing.failed()
         if failure.error == EXHAUSTED:
-            self.pool.make_room()
+            if not exchange.over:
+                exchange.answer(failure)
+            following = _first_waiting(replica)
+            if following is not None:
+                self._connect(following, replica)
+            return
         if replica.unreached(now) and replica.ready and exchange.service is not None:
             exchange.service.ejections += 1
         turned_away: Exchange | None = exchange
@@ -102,6 +107,19 @@ class Connections:
             if not turned_away.over:
                 self._office.turned_away(turned_away, replica, failure, now)
             turned_away = _first_waiting(replica)
+
+    def exhausted(self, exchange: Exchange | None) -> None:
+        """This machine has nothing left to connect or to accept with: idle connections make room.
+
+        `exchange`: who finds that out for the first time, for the books.
+        """
+        if self.pool.size:
+            self.pool.make_room()
+        else:
+            self._office.clients.make_room()
+        if exchange is not None and exchange.service is not None:
+            errors = exchange.service.errors
+            errors[EXHAUSTED] = errors.get(EXHAUSTED, 0) + 1
 
     def _join(self, exchange: Exchange, up: Upstream, now: float) -> None:
         """A connection for an exchange that waited for one."""

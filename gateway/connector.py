@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 EXHAUSTED: Final = "connection_limit_reached"  # RFC 9209 2.3.9
+_PAUSE: Final = 0.1  # seconds until the next try when this machine has nothing left to connect with
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN}
 
 
@@ -52,32 +53,44 @@ class Connector:
     async def _connect(self, exchange: Exchange, replica: Replica) -> None:
         loop = asyncio.get_running_loop()
         up = UpstreamConnection(self._office, replica)
-        factory = functools.partial(cast, asyncio.BaseProtocol, up)  # one by its methods, so that it compiles
+        slow = Failure(504, "connection_timeout", "connecting to the replica took too long")
         try:
             async with asyncio.timeout(self._timeout):
-                sock = await _reach(replica)
-                if sock is None:
-                    await loop.create_connection(factory, replica.host, replica.port)
-                else:
-                    await loop.create_connection(factory, sock=sock)
+                while (shortage := await _open(up, replica)) is not None and not exchange.over:
+                    self._owner.exhausted(exchange if slow.error != EXHAUSTED else None)
+                    slow = Failure(503, EXHAUSTED, f"no connection can be made: {shortage.strerror}", 1)
+                    await asyncio.sleep(_PAUSE)
         except TimeoutError:
-            failure = Failure(504, "connection_timeout", "connecting to the replica took too long")
+            failure = slow
         except ConnectionRefusedError:
             failure = Failure(502, "connection_refused", "the replica refuses connections")
         except (OSError, ValueError) as error:  # ValueError: no address at all
-            failure = _unreachable(error)
+            failure = Failure(502, "destination_ip_unroutable", f"the replica can't be reached: {error}")
         else:
+            if shortage is not None:
+                self._owner.unreached(exchange, replica, slow)  # and nobody waits any more
+                return
             loop.call_later(self._spacing, self._owner.settled, replica, up)
             self._owner.connected(exchange, replica, up, time.monotonic())
             return
         self._owner.unreached(exchange, replica, failure)
 
 
-def _unreachable(error: Exception) -> Failure:
-    """Whose fault that is: the replica's, or that of this machine, which has nothing left to connect with."""
-    if isinstance(error, OSError) and error.errno in _EXHAUSTED:
-        return Failure(503, EXHAUSTED, f"no connection can be made: {error}", 1)
-    return Failure(502, "destination_ip_unroutable", f"the replica can't be reached: {error}")
+async def _open(up: UpstreamConnection, replica: Replica) -> OSError | None:
+    """Connect. What it returns is the fault of this machine, which has nothing left to connect with. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    factory = functools.partial(cast, asyncio.BaseProtocol, up)  # one by its methods, so that it compiles
+    try:
+        sock = await _reach(replica)
+        if sock is None:
+            await loop.create_connection(factory, replica.host, replica.port)
+        else:
+            await loop.create_connection(factory, sock=sock)
+    except OSError as error:
+        if error.errno not in _EXHAUSTED:
+            raise
+        return error
+    return None
 
 
 async def _reach(replica: Replica) -> socket.socket | None:

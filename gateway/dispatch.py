@@ -87,7 +87,9 @@ class Dispatcher(Keeper):
         self.via_old_response = self.via_old_line[2:]
         self.hsts = hsts_line(settings.hsts)
         self.redirects: Redirects | None = None  # where plain requests should come over https
-        self.clients = Clients(settings.connection_limit, settings.trusted_proxies, settings.address_limit)
+        self.clients = Clients(
+            settings.connection_limit, settings.trusted_proxies, settings.address_limit, settings.shed_age
+        )
         self.holding = Holding(self, demand, settings.hold_bytes)
         self.connections = Connections(self, settings)
 

@@ -233,6 +233,10 @@ class Edge:
         for connection in clients.all():
             connection.drain(False)
 
+    def make_room(self) -> None:
+        """Descriptors or memory have run out: idle connections are closed, those to replicas first."""
+        self._office.connections.exhausted(None)
+
     def complain_to(self, say: Callable[[str], None]) -> None:
         """Where lines for the operator go: connections that had to be refused. Rare, however many those are."""
         self._office.clients.complain = say

@@ -158,8 +158,10 @@ class Worker:
         gc.freeze()  # a collection over 100,000 routes would stop the loop for 55-130 ms
         self._edge.start()
         doors = ((addresses, self._edge.protocol_factory()), (secure, self._edge.tls_factory()))
-        number = self._settings.number
-        self._listeners = [Listeners(sockets, number, factory, self._say) for sockets, factory in doors if sockets]
+        number, make_room = self._settings.number, self._edge.make_room
+        self._listeners = [
+            Listeners(sockets, number, factory, self._say, make_room) for sockets, factory in doors if sockets
+        ]
         for listeners in self._listeners:
             listeners.adopt(self._neighbours)
             listeners.start()

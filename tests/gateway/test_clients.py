@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 
 import pytest
@@ -82,12 +83,12 @@ def test_a_told_address_counts_instead_of_the_peers() -> None:
 def test_who_has_been_idle_longest_makes_room() -> None:
     clients = Clients(1000, (), 0)
     busy = [Down() for _ in range(500)]
-    idle = [Down(float(1000 - number)) for number in range(500)]
+    idle = [Down(-float(number)) for number in range(500)]
     for down in [*busy, *idle]:
         assert clients.opened(down, "192.0.2.1", False)
     assert clients.opened(Down(), "192.0.2.1", False)
     closed = [down.since for down in idle if down.is_shed]
-    assert sorted(closed) == [float(501 + number) for number in range(len(closed))]
+    assert sorted(closed) == [number - 499.0 for number in range(len(closed))]
     assert 1 <= len(closed) <= 10
     assert len(clients) == 1000 - len(closed) + 1
     assert clients.counters()["shed"] == len(closed)
@@ -102,7 +103,7 @@ def test_without_anybody_idle_the_new_one_is_turned_away_and_no_look_is_repeated
     assert not any(clients.opened(down, "192.0.2.1", False) for down in refused)
     for down in refused:
         clients.closed(down)
-    one.since = 5.0
+    one.since = -5.0
     assert not clients.opened(refused[0], "192.0.2.1", False), "one look a tick"
     clients.closed(refused[0])
     clients.tend(0.0)
@@ -129,7 +130,7 @@ async def answered(talk: Conversation, client: Peer) -> None:
 
 
 async def test_an_idle_connection_makes_room_for_a_new_one(conversation: Starter) -> None:
-    talk = await conversation(connection_limit=3)
+    talk = await conversation(connection_limit=3, shed_age=0.0)
     origin = await talk.origin()
     talk.serve(origin.endpoint())
     busy = await talk.client()
@@ -149,6 +150,19 @@ async def test_an_idle_connection_makes_room_for_a_new_one(conversation: Starter
     await busy.head()
     await busy.expect(b"x")
     assert talk.edge.counters()["shed"] == 2
+
+
+async def test_who_came_a_moment_ago_is_not_idle(conversation: Starter) -> None:
+    """Its request may be on the way."""
+    talk = await conversation(connection_limit=1, shed_age=0.5)
+    first = await talk.client()
+    await until(lambda: talk.edge.connections == 1)
+    late = await talk.client()
+    await late.closed()
+    await answered(talk, first)
+    await asyncio.sleep(1.0)
+    await answered(talk, await talk.client())
+    assert talk.edge.counters()["shed"] == 1
 
 
 async def test_when_all_are_busy_a_new_one_is_closed(conversation: Starter) -> None:
