@@ -102,7 +102,7 @@ class Snapshot(Collector):
         yield "# TYPE wakegate_requests_total counter\n"
         for (namespace, name, code), count in sums.items():
             labels = f'code="{code}",namespace="{namespace}",service="{name}"'  # their letters need no escaping
-            yield f"wakegate_requests_total{{{labels}}} {count}\n"
+            yield f"wakegate_requests_total{{{labels}}} {float(count)}\n"
 
     def _histogram(self, name: str, text: str, key: str) -> Metric:
         buckets = _cumulative(self.sums.get(key, {}))
