@@ -392,7 +392,10 @@ class Exchange:
         self._tunnel_moved()
         if self.half_closed == 3:
             self.state = step(self.state, RESPONSE_END)
-            self._drop_upstream()
+            up = self.up
+            if up is not None:
+                self.up = None
+                up.close()
             self._finish(False)
 
     def _fail(self, failure: Failure) -> None:

@@ -137,6 +137,10 @@ class Upstream(Timed):
         """Close at once and call nobody."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Close once what is written has been sent, for which there is a limit, and call nobody."""
+        raise NotImplementedError
+
     def alive(self, sure: bool) -> bool:
         """While idle: may it take a request? `sure`: ask the kernel, for requests that can't be sent twice."""
         raise NotImplementedError

@@ -212,7 +212,10 @@ class ServerConnection(ResponseWriter):
         """While reading is paused the kernel alone knows whether the client has left: ask it, and act on it."""
         if self._transport is None or self._reading:
             return
-        if tcp.state_of(self._transport) in (tcp.CLOSE_WAIT, tcp.CLOSE):
+        exchange = self._exchange
+        tunnel = exchange is not None and (exchange.state & ~7) == TUNNEL
+        state = tcp.state_of(self._transport)
+        if state == tcp.CLOSE or (state == tcp.CLOSE_WAIT and not tunnel):  # in a tunnel that is one direction of two
             self._leave()
 
     def idle_since(self) -> float:

@@ -117,6 +117,13 @@ class UpstreamConnection(Upstream):
         if self._transport is not None:
             self._transport.abort()
 
+    def close(self) -> None:
+        self._exchange = None
+        self._closed = True
+        if self._transport is not None:
+            self._office.sweep.arm(self, time.monotonic() + self._office.settings.linger_timeout)
+            self._transport.close()
+
     def alive(self, sure: bool) -> bool:
         transport = self._transport
         if self._closed or transport is None or transport.is_closing():
