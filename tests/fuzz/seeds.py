@@ -67,6 +67,7 @@ PLANE: list[bytes] = [
     encode(GET, "z", OK),
     encode(POST + "Content-Length: 5\r\n\r\nhello", "z"),
     encode(GET, OK, "l", "f", GET, "l", OK),
+    encode("c " + TWO, OK, "l", "f", "c POST /t HTTP/1.1\r\nHost: two.test\r\n\r\n", "l", OK),
     encode(GET, "s ", "r HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n" + "C" * 40_000, "t"),
     encode(GET, "s ", "r HTTP/1.1 200 OK\r\n\r\n" + "B" * 3000, "x", "w \x01"),
     encode("p ", POST + "Content-Length: 40000\r\n\r\n", "p ", "c " + "C" * 40_000, "q", OK),
