@@ -78,6 +78,9 @@ def test_tunnels_outlive_reloads_and_old_workers_never_pile_up(make_node):
     assert "cut in 0 s" in node.said
     assert "killed" not in node.said
 
+    deploy_echo(node, "other", min_replicas=0)
+    assert node.api("DELETE", "/auth/v1/seed/acme/services/other").status == 204, "all of them acknowledge"
+    assert node.request(host("acme", "other")).status == 503
     assert node.service("acme", "echo")["status"] == "running"
     eventually(lambda: in_flight(node) == GENERATIONS, 10, "the tunnels of old workers count as in flight")
     for tunnel in tunnels:

@@ -39,6 +39,29 @@ async def test_refused_and_closed(talk: Conversation, request_: bytes, status: i
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["request_id"] == request_id.decode()
 
 
+def padded(size: int, *more: str) -> bytes:
+    """A request head of exactly this many bytes."""
+    short = get("/", *more, "X: ")
+    return get("/", *more, "X: " + "y" * (size - len(short)))
+
+
+async def answered(talk: Conversation, head: bytes) -> bytes:
+    client = await talk.client()
+    await client.send(head)
+    return (await client.head()).split(b" ")[1]
+
+
+async def test_limits_to_the_byte(conversation: Starter) -> None:
+    """Nobody has this host: 404 says that the head was read. 4 bytes of a head are its last empty line."""
+    talk = await conversation(head_limit=2000, target_limit=500, field_limit=10)
+    for size, status in [(2004, b"404"), (2005, b"431")]:
+        assert await answered(talk, padded(size)) == status
+    for size, status in [(500, b"404"), (501, b"414")]:
+        assert await answered(talk, get("/" + "a" * (size - 1))) == status
+    for count, status in [(10, b"404"), (11, b"431")]:
+        assert await answered(talk, get("/", *["X: y"] * (count - 1))) == status
+
+
 async def test_two_that_are_refused_have_two_ids(talk: Conversation) -> None:
     ids = set()
     for _ in range(2):
