@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from collections.abc import Callable
 
 import pytest
 from wire import Conversation, Peer, Starter, get, ok, until
 
-from gateway.clients import Clients, client_of
-from gateway.sides import Downstream
+from gateway.clients import NEVER, Clients, client_of
+from gateway.http1.server import ServerConnection
+
+Make = Callable[[], ServerConnection]
 
 
-class Down(Downstream):
-    """A connection that has been idle since `since`."""
-
-    def __init__(self, since: float = float("inf")) -> None:
-        super().__init__()
-        self.since = since
-        self.is_shed = False
-
-    def idle_since(self) -> float:
-        return self.since
-
-    def shed(self) -> None:
-        self.is_shed = True
+@pytest.fixture
+def down(talk: Conversation) -> Make:
+    """Makes connections that nobody has connected: never idle."""
+    return lambda: ServerConnection(talk.edge._office, False)
 
 
 @pytest.mark.parametrize(
@@ -43,36 +37,37 @@ def test_a_client_is_an_ipv4_address_or_an_ipv6_network(one: str, other: str, sa
     assert (client_of(one) == client_of(other)) is same
 
 
-def test_one_client_has_a_limit_and_gives_its_places_back() -> None:
+def test_one_client_has_a_limit_and_gives_its_places_back(down: Make) -> None:
     clients = Clients(100, (), 2)
-    mine = [Down() for _ in range(3)]
-    assert [clients.opened(down, "192.0.2.1", False) for down in mine] == [True, True, False]
-    assert clients.opened(Down(), "192.0.2.2", False)
+    mine = [down() for _ in range(3)]
+    assert [clients.opened(one, "192.0.2.1", False) for one in mine] == [True, True, False]
+    assert clients.opened(down(), "192.0.2.2", False)
     clients.closed(mine[2])  # never had a place
-    assert not clients.opened(Down(), "192.0.2.1", False)
+    assert not clients.opened(down(), "192.0.2.1", False)
     clients.closed(mine[0])
     clients.closed(mine[0])
-    assert clients.opened(Down(), "192.0.2.1", False)
+    assert clients.opened(down(), "192.0.2.1", False)
     assert clients.counters()["refused_address"] == 2
 
 
-def test_the_table_of_clients_is_no_longer_than_that_of_connections() -> None:
-    clients = Clients(10, (), 2)
+def test_the_table_of_clients_is_no_longer_than_that_of_connections(down: Make) -> None:
+    clients = Clients(10_000, (), 2)
     for number in range(5000):
-        down = Down()
-        clients.opened(down, f"2001:db8:{number:x}::1", False)
+        one = down()
+        clients.opened(one, f"2001:db8:{number:x}::1", False)
         if number % 2:
-            clients.closed(down)
-    for down in clients.all():
-        clients.closed(down)
+            clients.closed(one)
+    assert len(clients._addresses) == len(clients) == 2500
+    for one in clients.all():
+        clients.closed(one)
     assert clients._addresses == {}
     assert len(clients) == 0
 
 
-def test_a_told_address_counts_instead_of_the_peers() -> None:
+def test_a_told_address_counts_instead_of_the_peers(down: Make) -> None:
     clients = Clients(100, (ipaddress.ip_network("127.0.0.0/8"),), 1)
-    behind_proxy = [Down() for _ in range(3)]
-    assert all(clients.opened(down, "127.0.0.1", clients.trusts("127.0.0.1")) for down in behind_proxy)
+    behind_proxy = [down() for _ in range(3)]
+    assert all(clients.opened(one, "127.0.0.1", clients.trusts("127.0.0.1")) for one in behind_proxy)
     assert clients.claim(behind_proxy[0], "192.0.2.1")
     assert clients.claim(behind_proxy[1], "192.0.2.2")
     assert not clients.claim(behind_proxy[2], "192.0.2.1")
@@ -80,48 +75,37 @@ def test_a_told_address_counts_instead_of_the_peers() -> None:
     assert clients.claim(behind_proxy[2], "192.0.2.1")
 
 
-def test_who_has_been_idle_longest_makes_room() -> None:
-    clients = Clients(1000, (), 0)
-    busy = [Down() for _ in range(500)]
-    idle = [Down(-float(number)) for number in range(500)]
-    for down in [*busy, *idle]:
-        assert clients.opened(down, "192.0.2.1", False)
-    assert clients.opened(Down(), "192.0.2.1", False)
-    closed = [down.since for down in idle if down.is_shed]
-    assert sorted(closed) == [number - 499.0 for number in range(len(closed))]
-    assert 1 <= len(closed) <= 10
-    assert len(clients) == 1000 - len(closed) + 1
-    assert clients.counters()["shed"] == len(closed)
-
-
-def test_without_anybody_idle_the_new_one_is_turned_away_and_no_look_is_repeated() -> None:
-    clients = Clients(2, (), 0)
-    one, two = Down(), Down()
-    assert clients.opened(one, "192.0.2.1", False)
-    assert clients.opened(two, "192.0.2.1", False)
-    refused = [Down() for _ in range(3)]
-    assert not any(clients.opened(down, "192.0.2.1", False) for down in refused)
-    for down in refused:
-        clients.closed(down)
-    one.since = -5.0
-    assert not clients.opened(refused[0], "192.0.2.1", False), "one look a tick"
-    clients.closed(refused[0])
-    clients.tend(0.0)
-    assert clients.opened(refused[0], "192.0.2.1", False)
-    assert one.is_shed
-    assert clients.counters()["refused_full"] == 4
-
-
-def test_the_operator_is_told_rarely() -> None:
+def test_the_operator_is_told_rarely(down: Make) -> None:
     said: list[str] = []
     clients = Clients(0, (), 0)
     clients.complain = said.append
     for _ in range(1000):
-        down = Down()
-        clients.opened(down, "192.0.2.1", False)
-        clients.closed(down)
+        one = down()
+        assert not clients.opened(one, "192.0.2.1", False)
+        clients.closed(one)
     assert len(said) == 10
     assert said[0] == "0 client connections, none of them idle: closing new ones (1 so far)"
+    assert clients.counters()["refused_full"] == 1000
+
+
+async def test_who_has_been_idle_longest_makes_room(conversation: Starter) -> None:
+    talk = await conversation(connection_limit=24, shed_age=0.0)
+    talk.serve()  # held
+    busy = [await talk.client() for _ in range(4)]
+    for client in busy:
+        await client.send(get())
+    await until(lambda: talk.held == 4)
+    for _ in range(20):
+        await answered(talk, await talk.client())
+    idle = [one for one in talk.edge._office.clients.all() if one.idle_since() < NEVER]
+    assert len(idle) == 20
+    for number, one in enumerate(idle):
+        one.deadline -= number  # the later it came, the longer it has been idle
+    await answered(talk, await talk.client())
+    assert talk.edge.counters()["shed"] == 8
+    left = talk.edge._office.clients.all()
+    assert [one in left for one in idle] == [True] * 12 + [False] * 8
+    assert talk.held == 4
 
 
 async def answered(talk: Conversation, client: Peer) -> None:
