@@ -14,6 +14,7 @@ class _Reading:
     def __init__(self) -> None:
         self._peer = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
         self._method = b""
+        self.over = False  # this was the connection's last request
 
     def answers(self, data: bytes) -> bytes:
         peer = self._peer
@@ -32,8 +33,11 @@ class _Reading:
                 if self._method != b"HEAD":
                     peer.send(h11.Data(b"ok"))
                 peer.send(h11.EndOfMessage())
-                peer.start_next_cycle()
+                self.over = peer.our_state is not h11.DONE
                 out += b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" + (b"" if self._method == b"HEAD" else b"ok")
+                if self.over:
+                    return out
+                peer.start_next_cycle()
 
 
 class Bystander:
@@ -60,11 +64,11 @@ class Bystander:
         reading = _Reading()
         try:
             with contextlib.suppress(ConnectionError):
-                while data := await reader.read(65536):
+                while not reading.over and (data := await reader.read(65536)):
                     self.recorded[at] += data
                     writer.write(reading.answers(data))
                     await writer.drain()
-        except h11.RemoteProtocolError as error:
+        except h11.ProtocolError as error:
             self.stumbled.append(str(error))
         finally:
             self.open -= 1

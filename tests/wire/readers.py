@@ -82,7 +82,8 @@ def by_h11(data: bytes) -> list[Seen]:
     """Raises RemoteProtocolError where h11 stumbles."""
     seen: list[Seen] = []
     peer = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
-    peer.receive_data(data)
+    if data:  # nothing would be the end of the connection
+        peer.receive_data(data)
     request: h11.Request | None = None
     body = b""
     while True:
