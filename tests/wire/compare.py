@@ -131,7 +131,7 @@ def read(data: bytes) -> list[str]:
     """What h11 makes of it: methods and targets."""
     try:
         return [f"{seen.method.decode()} {seen.target.decode()}" for seen in by_h11(data)]
-    except h11.RemoteProtocolError as error:
+    except h11.ProtocolError as error:
         return [f"({error})"]
 
 
