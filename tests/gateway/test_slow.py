@@ -40,6 +40,35 @@ async def drip(client: Peer, every: float, piece: bytes = b"x") -> AsyncIterator
         await asyncio.sleep(every)
 
 
+async def test_a_dripping_head_has_its_time_from_the_first_byte_on(conversation: Starter) -> None:
+    talk = await conversation(head_timeout=0.5)
+    client = await talk.client()
+    await client.send(b"GET / HTTP/1.1\r\nX: ")
+    async with asyncio.timeout(10):
+        async for sent in drip(client, 0.1):
+            assert sent < 100
+    assert list(statuses(await client.rest())) == [408]
+
+
+@pytest.mark.parametrize("coded", [b"5;", b"0\r\nX: "], ids=["extension", "trailer"])
+async def test_what_is_no_content_is_no_sign_of_life(conversation: Starter, coded: bytes) -> None:
+    talk = await conversation(body_timeout=0.5)
+    client, _, _ = await at_a_replica(talk, get("/", "Transfer-Encoding: chunked", method="POST"))
+    await client.send(coded)
+    async with asyncio.timeout(10):
+        async for sent in drip(client, 0.1):
+            assert sent < 100
+    assert list(statuses(await client.rest())) == [408]
+
+
+async def test_empty_lines_keep_no_connection_open(conversation: Starter) -> None:
+    talk = await conversation(keep_alive_timeout=0.5)
+    client = await talk.client()
+    async with asyncio.timeout(10):
+        async for sent in drip(client, 0.1, b"\r\n"):
+            assert sent < 200
+
+
 @pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
 async def test_a_dripping_body_is_408_although_it_never_stops(conversation: Starter, framing: str) -> None:
     talk = await conversation(body_timeout=0.5)
