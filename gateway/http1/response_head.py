@@ -91,7 +91,7 @@ def _misnamed(line: bytes) -> BadResponse:
 
 
 def _blank_behind(name: bytes) -> int:
-    """RFC 9112 5.1: a proxy removes blanks between name and colon; not of fields that others may then read otherwise."""
+    """RFC 9112 5.1: a proxy removes blanks between name and colon; not of fields that others may read otherwise."""
     code = response_code(name)
     if code in (CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION):
         raise BadResponse("blank before a colon")
@@ -117,7 +117,7 @@ def _special(code: int, value: bytes, response: Response, framing: _Framing) -> 
 
 
 def _status_line(line: bytes) -> Response:
-    """RFC 9112 4; the blank after the status may be missing if there is no reason. 1.2 is read as 1.1 (RFC 9110 2.5)."""
+    """RFC 9112 4; without a reason the blank after the status may be missing. 1.2 is read as 1.1 (RFC 9110 2.5)."""
     version = line[:9]
     status = line[9:12]
     if version[:7] != b"HTTP/1." or not version[7:8].isdigit() or version[8:] != b" ":
