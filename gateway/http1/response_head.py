@@ -120,7 +120,7 @@ def _status_line(line: bytes) -> Response:
     """RFC 9112 4; without a reason the blank after the status may be missing. 1.2 is read as 1.1 (RFC 9110 2.5)."""
     version = line[:9]
     status = line[9:12]
-    if version[:7] != b"HTTP/1." or not version[7:8].isdigit() or version[8:] != b" ":
+    if version != b"HTTP/1.1 " and (version[:7] != b"HTTP/1." or not version[7:8].isdigit() or version[8:] != b" "):
         raise BadResponse("invalid status line")
     if not status.isdigit() or len(status) != 3:
         raise BadResponse("invalid status line")
