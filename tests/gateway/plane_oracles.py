@@ -575,7 +575,7 @@ def _plain(attempt: Attempt) -> bool:
         and response.body.complete
         and response.code != 101
         and len(response.interims) <= 50
-        and all(_readable(interim) for interim in response.interims)
+        and all(interim.plain and interim.fields in ([], [(b"Link", b"</s>")]) for interim in response.interims)
     )
 
 

@@ -178,16 +178,31 @@ class Talk(RuleBasedStateMachine):
 
     # clients
 
-    @rule(which=WHICH, data=REQUESTS, response=RESPONSES, share=st.sampled_from([1.0, 0.3, 0.8]))
-    def a_request_and_its_response(self, which: int, data: bytes, response: bytes, share: float) -> None:
+    @rule(
+        which=WHICH,
+        data=REQUESTS,
+        hints=st.integers(0, 2),
+        response=RESPONSES,
+        share=st.sampled_from([1.0, 1.0, 0.3, 0.8, 0.97]),
+        then=st.sampled_from(["all", "all", "closes", "resets", "the client leaves", "nothing"]),
+    )
+    def a_request_and_its_response(
+        self, which: int, data: bytes, hints: int, response: bytes, share: float, then: str
+    ) -> None:
         with self.step() as plane:
-            self._say(self.client(which), data, 1.0)
+            client = self.client(which)
+            self._say(client, data, 1.0)
             plane.run()
             up = self.up(0)
-            if up is not None:
-                self._say(up, response, share)
-                plane.run()
-                self._say(up, b"", 1.0)
+            if up is None:
+                return
+            self._say(up, b"HTTP/1.1 103 Early Hints\r\n\r\n" * (hints * 30), 1.0)
+            self._say(up, response, share)
+            plane.run()
+            if then == "the client leaves":
+                client.reset()
+            elif then != "nothing":
+                self._do(up, then)
 
     @rule(which=WHICH, data=REQUESTS, share=st.sampled_from([1.0, 1.0, 0.5, 0.9]))
     def a_request(self, which: int, data: bytes, share: float) -> None:
