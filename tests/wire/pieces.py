@@ -15,9 +15,10 @@ _SMALL = 2000  # bytes: more than that is not sent one by one
 async def send(peer: Peer, data: bytes, way: str, seed: str) -> None:
     """`data`, whole, byte by byte, or in pieces of random size; each is most likely read alone."""
     dice = random.Random(zlib.crc32(seed.encode()))
+    most = max(60, len(data) // 50)
     at = 0
     while at < len(data) and not peer.writer.transport.is_closing():
-        size = 1 if way == "bytes" and len(data) < _SMALL else dice.randrange(1, 60) if way == "pieces" else len(data)
+        size = 1 if way == "bytes" and len(data) < _SMALL else dice.randrange(1, most) if way == "pieces" else len(data)
         with contextlib.suppress(ConnectionError):
             peer.writer.write(data[at : at + size])
         at += size
