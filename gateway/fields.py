@@ -77,11 +77,14 @@ _KEPT: Final = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"date", b"via", b"x-request-id", b"traceparent", b"forwarded"}
 )
 
-# What may not come as a trailer (RFC 9110 6.5.1): framing, routing, authentication, and what decides about the content.
+# What may not come as a trailer (RFC 9110 6.5.1): framing, routing, authentication, conditions and other modifiers of a
+# request, what controls a response, and what decides about the content.
 _NO_TRAILERS: Final = frozenset(
-    b"authorization cache-control content-encoding content-length content-range content-type cookie expect host "
-    b"max-forwards proxy-authorization range set-cookie te trailer transfer-encoding connection keep-alive upgrade "
-    b"proxy-connection via forwarded x-forwarded-for x-forwarded-proto x-forwarded-host x-request-id".split()
+    b"age authorization cache-control content-encoding content-length content-range content-type cookie date expect "
+    b"expires host if-match if-modified-since if-none-match if-range if-unmodified-since location max-forwards pragma "
+    b"proxy-authenticate proxy-authorization range retry-after set-cookie te trailer transfer-encoding vary warning "
+    b"www-authenticate connection keep-alive upgrade proxy-connection via forwarded x-forwarded-for x-forwarded-proto "
+    b"x-forwarded-host x-request-id".split()
 )
 
 REQUEST_CODES: Final[dict[bytes, int]] = {}
