@@ -1,9 +1,9 @@
 """The client connections of one worker: how many, whose, which are not being read, and when all are gone.
 
 Laws kept here: no address takes the whole worker; who comes when the worker is full is let in, and whoever has gone
-longest without a request makes room (as HAProxy and Envoy do under load); refusing and making room are counted, and
-both stay cheap under a flood: the table of addresses is no longer than that of connections, and one look for idle
-connections frees many places.
+longest without a request makes room (as HAProxy and Envoy do under load), for a client beyond its limit one of its own;
+refusing and making room are counted, and both stay cheap under a flood: the table of addresses is no longer than that
+of connections, and one look for idle connections frees many places.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Clients:
         self._shed_age = shed_age
         self._open: dict[Downstream, None] = {}
         self._addresses: dict[bytes, int] = {}  # connections by client; none that is zero
-        self._searched = False  # nobody idle was found since the last tick: it is not worth another look
+        self._searched: set[bytes] = set()  # clients (empty: all) with nobody idle: no new look before the next tick
         self.paused: dict[Downstream, None] = {}  # not being read: the kernel alone knows whether the client is there
         self.empty: asyncio.Event | None = None  # set when the last connection is closed
         self.accepted = 0
@@ -90,6 +90,8 @@ class Clients:
         self._unclaim(down)
         client = client_of(address)
         count = self._addresses.get(client, 0)
+        if count >= self._address_limit and self.make_room(client):
+            count = self._addresses.get(client, 0)
         if count >= self._address_limit:
             self.refused_address += 1
             self._tell(self.refused_address, f"{address} has {count} connections here: closing new ones")
@@ -115,22 +117,27 @@ class Clients:
             self.empty.set()
         self.paused.pop(down, None)
 
-    def make_room(self) -> int:
-        """Close those that have gone longest without a request, a few at a time. How many; 0: nobody is idle.
+    def make_room(self, client: bytes = b"") -> int:
+        """Close those, of one client or of all, that have gone longest without a request, a few at a time.
 
-        Who was heard of a moment ago may have the next request on the way, and is not idle.
+        Who was heard of a moment ago may have the next request on the way, and is not idle. Returns how many it closed.
         """
-        if self._searched:
+        if client in self._searched:
             return 0
         most = max(len(self._open) // _SHED_SHARE, _SHED_LEAST)
         latest = time.monotonic() - self._shed_age
-        idle = [(down.idle_since(), number, down) for number, down in enumerate(self._open)]
+        idle = [
+            (down.idle_since(), number, down)
+            for number, down in enumerate(self._open)
+            if not client or down.client == client
+        ]
         longest = [entry for entry in heapq.nsmallest(most, idle) if entry[0] <= latest]
         for _, _, down in longest:
             self.closed(down)
             down.shed()
         self.shed += len(longest)
-        self._searched = not longest
+        if not longest:
+            self._searched.add(client)
         return len(longest)
 
     def _tell(self, times: int, text: str) -> None:
@@ -155,7 +162,8 @@ class Clients:
 
     def tend(self, now: float) -> None:
         """From the sweep: who has left?"""
-        self._searched = False
+        if self._searched:
+            self._searched.clear()
         for down in list(self.paused):
             down.look_for_leaving()
 

@@ -87,7 +87,7 @@ def _settings(start: dict[str, Any], config: Config) -> WorkerSettings:
             public_https_port=config.public_https_port,
             hsts=_hsts(config.hsts),
             connection_limit=most,
-            address_limit=min(_MOST_OF_ONE, client_connections(most)),
+            address_limit=min(_MOST_OF_ONE, most * 9 // 10),
         ),
     )
 

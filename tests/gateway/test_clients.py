@@ -175,6 +175,28 @@ async def test_too_many_from_one_address(conversation: Starter) -> None:
     await answered(talk, await talk.client())
 
 
+async def test_a_client_with_too_many_loses_its_own_idle_ones_first(conversation: Starter) -> None:
+    talk = await conversation(address_limit=2, shed_age=0.0)
+    talk.serve()  # held
+    busy, idle = await talk.client(), await talk.client()
+    await busy.send(get())
+    await answered(talk, idle)
+    await until(lambda: talk.held == 1)
+    await answered(talk, await talk.client())
+    await idle.rest()
+    counters = talk.edge.counters()
+    assert (counters["shed"], counters["refused_address"], talk.held) == (1, 0, 1)
+
+
+async def test_nobody_makes_room_for_another_clients_limit(down: Make) -> None:
+    clients = Clients(100, (), 1)
+    mine, other = down(), down()
+    assert clients.opened(other, "192.0.2.2", False)
+    assert clients.opened(mine, "192.0.2.1", False)
+    assert not clients.opened(down(), "192.0.2.1", False)
+    assert other in clients.all()
+
+
 async def test_a_trusted_proxy_may_have_more(conversation: Starter) -> None:
     talk = await conversation(address_limit=1, trusted_proxies=(ipaddress.ip_network("127.0.0.0/8"),))
     for _ in range(3):
