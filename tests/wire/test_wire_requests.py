@@ -1,4 +1,4 @@
-"""requests.toml and smuggling.toml: bytes in, bytes at a replica, statuses out; whole, in pieces, and behind another.
+"""requests.toml and smuggling.toml: bytes in, bytes at a replica, statuses out; in five ways, which `WAYS` names.
 
 Beside what each case expects there is one rule that knows nothing of it, `judge`: what the gateway says it has
 forwarded, the heads that a naive reader finds at the replica, and the requests that llhttp and h11 read there are the
@@ -28,7 +28,7 @@ PART = b"{part}"
 
 REQUESTS = requests("requests.toml")
 SMUGGLING = requests("smuggling.toml")
-WAYS = ["whole", "bytes", "pieces", "pipelined"]
+WAYS = ["whole", "bytes", "pieces", "pipelined", "held"]
 
 
 @dataclass
@@ -97,7 +97,8 @@ async def converse(conversation: Starter, case: RequestCase, way: str) -> Outcom
 
 async def talk_through(talk: Conversation, replica: Bystander, case: RequestCase, way: str) -> bytes:
     """Send it all, until nothing more can come. What the client has got."""
-    talk.serve(Endpoint("replica", "127.0.0.1", replica.port, True), host=HOST)
+    ready = Endpoint("replica", "127.0.0.1", replica.port, True)
+    talk.serve(*([ready] if way != "held" else []), host=HOST)
     client = await talk.client()
     pieces = list(case.send)
     if case.behind != "waits":
@@ -106,6 +107,7 @@ async def talk_through(talk: Conversation, replica: Bystander, case: RequestCase
         pieces[0] = BEFORE + pieces[0]
     for piece in pieces:
         await send(client, piece, way, case.name)
+        talk.serve(ready, host=HOST)
     if case.behind == "waits":
         heads = len(case.origin) + (way == "pipelined")
         await until(lambda: sum(len(forwarded(data)) for data in replica.recorded) == heads)
