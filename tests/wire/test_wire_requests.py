@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections import Counter
 from dataclasses import dataclass
 
 import pytest
 from bystander import Bystander
-from corpus import HOST, RequestCase, requests
+from corpus import HERE, HOST, RequestCase, requests
 from pieces import received, send, turns
 from readers import Seen, by_h11, by_llhttp, canonical, forwarded, messages, statuses
 from wire import Conversation, Starter, until
@@ -44,6 +46,12 @@ def test_sizes() -> None:
     assert len(REQUESTS) >= 150
     assert len(SMUGGLING) >= 150
     assert all(case.source for case in SMUGGLING)
+
+
+def test_the_head_counts_the_cases_of_each_source() -> None:
+    head = (HERE / "smuggling.toml").read_text().partition("[[case]]")[0]
+    told = {source: int(number) for number, source in re.findall(r"^#   +(\d+)  (.+)$", head, re.MULTILINE)}
+    assert told == Counter(case.source for case in SMUGGLING)
 
 
 @pytest.mark.parametrize("case", [*REQUESTS, *SMUGGLING], ids=lambda case: case.name)
