@@ -300,6 +300,13 @@ def test_sigusr2_leaves_the_replicas_and_the_next_serve_adopts_them(make_node):
     eventually(lambda: not Path(f"/proc/{first}").exists(), 5)
 
 
+def test_a_log_rotation_meant_for_others_does_no_harm(node):
+    node.send(signal.SIGUSR1)
+    old = node.child("worker 1")
+    node.kill("worker 1")
+    node.replaced("worker 1", old)  # the supervisor is still at work
+
+
 def test_sighup_replaces_the_workers_without_dropping_a_connection(node):
     before = node.pids()
     with asking(node, "nobody.example.com", 404) as wrong:
