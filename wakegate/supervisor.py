@@ -72,7 +72,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGINT, self._stop, False)
         loop.add_signal_handler(signal.SIGUSR2, self._stop, True)
         loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # logrotate's recipes for others send it; logs reopen by themselves
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # recipes of logrotate for others send it
 
     def _stop(self, keep_replicas: bool) -> None:
         self._stops += 1
