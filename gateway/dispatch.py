@@ -26,7 +26,7 @@ from gateway.secure import Redirects, hsts_line, turn_away
 from gateway.service import Service
 from gateway.settings import GatewaySettings
 from gateway.sides import Keeper
-from gateway.states import CUT, HEAD, RETRY, step
+from gateway.states import CUT, DONE, HEAD, RETRY, step
 from gateway.sweep import Sweep
 from gateway.table import Table, Unserved
 from gateway.telemetry import Telemetry
@@ -205,7 +205,11 @@ class Dispatcher(Keeper):
         replica.answered(time.monotonic(), replica.probe is exchange)
 
     def _fault(self, exchange: Exchange, service: Service, replica: Replica, now: float) -> None:
-        """The replica was reached, and there was no final head."""
+        """The replica was reached, and there was no final head. While the client owed it some of the body, that may be
+        the client's doing: who never sends what he announces must not be able to take replicas out.
+        """
+        if (exchange.state & ~7) != DONE:
+            return
         may = replica.ready and may_eject(service.ready, replica)
         if replica.failed(now, may, replica.probe is exchange):
             service.ejections += 1

@@ -89,6 +89,7 @@ _NO_TRAILERS: Final = frozenset(
 
 REQUEST_CODES: Final[dict[bytes, int]] = {}
 RESPONSE_CODES: Final[dict[bytes, int]] = {}
+_FORWARDED_PREFIX: Final = b"x-forwarded-"
 _REMEMBERED: Final = 4096  # names as they are spelled, each way
 _LONGEST: Final = 64
 
@@ -119,11 +120,18 @@ def _classify(name: bytes, codes: dict[bytes, int], remembered: dict[bytes, int]
         return -1
     lower = name.lower()
     code = codes.get(lower, PLAIN)
-    if code == PLAIN and b"_" in lower and lower.replace(b"_", b"-") in _REQUEST:
+    if code == PLAIN and b"_" in lower and _ours(lower.replace(b"_", b"-")):
         code = DROP
+    elif code == PLAIN and codes is _REQUEST and lower.startswith(_FORWARDED_PREFIX):
+        code = FORWARDED  # -Ssl, -Prefix, -Client-Cert, … : applications believe them as much as those we write
     if len(name) <= _LONGEST and len(remembered) < _REMEMBERED:
         remembered[name] = code
     return code
+
+
+def _ours(name: bytes) -> bool:
+    """Whether we do something with a request's field of this name (in lower case)."""
+    return name in _REQUEST or name.startswith(_FORWARDED_PREFIX)
 
 
 def elements(value: bytes) -> list[bytes]:
@@ -133,7 +141,7 @@ def elements(value: bytes) -> list[bytes]:
 
 def without(lines: list[bytes], nominated: list[bytes]) -> list[bytes]:
     """`lines` less the fields that `Connection` names (RFC 9110 7.6.1)."""
-    gone = {name for name in nominated if name not in _KEPT and not name.startswith(b"x-forwarded-")}
+    gone = {name for name in nominated if name not in _KEPT and not name.startswith(_FORWARDED_PREFIX)}
     return [line for line in lines if line[: line.find(b":")].lower() not in gone]
 
 
@@ -148,4 +156,4 @@ def allowed_trailers(lines: list[bytes], nominated: list[bytes] | None) -> list[
 def _harmless(name: bytes) -> bool:
     """As a trailer, also where `_` and `-` are the same."""
     name = name.replace(b"_", b"-")
-    return name not in _NO_TRAILERS and name not in _REQUEST
+    return name not in _NO_TRAILERS and not _ours(name)

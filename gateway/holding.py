@@ -38,9 +38,13 @@ class Demand(Protocol):
 
 
 class Holding:
-    """Of one worker. `limit`: bytes beyond the heads of all held requests together."""
+    """Of one worker. `limit`: bytes beyond the heads of all held requests together.
 
-    __slots__ = ("_demand", "_limit", "_office", "bytes", "services")
+    A namespace may hold as many as are still free: one alone half of all, two a third each, and there is always room
+    for one more (dynamic thresholds, Choudhury and Hahne 1998). So none can take the hold of the others.
+    """
+
+    __slots__ = ("_demand", "_limit", "_office", "_shares", "bytes", "services")
 
     def __init__(self, office: Dispatcher, demand: Demand, limit: int) -> None:
         self._office = office
@@ -48,6 +52,7 @@ class Holding:
         self._limit = limit
         self.services: dict[str, Service] = {}  # those with somebody in the room
         self.bytes = 0
+        self._shares: dict[str, int] = {}  # bytes by namespace; zeros left out
 
     def hold(self, exchange: Exchange, service: Service, now: float) -> None:
         """Have it wait, or answer at once if that is in vain or there is no room."""
@@ -117,9 +122,12 @@ class Holding:
         """Bytes of a held request's body are kept."""
         if (exchange.state & ~7) != HELD:
             return
+        namespace = exchange.service.namespace if exchange.service is not None else ""
+        share = self._shares.get(namespace, 0) + size
+        self._shares[namespace] = share
         exchange.held_bytes += size
         self.bytes += size
-        if self.bytes > self._limit:
+        if share > self._limit - self.bytes:
             self.leave(exchange)
             exchange.answer(Failure(503, "destination_unavailable", "too many bytes are waiting", 1))
 
@@ -139,6 +147,10 @@ class Holding:
 
     def discharge(self, exchange: Exchange) -> None:
         """They have gone to a replica, or nowhere."""
+        namespace = exchange.service.namespace if exchange.service is not None else ""
+        share = self._shares.pop(namespace, 0) - exchange.held_bytes
+        if share > 0:
+            self._shares[namespace] = share
         self.bytes -= exchange.held_bytes
         exchange.held_bytes = 0
 

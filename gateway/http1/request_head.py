@@ -52,6 +52,8 @@ from gateway.messages import UNKNOWN, Request
 
 _METHODS: Final = {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"}
 
+_LONGEST_METHOD: Final = 256  # bytes; the longest that is registered has 17 (RFC 9110 18.2)
+
 
 class _Framing:
     """What the fields said about framing and the connection, until all of them are read."""
@@ -155,6 +157,8 @@ def _digits(version: bytes) -> bool:
 
 
 def _check_method(method: bytes) -> None:
+    if len(method) > _LONGEST_METHOD:
+        raise Malformed("method too long", 501)
     if not is_token(method):
         raise Malformed("invalid method")
     if method == b"CONNECT":

@@ -41,12 +41,18 @@ class _Framing:
         self.options: list[bytes] | None = None
 
 
+def _unreadable(count: int) -> BadResponse:
+    if count > _FIELD_LIMIT:
+        return BadResponse("too many fields", "http_response_header_section_size")
+    return BadResponse("control character in the header section")
+
+
 def parse_response(head: bytes, method: bytes) -> Response:
     """`head` without its final empty line. Raises `BadResponse`."""
     lines = head.split(b"\r\n")
     count = len(lines) - 1
     if count > _FIELD_LIMIT or len(head.translate(None, CONTROLS)) + 2 * count != len(head):
-        raise BadResponse("control character in the header section")
+        raise _unreadable(count)
     response = _status_line(lines[0])
     kept = response.lines
     framing = _Framing()

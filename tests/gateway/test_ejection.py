@@ -169,6 +169,21 @@ async def test_what_the_application_answers_is_no_failure(talk: Conversation, fa
         assert ejections(talk) == 0
 
 
+async def test_a_client_that_owes_its_body_ejects_nobody(talk: Conversation) -> None:
+    """Replicas rightly give up on it."""
+    origins = [await talk.origin(f"replica-{n}") for n in (1, 2)]
+    replies = [Replies(origin, close) for origin in origins]
+    async with serving(*replies):
+        talk.serve(*(origin.endpoint() for origin in origins))
+        for _ in range(4 * IN_A_ROW):
+            client = await talk.client()
+            await client.send(get("/", "Content-Length: 100", method="POST") + b"x")
+            assert b" 502 " in await client.head()
+            client.close()
+    assert min(one.requests for one in replies) > IN_A_ROW
+    assert all(replica.health == GOOD for replica in talk.edge._table.services["service-app.test"].ready)
+
+
 async def test_an_answer_between_failures_begins_the_count_anew(talk: Conversation) -> None:
     failing, well = await two(talk, close)
     async with serving(failing, well):

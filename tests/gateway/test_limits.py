@@ -136,13 +136,33 @@ async def test_a_body_that_is_too_large_is_413(conversation: Starter, framing: s
 
 
 async def test_bytes_held_are_bounded(conversation: Starter) -> None:
-    talk = await conversation(hold_bytes=100_000)
+    talk = await conversation(hold_bytes=250_000)
     talk.serve()
     clients = [await talk.client() for _ in range(4)]
     for client in clients:
         await client.send(get("/", "Content-Length: 1000000", method="POST") + b"x" * 60_000)
-    await until(lambda: talk.count().get("503", 0) >= 1)
-    assert talk.held >= 1
+    await until(lambda: talk.count().get("503", 0) == 2)
+    assert talk.held == 2
+
+
+async def test_no_namespace_takes_the_hold_of_another(conversation: Starter) -> None:
+    talk = await conversation(hold_bytes=250_000)
+    for at in range(4):
+        talk.serve(host=f"evil{at}.test", namespace="evil")
+    talk.serve(namespace="good")
+    for at in range(40):
+        client = await talk.client()
+        size = 60_000 if at < 8 else 3_000
+        request = get("/", "Content-Length: 1000000", method="POST", host=f"evil{at % 4}.test")
+        await client.send(request + b"x" * size)
+    refused = lambda: sum(talk.count(f"evil{at}.test").get("503", 0) for at in range(4))  # noqa: E731
+    await until(lambda: refused() + talk.held == 40)
+    assert refused() > 0
+    held = talk.held
+    client = await talk.client()
+    await client.send(get("/", "Content-Length: 60000", method="POST") + b"x" * 60_000)
+    await until(lambda: talk.held == held + 1)
+    assert talk.edge._office.holding.bytes <= 250_000
 
 
 async def test_concurrency_is_kept_and_order_too(talk: Conversation) -> None:

@@ -209,12 +209,13 @@ class Conversation:
         concurrency: int = 0,
         hold_timeout: int | None = None,
         affinity: str = "none",
+        namespace: str = "acme",
     ) -> None:
         """The service behind `host` has these replicas now."""
         service = "service-" + host
-        self.routes[host] = Route(service, "acme", "app")
+        self.routes[host] = Route(service, namespace, "app")
         self.backends[service] = backend = Backend(
-            service, "acme", "app", phase, reason, 1, tuple(endpoints), concurrency, hold_timeout, affinity
+            service, namespace, "app", phase, reason, 1, tuple(endpoints), concurrency, hold_timeout, affinity
         )
         self.edge.update(backend)
 
