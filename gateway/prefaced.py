@@ -2,7 +2,8 @@
 
 From a trusted peer a preface is read, or found missing: it may also not send one. From any other peer it isn't looked
 for, and so is a malformed request. The connection behind exists from accept on, so that limits, deadlines and draining
-are its business from the first byte. What a preface tells is believed once: behind it comes the client.
+are its business from the first byte. What a preface tells is believed once: behind it comes the client, whom
+nobody trusts for the proxy's sake, also if the preface doesn't say who it is. Only LOCAL is the proxy itself.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ class Prefaced:
             self._counts.read += 1
         if preface.address:
             self._down.told(preface.address)
+        elif preface.relayed:
+            self._down.distrust()
         if preface.rest and not raw.is_closing():
             self._behind.data_received(preface.rest)
 

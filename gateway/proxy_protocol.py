@@ -33,13 +33,14 @@ class BadPreface(Exception):
 class Preface:
     """What was read. `address`: the client's, "" if the preface names none; `rest`: bytes that belong to the client.
 
-    `found`: there was a preface at all.
+    `found`: there was a preface at all. `relayed`: what follows is a client's, known or not, and not the proxy's own.
     """
 
-    __slots__ = ("address", "found", "rest")
+    __slots__ = ("address", "found", "relayed", "rest")
 
-    def __init__(self, found: bool, address: str, rest: bytes) -> None:
+    def __init__(self, found: bool, relayed: bool, address: str, rest: bytes) -> None:
         self.found = found
+        self.relayed = relayed
         self.address = address
         self.rest = rest
 
@@ -52,7 +53,7 @@ def read(data: bytes) -> Preface | None:
         return _read_block(data)
     if _LINE.startswith(data) or _SIGNATURE.startswith(data):
         return None
-    return Preface(False, "", data)
+    return Preface(False, False, "", data)
 
 
 def _read_line(data: bytes) -> Preface | None:
@@ -65,8 +66,8 @@ def _read_line(data: bytes) -> Preface | None:
     rest = data[end + 2 :]
     words = data[:end].split(b" ")
     kind = words[1]
-    if kind == b"UNKNOWN":  # whatever follows is to be ignored
-        return Preface(True, "", rest)
+    if kind == b"UNKNOWN":  # a client all the same; whatever follows on the line is to be ignored
+        return Preface(True, True, "", rest)
     if len(words) != 6 or kind not in (b"TCP4", b"TCP6"):
         raise BadPreface("not a line of version 1")
     family = socket.AF_INET if kind == b"TCP4" else socket.AF_INET6
@@ -74,7 +75,7 @@ def _read_line(data: bytes) -> Preface | None:
     _text_address(family, words[3])
     _check_port(words[4])
     _check_port(words[5])
-    return Preface(True, source, rest)
+    return Preface(True, True, source, rest)
 
 
 def _text_address(family: socket.AddressFamily, text: bytes) -> str:
@@ -104,7 +105,7 @@ def _read_block(data: bytes) -> Preface | None:
     end = _HEADER + size
     if len(data) < end:
         return None
-    return Preface(True, _block_address(data, family, transport, size), data[end:])
+    return Preface(True, data[12] == _PROXY, _block_address(data, family, transport, size), data[end:])
 
 
 def _block_address(data: bytes, family: int, transport: int, size: int) -> str:

@@ -113,6 +113,13 @@ class ServerConnection(ResponseWriter):
         if not self._trusted and not self._office.clients.claim(self, address):
             self.abort()
 
+    def distrust(self) -> None:
+        """Before the first request: the peer, a trusted proxy, speaks for a client whom it doesn't name.
+
+        The address stays the proxy's, which is no client's: its many connections have no limit.
+        """
+        self._trusted = False
+
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tls_parties import TlsConversation, TlsStarter, client_hello
+from tls_parties import TlsConversation, TlsPeer, TlsStarter, client_hello
 from wire import Peer, fields, get, log_pipe, ok, until
 
 from gateway.proxy_protocol import BadPreface, read
@@ -43,14 +43,13 @@ GOOD = [
     (block(), "192.0.2.7"),
     (block("2001:db8::7"), "2001:db8::7"),
     (block(vectors=b"\x20\x00\x05\x01\0\0\0\0" + b"\x04\x03\xe8" + bytes(1000)), "192.0.2.7"),
-    (block(command=0x20), ""),
-    (header(0x20, 0x00, b""), ""),
-    (header(0x20, 0xFF, b"ignored"), ""),
     (header(0x21, 0x00, b""), ""),
     (header(0x21, 0x31, bytes(216)), ""),
     (block(transport=2), ""),
     (block(transport=0), ""),
 ]
+LOCAL = [block(command=0x20), header(0x20, 0x00, b""), header(0x20, 0xFF, b"ignored")]
+NAMELESS = [data for data, address in GOOD if not address]
 
 BAD = [
     b"PROXY \r\n",
@@ -82,7 +81,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("data", "address"), GOOD)
+@pytest.mark.parametrize(("data", "address"), [*GOOD, *((data, "") for data in LOCAL)])
 def test_prefaces_split_at_every_byte(data: bytes, address: str) -> None:
     for end in range(1, len(data)):
         assert read(data[:end]) is None
@@ -90,6 +89,7 @@ def test_prefaces_split_at_every_byte(data: bytes, address: str) -> None:
         found = read(data + rest)
         assert found is not None
         assert (found.found, found.address, found.rest) == (True, address, rest)
+        assert found.relayed is (data not in LOCAL)
 
 
 @pytest.mark.parametrize("data", BAD)
@@ -105,7 +105,7 @@ def test_what_never_began_as_one(data: bytes) -> None:
         assert found is None
     else:
         assert found is not None
-        assert (found.found, found.rest) == (False, data)
+        assert (found.found, found.relayed, found.rest) == (False, False, data)
 
 
 @given(st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, SIGNATURE + b"\x21\x11"]), st.binary(max_size=200))
@@ -178,6 +178,56 @@ async def test_who_is_told_of_is_believed_only_if_trusted_himself(secured: TlsSt
     assert await answered_as(talk, await talk.client(), LINE + named) == [b"192.0.2.7"]
     trusted = b"PROXY TCP4 198.51.100.9 192.0.2.1 5555 443\r\n"
     assert await answered_as(talk, await talk.client(), trusted + named) == [b"203.0.113.1, 198.51.100.9"]
+
+
+FORWARDED = (
+    "X-Forwarded-For: 203.0.113.1",
+    "X-Forwarded-Proto: gopher",
+    "X-Forwarded-Host: elsewhere.test",
+    "X-Request-Id: chosen-by-the-client",
+)
+
+
+async def seen_behind(talk: TlsConversation, client: Peer | TlsPeer) -> dict[bytes, list[bytes]]:
+    """What the replica gets of two requests that claim to be forwarded: of both the same, but for the id."""
+    found = []
+    for _ in range(2):
+        origin = await talk.origin()
+        talk.serve(origin.endpoint())
+        await client.send(get("/", *FORWARDED))
+        peer = await origin.peer()
+        found.append(fields(await peer.head()))
+        await peer.send(ok(b"ok"))
+        assert (await client.head()).startswith(b"HTTP/1.1 200 ")
+        await client.exactly(2)
+    first, second = found
+    for name in (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"):
+        assert first[name] == second[name]
+    return second
+
+
+@pytest.mark.parametrize("preface", NAMELESS)
+async def test_a_client_without_a_name_is_not_believed(secured: TlsStarter, preface: bytes) -> None:
+    talk = await secured(trusted_proxies=TRUSTED, address_limit=1)
+    plain = await talk.client()
+    await plain.send(preface)
+    for client, scheme in ((plain, b"http"), (await talk.secure(preface=preface), b"https")):
+        seen = await seen_behind(talk, client)
+        assert seen[b"x-forwarded-for"] == [b"127.0.0.1"]
+        assert seen[b"x-forwarded-proto"] == [scheme]
+        assert seen[b"x-forwarded-host"] == [b"app.test"]
+        assert seen[b"x-request-id"] != [b"chosen-by-the-client"]
+
+
+@pytest.mark.parametrize("preface", [b"", *LOCAL])
+async def test_the_proxys_own_connection_is_believed(secured: TlsStarter, preface: bytes) -> None:
+    talk = await secured(trusted_proxies=TRUSTED)
+    plain = await talk.client()
+    await plain.send(preface)
+    for client in (plain, await talk.secure(preface=preface)):
+        seen = await seen_behind(talk, client)
+        assert seen[b"x-forwarded-for"] == [b"203.0.113.1, 127.0.0.1"]
+        assert seen[b"x-request-id"] == [b"chosen-by-the-client"]
 
 
 async def test_one_preface_only(secured: TlsStarter) -> None:
