@@ -469,7 +469,9 @@ def _check_request(asked: Message, got: Message, attempt: Attempt) -> None:
     kept = [
         (name, value)
         for name, value in asked.fields
-        if name.lower() not in _HOP_BY_HOP | _OURS_TO_ORIGIN | nominated and b"_" not in name
+        if name.lower() not in _HOP_BY_HOP | _OURS_TO_ORIGIN | nominated
+        and b"_" not in name
+        and not name.lower().startswith(b"x-forwarded-")
     ]
     passed = [
         (name, value)
@@ -505,6 +507,8 @@ def _check_hop_by_hop(got: Message, asked: Message, nominated: set[bytes]) -> No
             _fail("a hop-by-hop field went to an origin", name, value)
         if lower in nominated - {b"te", b"upgrade"} and lower not in _ADDED_TO_ORIGIN:
             _fail("a field that Connection names went to an origin", name, value, asked.fields)
+        if lower.startswith(b"x-forwarded-") and lower not in _ADDED_TO_ORIGIN:
+            _fail("a client told the origin whom it is forwarded for", name, value)
         if b"_" in lower and lower.replace(b"_", b"-") in _HOP_BY_HOP | _OURS_TO_ORIGIN:
             _fail("a look-alike went to an origin", name)
 
