@@ -4,7 +4,8 @@ Laws kept here:
 
 - The sockets are the supervisor's: inherited, only read from. Starting and stopping to accept on a neighbour's neither
   closes nor changes it, so that whoever replaces the neighbour finds what is still queued.
-- No connection is turned away for want of descriptors or memory: accepting pauses and the kernel's queue holds them.
+- No connection is turned away for want of descriptors or memory: whoever is idle makes room, and accepting goes on as
+  soon as that is closed; if nobody is, it pauses and the kernel's queue holds them.
   (libuv's own accept loop answers EMFILE by accepting and resetting, and its `listen` shrinks the queue: measured. So
   the loop here is our own; it costs 8 µs more per connection.)
 - What is told is a level: the whole set of neighbours to stand in for, any number of times.
@@ -21,7 +22,8 @@ from typing import Final
 
 BACKLOG: Final = 4096  # connections that the kernel queues per socket
 _BATCH: Final = 64  # accepted at one go, before others get their turn on the loop
-_PAUSE: Final = 0.1  # seconds without accepting when descriptors or memory ran out
+_PAUSE: Final = 0.1  # seconds without accepting when descriptors or memory ran out and nobody can make room…
+_CLOSING: Final = 0.005  # …and when somebody does: what is closed now is free after a turn or two of the loop
 _LAST_CALL: Final = 0.1  # seconds for which a draining worker goes on accepting while the others drop their copies
 
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -33,7 +35,8 @@ class Listeners:
     """The listening sockets of all addresses and workers, `addresses[a][number - 1]`, of which worker `number` is us.
 
     It owns the socket objects. When accepting has to pause, `on_pause` is called with a text for the operator (the 1st,
-    2nd, 4th… time), and `make_room` each time, so that who can do without a descriptor gives it back.
+    2nd, 4th… time), and `make_room` each time, so that who can do without a descriptor gives it back. It returns how
+    many will be free at once.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class Listeners:
         number: int,
         factory: Factory,
         on_pause: Callable[[str], None],
-        make_room: Callable[[], None] | None = None,
+        make_room: Callable[[], int] | None = None,
     ) -> None:
         self.accepted = 0  # connections, since the start
         self.pauses = 0
@@ -159,9 +162,8 @@ class Listeners:
         if self._paused is not None:
             return
         self.pauses += 1
-        if self._make_room is not None:
-            self._make_room()
-        self._paused = asyncio.get_running_loop().call_later(_PAUSE, self._resume)
+        closing = self._make_room() if self._make_room is not None else 0
+        self._paused = asyncio.get_running_loop().call_later(_CLOSING if closing else _PAUSE, self._resume)
         self._settle()
         if self.pauses & (self.pauses - 1) == 0:  # the 1st, 2nd, 4th, 8th…: an operator wants to know, once
             self._on_pause(f"accepting pauses: {os.strerror(error.errno or 0)} ({self.pauses} times so far)")

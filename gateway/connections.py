@@ -32,7 +32,9 @@ class Connections:
 
     def __init__(self, office: Dispatcher, settings: GatewaySettings) -> None:
         self._office = office
-        self._connector = Connector(self, office, settings.connect_timeout, settings.connect_spacing)
+        self._connector = Connector(
+            self, office, settings.connect_timeout, settings.connect_spacing, settings.connect_limit
+        )
         self.pool = Pool(
             office.sweep, settings.upstream_idle_timeout, settings.upstream_idle_limit, settings.upstream_idle_total
         )
@@ -109,7 +111,7 @@ class Connections:
             turned_away = _first_waiting(replica)
 
     def exhausted(self, exchange: Exchange | None) -> None:
-        """This machine has nothing left to connect or to accept with: idle connections make room.
+        """This machine has nothing left to connect with: idle connections make room.
 
         `exchange`: who finds that out for the first time, for the books.
         """

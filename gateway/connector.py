@@ -2,6 +2,9 @@
 
 A listen queue that is full answers no SYN, and the kernel's next try is a second away. Here the next one comes after
 25 ms, from another socket, because nothing was sent that could be lost; and `pacing.py` is told, which opens fewer.
+
+The last descriptors are not for replicas: whoever comes then is still accepted, and answered. The kernel gives out the
+lowest number that is free, so that a high one says how few are left.
 """
 
 from __future__ import annotations
@@ -31,13 +34,14 @@ _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, er
 
 
 class Connector:
-    """Connects for `owner` and tells it how that ended."""
+    """Connects for `owner` and tells it how that ended. `limit`: the first descriptor that is not used, 0: any is."""
 
-    def __init__(self, owner: Connections, office: Dispatcher, timeout: float, spacing: float) -> None:
+    def __init__(self, owner: Connections, office: Dispatcher, timeout: float, spacing: float, limit: int) -> None:
         self._owner = owner
         self._office = office  # the connections'
         self._timeout = timeout
         self._spacing = spacing
+        self._limit = limit
         self._tasks: set[asyncio.Task[None]] = set()
 
     def connect(self, exchange: Exchange, replica: Replica) -> None:
@@ -56,7 +60,7 @@ class Connector:
         slow = Failure(504, "connection_timeout", "connecting to the replica took too long")
         try:
             async with asyncio.timeout(self._timeout):
-                while (shortage := await _open(up, replica)) is not None and not exchange.over:
+                while (shortage := await _open(up, replica, self._limit)) is not None and not exchange.over:
                     self._owner.exhausted(exchange if slow.error != EXHAUSTED else None)
                     slow = Failure(503, EXHAUSTED, f"no connection can be made: {shortage.strerror}", 1)
                     await asyncio.sleep(_PAUSE)
@@ -76,12 +80,12 @@ class Connector:
         self._owner.unreached(exchange, replica, failure)
 
 
-async def _open(up: UpstreamConnection, replica: Replica) -> OSError | None:
+async def _open(up: UpstreamConnection, replica: Replica, limit: int) -> OSError | None:
     """Connect. What it returns is the fault of this machine, which has nothing left to connect with. Raises OSError."""
     loop = asyncio.get_running_loop()
     factory = functools.partial(cast, asyncio.BaseProtocol, up)  # one by its methods, so that it compiles
     try:
-        sock = await _reach(replica)
+        sock = await _reach(replica, limit)
         if sock is None:
             await loop.create_connection(factory, replica.host, replica.port)
         else:
@@ -93,7 +97,7 @@ async def _open(up: UpstreamConnection, replica: Replica) -> OSError | None:
     return None
 
 
-async def _reach(replica: Replica) -> socket.socket | None:
+async def _reach(replica: Replica, limit: int) -> socket.socket | None:
     """A connected socket, however many SYNs that takes. None: the replica has a name and no address."""
     family = _family(replica.host)
     if family is None:
@@ -102,6 +106,8 @@ async def _reach(replica: Replica) -> socket.socket | None:
         began = time.monotonic()
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
+            if 0 < limit <= sock.fileno():
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             if await _answered(sock, (replica.host, replica.port), replica.pacing.patience()):
                 replica.pacing.connected(time.monotonic() - began)
                 return sock

@@ -233,9 +233,12 @@ class Edge:
         for connection in clients.all():
             connection.drain(False)
 
-    def make_room(self) -> None:
-        """Descriptors or memory have run out: idle connections are closed, those to replicas first."""
-        self._office.connections.exhausted(None)
+    def make_room(self) -> int:
+        """No connection can be accepted for want of descriptors or memory: idle ones are closed, an eighth of those to
+        replicas, and of clients those that have been idle the longest. Returns how many.
+        """
+        office = self._office
+        return office.connections.pool.make_room() + office.clients.make_room()
 
     def complain_to(self, say: Callable[[str], None]) -> None:
         """Where lines for the operator go: connections that had to be refused. Rare, however many those are."""

@@ -85,11 +85,12 @@ class Pool:
             replica.pooled = False
             del self._replicas[replica]
 
-    def make_room(self) -> None:
-        """Close an eighth of the idle connections, one at least."""
+    def make_room(self) -> int:
+        """Close an eighth of the idle connections, one at least. Returns how many."""
         soonest = sorted([up.usable_until for replica in self._replicas for up in replica.idle])
         if not soonest:
-            return
+            return 0
+        before = self.closed
         last = soonest[len(soonest) // _EIGHTH]
         for replica in list(self._replicas):
             going = [up for up in replica.idle if up.usable_until <= last]
@@ -99,6 +100,7 @@ class Pool:
             self.closed += len(going)
             if not replica.idle:
                 self.close(replica)
+        return self.closed - before
 
     def __repr__(self) -> str:
         return f"<Pool {self.size}/{self._total} of {len(self._replicas)} replicas>"

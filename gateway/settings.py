@@ -45,6 +45,7 @@ class GatewaySettings:
         100_000  # client connections of one worker; beyond it idle ones make room, or new ones close
     )
     shed_age: float = 1.0  # seconds for which a connection has to be idle before it has to make room for another
+    connect_limit: int = 0  # no connection to a replica gets this descriptor or a higher one; 0: any
     address_limit: int = 10_000  # of one client (IPv6: a /64) at one worker, trusted proxies apart; more close at once
 
     trusted_proxies: tuple[Network, ...] = ()  # peers whose X-Forwarded-* and X-Request-Id are believed

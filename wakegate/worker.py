@@ -22,7 +22,7 @@ from gateway.settings import GatewaySettings
 from gateway.worker import Worker, WorkerSettings, WrongKey
 from state.secret_key import DerivedKey
 from wakegate.config import Config
-from wakegate.limits import client_connections
+from wakegate.limits import client_connections, connect_limit, connections_of_one
 from wakegate.pipe import Pipe
 from wakegate.traces import telemetry
 
@@ -66,7 +66,7 @@ async def _run() -> None:
 
 def _settings(start: dict[str, Any], config: Config) -> WorkerSettings:
     number = int(start["number"])
-    most = min(_MOST, client_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return WorkerSettings(
         registration=f"{start['node']}/{start['supervisor']}/{number}/{start['incarnation']}",
         number=number,
@@ -86,8 +86,9 @@ def _settings(start: dict[str, Any], config: Config) -> WorkerSettings:
             https_redirect="off" if config.public_https_port is None else config.https_redirect,
             public_https_port=config.public_https_port,
             hsts=_hsts(config.hsts),
-            connection_limit=most,
-            address_limit=min(_MOST_OF_ONE, most * 9 // 10),
+            connection_limit=min(_MOST, client_connections(files)),
+            address_limit=min(_MOST_OF_ONE, connections_of_one(files)),
+            connect_limit=connect_limit(files),
         ),
     )
 

@@ -1,7 +1,8 @@
 """The replica of the tests of hostile clients, run as `web: exec python3 server.py`.
 
 GET /big        answers 1 GiB with a Content-Length     POST /sink   reads the head and then nothing, for ever
-GET /chunks     answers 1 GiB in chunks                 anything else answers `hello from <pid>`
+GET /chunks     answers 1 GiB in chunks                 GET /stream  sends one event, and no more, for ever
+anything else answers `hello from <pid>`
 """
 
 import asyncio
@@ -19,6 +20,10 @@ async def serve(reader, writer):
             head = await reader.readuntil(b"\r\n\r\n")
             target = head.split(b" ")[1]
             if target == b"/sink":
+                await FOREVER.wait()
+            elif target == b"/stream":
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: x\n\n")
+                await writer.drain()
                 await FOREVER.wait()
             elif target in (b"/big", b"/chunks"):
                 await big(writer, target == b"/chunks")

@@ -72,12 +72,18 @@ async def exchange(
 
 
 async def ask(
-    port: int, name: str, target: str = "/x", body: bytes | None = None, *, timeout: float = 60
+    port: int,
+    name: str,
+    target: str = "/x",
+    body: bytes | None = None,
+    *,
+    timeout: float = 60,
+    source: str = "127.0.0.1",
 ) -> Reply | Exception:
-    """One request on a connection of its own; an error is the answer, too."""
+    """One request on a connection of its own, from the address `source`; an error is the answer, too."""
     try:
         async with asyncio.timeout(timeout):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
             try:
                 return await exchange(reader, writer, name, target, body)
             finally:

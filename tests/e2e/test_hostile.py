@@ -50,16 +50,16 @@ def metric(node: Node, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name))
 
 
-Connect = Callable[[Node, bytes], socket.socket]
+Connect = Callable[..., socket.socket]
 
 
 @pytest.fixture
 def connected() -> Iterator[Connect]:
-    """`connected(node, data)`: a connection that has sent `data` and doesn't wait for anything."""
+    """`connected(node, data, source)`: one from that address that has sent `data` and doesn't wait for anything."""
     with contextlib.ExitStack() as stack:
 
-        def connect(node: Node, data: bytes) -> socket.socket:
-            sock = stack.enter_context(socket.create_connection(("127.0.0.1", node.http_port), 30))
+        def connect(node: Node, data: bytes, source: str = "127.0.0.1") -> socket.socket:
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", node.http_port), 30, (source, 0)))
             sock.sendall(data)
             sock.setblocking(False)
             return sock
@@ -208,20 +208,82 @@ async def test_a_worker_out_of_files_closes_the_idle_and_serves_who_comes(web: N
 
 @pytest.mark.timeout(120)
 async def test_without_files_to_connect_with_requests_wait_and_no_replica_is_blamed(make_node) -> None:
-    """Clients may take three quarters of the files; the rest is for replicas, and too little for this many at once."""
+    """What the clients leave is too little for a connection each."""
     node = make_node(workers=1)
     node.start()
     deploy(node, "acme", "web", min_replicas=1)
     await asyncio.to_thread(node.wait_status, "acme", "web", "running")
-    limits = resource.prlimit(node.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (400, limits[1]))
-    worker = node.replaced("worker 1", node.kill("worker 1"))
-    await asyncio.to_thread(eventually, lambda: answers(node), 30, "the new worker serves")
-    assert resource.prlimit(worker, resource.RLIMIT_NOFILE)[0] == 400
-    replies = await asyncio.gather(*(ask(node.http_port, NAME, "/slow?s=1") for _ in range(220)))
+    worker = await asyncio.to_thread(with_files, node, 400)
+    replies = await asyncio.gather(
+        *(ask(node.http_port, NAME, "/slow?s=1", source=f"127.0.0.{2 + n % 2}") for n in range(220))
+    )
     assert [reply for reply in replies if not (isinstance(reply, Reply) and reply.status == 200)] == []
     eventually(lambda: metric(node, 'wakegate_upstream_errors_total{error="connection_limit_reached"') > 0, 10)
     assert node.child("worker 1") == worker
+
+
+STREAM = f"GET /stream HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode()
+
+
+@pytest.mark.timeout(120)
+async def test_streams_of_one_address_leave_files_for_others(web: Node, connected: Connect) -> None:
+    worker = await asyncio.to_thread(with_files, web, 400)
+    streams = [connected(web, STREAM, "127.0.0.2") for _ in range(220)]
+    await asyncio.to_thread(eventually, lambda: metric(web, "wakegate_in_flight ") >= 151, 20, "they stream")
+    replies = [await ask(web.http_port, NAME, timeout=2) for _ in range(20)]
+    assert [reply.status for reply in replies if isinstance(reply, Reply)] == [200] * 20, replies
+    assert sum(flows(sock) for sock in streams) == 151, "two files each, of nine tenths of 400 less 64"
+    assert "accepting pauses" not in web.said
+    assert web.child("worker 1") == worker
+
+
+@pytest.mark.timeout(120)
+async def test_who_is_idle_makes_room_beside_streams(web: Node, connected: Connect) -> None:
+    worker = await asyncio.to_thread(with_files, web, 400)
+    streams = [connected(web, STREAM, f"127.0.0.{2 + n % 2}") for n in range(160)]
+    await asyncio.to_thread(eventually, lambda: metric(web, "wakegate_in_flight ") == 160, 20, "they stream")
+    idle = [connected(web, b"", "127.0.0.4") for _ in range(100)]
+    replies = [await ask(web.http_port, NAME, timeout=4) for _ in range(20)]
+    assert [reply.status for reply in replies if isinstance(reply, Reply)] == [200] * 20, replies
+    assert "accepting pauses: Too many open files" in web.said
+    assert sum(alive(sock) for sock in idle) < 100
+    assert sum(flows(sock) for sock in streams) == 160
+    assert web.child("worker 1") == worker
+
+
+@pytest.mark.timeout(120)
+async def test_streams_of_many_leave_files_to_answer_with(web: Node, connected: Connect) -> None:
+    """Nobody is idle, and there is nothing to connect with: who comes is told."""
+    worker = await asyncio.to_thread(with_files, web, 400)
+    streams = [connected(web, STREAM, f"127.0.0.{2 + n % 2}") for n in range(182)]
+    await asyncio.to_thread(eventually, lambda: metric(web, "wakegate_in_flight ") == 182, 20, "all came in")
+    reply = await ask(web.http_port, host("acme", "nobody"), timeout=2)
+    assert isinstance(reply, Reply)
+    assert reply.status == 404
+    reply = await ask(web.http_port, NAME, timeout=8)
+    assert isinstance(reply, Reply)
+    assert (reply.status, reply.fields["retry-after"]) == (503, "1")
+    assert "connection_limit_reached" in reply.fields["proxy-status"]
+    assert sum(flows(sock) for sock in streams) >= 150
+    assert web.child("worker 1") == worker
+
+
+def with_files(node: Node, files: int) -> int:
+    """Replace the worker by one that may have so many open; returns its pid."""
+    limits = resource.prlimit(node.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(node.pid, resource.RLIMIT_NOFILE, (files, limits[1]))
+    worker = node.replaced("worker 1", node.kill("worker 1"))
+    eventually(lambda: answers(node), 30, "the new worker serves")
+    assert resource.prlimit(worker, resource.RLIMIT_NOFILE)[0] == files
+    return worker
+
+
+def flows(sock: socket.socket) -> bool:
+    """A response has begun well, and not ended."""
+    try:
+        return sock.recv(65536).startswith(b"HTTP/1.1 200 ") and alive(sock)
+    except OSError:
+        return False
 
 
 def answers(node: Node) -> bool:

@@ -14,7 +14,7 @@ import pytest
 
 from wakegate.datadir import DataDirectory
 from wakegate.errors import ServeError
-from wakegate.limits import client_connections, judged, raise_file_limit
+from wakegate.limits import client_connections, connect_limit, connections_of_one, judged, raise_file_limit
 from wakegate.notify import notify, reloading
 from wakegate.sockets import listen
 from wakegate.values import Address
@@ -151,6 +151,18 @@ def test_the_file_limit():
 
 def test_clients_leave_files_for_replicas():
     assert (client_connections(20_000), client_connections(1)) == (15_000, 1)
+
+
+@pytest.mark.parametrize("files", [256, 1024, 20_000, 1 << 20])
+def test_one_client_leaves_files_for_others(files):
+    """Each of its connections may have another one to a replica."""
+    of_one = connections_of_one(files)
+    assert 0 < 2 * of_one <= (files - 64) * 9 / 10
+    assert of_one <= client_connections(files)
+
+
+def test_replicas_leave_files_for_clients():
+    assert [connect_limit(files) for files in (1, 400, 1024, 20_000)] == [1, 384, 992, 19_375]
 
 
 def test_systemd_is_told(tmp_path, monkeypatch):
