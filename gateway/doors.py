@@ -14,6 +14,7 @@ from gateway.dispatch import Dispatcher
 from gateway.http1.server import ServerConnection
 from gateway.prefaced import Prefaced, Prefaces
 from gateway.secure import Redirects
+from gateway.table import Table
 from gateway.tls.contexts import Certificates
 from gateway.tls.handshakes import Handshakes
 from gateway.tls.opening import Opening
@@ -22,11 +23,14 @@ from gateway.tls.opening import Opening
 class Doors:
     """`plain` and `tls` make the protocol of one accepted connection. `say` gets lines for the operator."""
 
-    def __init__(self, office: Dispatcher, certificates: Certificates | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, office: Dispatcher, table: Table, certificates: Certificates | None, say: Callable[[str], None]
+    ) -> None:
         self._office = office
+        self._table = table
         self._prefaces = Prefaces()
         self._expects_prefaces = bool(office.settings.trusted_proxies)
-        self._handshakes = None if certificates is None else Handshakes(certificates, say)
+        self._handshakes = None if certificates is None else Handshakes(certificates, say, self._routed)
         if self._handshakes is not None and office.settings.https_redirect != "off":
             office.redirects = Redirects(office.settings, self._handshakes.contexts)
 
@@ -39,6 +43,9 @@ class Doors:
             raise RuntimeError("a TLS listener without certificates")
         opening = Opening(self._office, self._handshakes)
         return self._accept(opening, opening.inner)
+
+    def _routed(self, name: str) -> bool:
+        return self._table.route(name) is not None
 
     def _accept(self, connection: object, down: ServerConnection) -> asyncio.BaseProtocol:
         """Protocols by their methods, not their base class, so that they compile."""

@@ -58,7 +58,7 @@ class Edge:
         self._log = access_log
         self._sweep = Sweep(time.monotonic())
         self._office = Dispatcher(settings, table, access_log, demand, self._sweep, telemetry)
-        self._doors = Doors(self._office, certificates, self._complain)
+        self._doors = Doors(self._office, table, certificates, self._complain)
         self._sweep.hooks += [self._office.clients.tend, self._office.holding.tend, table.tend]
         self._timer: asyncio.TimerHandle | None = None
         table.hold_limit, table.hold_timeout = settings.hold_limit, settings.hold_timeout

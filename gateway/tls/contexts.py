@@ -1,8 +1,9 @@
 """The TLS contexts of a worker: one per certificate record, kept while it is used, built anew when the record changes.
 
 Laws kept here: 1 (a context that is in memory is found without waiting; a look-up never leaves memory), 7 (at most
-1,000 are kept: 24 KiB each) and 8: two names never share a context, so that a session ticket of one resumes nothing at
-another. Tickets are encrypted under keys of the context's own and end with it.
+1,000 are kept: 24 KiB each) and 8: two names never share the context that a handshake begins in (names under one
+wildcard: `sessions.py`), so that a session ticket of one resumes nothing at another. Tickets are encrypted under keys
+of the context's own and end with it.
 
 Building takes 1-3 ms, most of it reading keys, and happens in a thread. OpenSSL reads certificates from files only:
 they get one without a place on disk (memfd_create(2)) that is gone when the context is built.
@@ -20,23 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, Protocol
 
 from gateway.tls.selection import OFFERED
+from gateway.tls.sessions import SESSIONS, Sessions, blank, remembers
 from state.secret_key import SecretError
 
 LIMIT: Final = 1000  # contexts kept
-SESSIONS: Final = 256  # that one may remember, 1 KiB each
-
-# Mozilla's "intermediate" (server side TLS 5.7) less the finite-field groups: they need parameters of their own, and no
-# client in use needs them. TLS 1.3 has suites of its own. The client's order counts: it knows whether its AES is fast.
-CIPHERS: Final = ":".join(
-    (
-        "ECDHE-ECDSA-AES128-GCM-SHA256",
-        "ECDHE-RSA-AES128-GCM-SHA256",
-        "ECDHE-ECDSA-AES256-GCM-SHA384",
-        "ECDHE-RSA-AES256-GCM-SHA384",
-        "ECDHE-ECDSA-CHACHA20-POLY1305",
-        "ECDHE-RSA-CHACHA20-POLY1305",
-    )
-)
 
 
 class Material(NamedTuple):
@@ -62,12 +50,22 @@ class _Kept(NamedTuple):
 
 
 class Contexts:
-    """`ready` if it is in memory, else `await load`. `say` gets one line per record that can't be used."""
+    """`ready` if it is in memory, else `await load`. `say` gets one line per record that can't be used.
 
-    def __init__(self, certificates: Certificates, say: Callable[[str], None], limit: int = LIMIT) -> None:
+    `routed`: whether a name has a route; memory only. Names under a wildcard that have none resume nothing.
+    """
+
+    def __init__(
+        self,
+        certificates: Certificates,
+        say: Callable[[str], None],
+        routed: Callable[[str], bool],
+        limit: int = LIMIT,
+    ) -> None:
         self._certificates = certificates
         self._say = say
         self._limit = limit
+        self._sessions = Sessions(routed)
         self._kept: OrderedDict[str, _Kept] = OrderedDict()  # by id of the record, longest unused first
         self._broken: OrderedDict[str, int] = OrderedDict()  # id -> version that can't be used, and was told
         self._building: dict[tuple[str, int], asyncio.Future[ssl.SSLContext]] = {}
@@ -87,7 +85,7 @@ class Contexts:
     def ready(self, name: str) -> ssl.SSLContext | None:
         """The context for `name`, if it is in memory and of the newest version."""
         material = self.find(name)
-        return None if material is None else self._look(material)
+        return None if material is None else self._look(name, material)
 
     async def load(self, name: str) -> ssl.SSLContext | None:
         """The context for `name`, built if need be; None: there is no such name, or its certificate can't be used.
@@ -97,11 +95,11 @@ class Contexts:
         material = self.find(name)
         if material is None:
             return None
-        context = self._look(material)
+        context = self._look(name, material)
         if context is not None:
             return context
         await asyncio.wait((self._build(material),))
-        return self._look(material)
+        return self._look(name, material)
 
     def relieve(self, name: str) -> None:
         """After a handshake that may have left a session in the context of `name`.
@@ -109,14 +107,15 @@ class Contexts:
         OpenSSL remembers those of clients without tickets (TLS 1.2), 20,480 per context if it is let. Beyond 256 the
         context is built anew by the next handshake: who comes back then makes a full one.
         """
-        material = self.find(name)
-        kept = None if material is None else self._kept.get(material.id)
-        if material is not None and kept is not None and kept.context.session_stats()["number"] > SESSIONS:
-            del self._kept[material.id]
+        self._sessions.relieve(name)
+        kept = self._kept.get(name)
+        if kept is not None and remembers(kept.context) > SESSIONS:
+            del self._kept[name]
 
     def forget(self, record: str) -> None:
         """The record of this id changed or is gone. Connections that are open keep what they have."""
         self._kept.pop(record, None)
+        self._sessions.forget(record)
         self._broken.pop(record, None)
 
     def close(self) -> None:
@@ -125,12 +124,12 @@ class Contexts:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def _look(self, material: Material) -> ssl.SSLContext | None:
+    def _look(self, name: str, material: Material) -> ssl.SSLContext | None:
         kept = self._kept.get(material.id)
         if kept is None or kept.version != material.version:
             return None
         self._kept.move_to_end(material.id)
-        return kept.context
+        return kept.context if material.id == name else self._sessions.begin(name, material.id, kept.context)
 
     def _build(self, material: Material) -> asyncio.Future[ssl.SSLContext]:
         at = material.id, material.version
@@ -162,11 +161,7 @@ class Contexts:
 
 def build(material: Material) -> ssl.SSLContext:
     """Blocking. Raises OSError (ssl.SSLError is one), ValueError or SecretError if the material is damaged."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(CIPHERS)
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    context = blank()
     context.set_alpn_protocols([protocol.decode("ascii") for protocol in OFFERED])
     with os.fdopen(os.memfd_create("certificate"), "wb") as file:
         file.write(material.chain + b"\n" + material.key())

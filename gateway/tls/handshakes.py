@@ -20,10 +20,10 @@ class Waiting(Protocol):
 class Handshakes:
     """Owns the tasks. `failed` counts handshakes that came to nothing, by reason (docs/operations.md has them all)."""
 
-    def __init__(self, certificates: Certificates, say: Callable[[str], None]) -> None:
-        self.contexts = Contexts(certificates, say)
+    def __init__(self, certificates: Certificates, say: Callable[[str], None], routed: Callable[[str], bool]) -> None:
+        self.contexts = Contexts(certificates, say, routed)
         self.completed = 0
-        self.resumed = 0  # of these, with a session ticket
+        self.resumed = 0  # of these, with a ticket or the id of a session
         self.failed: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 

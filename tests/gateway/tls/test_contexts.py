@@ -1,4 +1,5 @@
-"""Contexts: built once, in a thread, of memory; one per record; what is damaged is told once."""
+"""Contexts: built once, in a thread, of memory; one per record, and one to begin in per name under a
+wildcard; what is damaged is told once."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from tls_parties import Pair, Shelf, pair, trusting
 
-from gateway.tls.contexts import SESSIONS, Contexts, Material, build
+from gateway.tls.contexts import Contexts, Material, build
+from gateway.tls.sessions import SESSIONS
 from state.secret_key import SecretError
 
 
@@ -23,9 +25,13 @@ def shelf(*names: str) -> Shelf:
     return made
 
 
+def routed(name: str) -> bool:
+    return not name.startswith("stranger")
+
+
 async def test_built_once_however_many_wait_and_kept() -> None:
     certificates = shelf("app.test")
-    contexts = Contexts(certificates, print)
+    contexts = Contexts(certificates, print, routed)
     assert contexts.ready("app.test") is None
     assert contexts.known("app.test")
     found = await asyncio.gather(*(contexts.load("app.test") for _ in range(20)))
@@ -37,26 +43,30 @@ async def test_built_once_however_many_wait_and_kept() -> None:
 
 
 async def test_unknown_names() -> None:
-    contexts = Contexts(shelf("app.test"), print)
+    contexts = Contexts(shelf("app.test"), print, routed)
     assert not contexts.known("other.test")
     assert contexts.ready("other.test") is None
     assert await contexts.load("other.test") is None
     contexts.close()
 
 
-async def test_names_under_one_wildcard_record_share_it_and_no_others() -> None:
+async def test_names_under_one_wildcard_share_its_certificate_and_nothing_else() -> None:
     certificates = shelf("*.apps.test", "own.apps.test")
-    contexts = Contexts(certificates, print)
+    contexts = Contexts(certificates, print, routed)
     one, two = await contexts.load("one.apps.test"), await contexts.load("two.apps.test")
-    assert one is two is not None
-    assert await contexts.load("own.apps.test") is not one
+    assert one is not None
+    assert two is not None
+    assert one is not two
+    assert contexts.ready("one.apps.test") is one
+    assert len(contexts) == certificates.unsealed == 1
+    assert await contexts.load("own.apps.test") not in (None, one, two)
     assert await contexts.load("deep.one.apps.test") is None
     contexts.close()
 
 
 async def test_a_new_version_is_built_anew() -> None:
     certificates = shelf("app.test")
-    contexts = Contexts(certificates, print)
+    contexts = Contexts(certificates, print, routed)
     old = await contexts.load("app.test")
     certificates.put("app.test", pair("app.test", number=1), version=2)
     assert contexts.ready("app.test") is None
@@ -69,7 +79,7 @@ async def test_a_new_version_is_built_anew() -> None:
 
 
 async def test_the_longest_unused_goes_first() -> None:
-    contexts = Contexts(shelf("a.test", "b.test", "c.test"), print, limit=2)
+    contexts = Contexts(shelf("a.test", "b.test", "c.test"), print, routed, limit=2)
     await contexts.load("a.test")
     await contexts.load("b.test")
     contexts.ready("a.test")
@@ -106,7 +116,7 @@ async def test_damaged_material_is_told_once_and_the_name_unknown_until_it_chang
     certificates = shelf()
     certificates.materials["app.test"] = material
     said: list[str] = []
-    contexts = Contexts(certificates, said.append)
+    contexts = Contexts(certificates, said.append, routed)
     assert await asyncio.gather(contexts.load("app.test"), contexts.load("app.test")) == [None, None]
     assert not contexts.known("app.test")
     assert await contexts.load("app.test") is None
@@ -119,7 +129,7 @@ async def test_damaged_material_is_told_once_and_the_name_unknown_until_it_chang
 
 
 async def test_who_leaves_while_it_is_built_leaves_it_to_the_others() -> None:
-    contexts = Contexts(shelf("app.test"), print)
+    contexts = Contexts(shelf("app.test"), print, routed)
     leaving = asyncio.ensure_future(contexts.load("app.test"))
     staying = asyncio.ensure_future(contexts.load("app.test"))
     await asyncio.sleep(0)
@@ -155,7 +165,7 @@ def test_nothing_is_left_open_and_nothing_is_written() -> None:
 
 
 async def test_sessions_of_clients_without_tickets_are_bounded() -> None:
-    contexts = Contexts(shelf("app.test"), print)
+    contexts = Contexts(shelf("app.test"), print, routed)
     server = await contexts.load("app.test")
     assert server is not None
     client = trusting(pair("app.test"))
