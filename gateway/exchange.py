@@ -154,6 +154,7 @@ class Exchange:
     def forwarded(self, up: Upstream, now: float) -> None:
         """`up` is connected and ours: send the request there."""
         self.up = up
+        waited = self.state != HEAD
         self.state = step(self.state, FORWARD)
         down = self.down
         down.due(now + self.limits.response_timeout)
@@ -162,6 +163,8 @@ class Exchange:
         up.send_request(self)
         if self.request.length == 0:
             self.state = step(self.state, REQUEST_END)
+            if waited:
+                down.gate()  # what is behind the request may be read now, and with it that the client leaves
             return
         if self.kept is None and self.body_in == 0 and self.request.idempotent:
             self.kept = []

@@ -411,8 +411,8 @@ class ServerConnection(ResponseWriter):
             self._close()
         elif self._last or not whole or (self._draining and self._office.clients.hurried):
             self._last = True
-            if whole and not self._buffer:
-                self._close()
+            if whole and not self._buffer and not exchange.request.keep_alive:
+                self._close()  # as the client wished, who sends nothing more
             else:
                 self._linger()
         else:

@@ -175,12 +175,14 @@ async def test_a_client_that_owes_its_body_ejects_nobody(talk: Conversation) -> 
     replies = [Replies(origin, close) for origin in origins]
     async with serving(*replies):
         talk.serve(*(origin.endpoint() for origin in origins))
-        for _ in range(4 * IN_A_ROW):
+        asked = 0
+        while min(one.requests for one in replies) <= IN_A_ROW:
+            asked += 1
+            assert asked < 200
             client = await talk.client()
             await client.send(get("/", "Content-Length: 100", method="POST") + b"x")
             assert b" 502 " in await client.head()
             client.close()
-    assert min(one.requests for one in replies) > IN_A_ROW
     assert all(replica.health == GOOD for replica in talk.edge._table.services["service-app.test"].ready)
 
 
