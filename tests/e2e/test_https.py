@@ -121,6 +121,29 @@ def test_curl_with_the_ca_of_the_data_directory(node):
     assert "certificate" in curl(node, "--cacert", "/etc/ssl/certs/ca-certificates.crt", *resolved).headers["error"]
 
 
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+def test_a_session_of_one_tenant_resumes_nothing_at_another(node, version):
+    for tenant in ("acme", "beta"):
+        deploy(node, tenant, "web")
+    beta, session = host("beta", "web"), str(node.root / "session")
+    for name, other in ((WEB, beta), (beta, WEB)):
+        reused(node, version, name, "-sess_out", session)
+        assert not any(reused(node, version, other, "-sess_in", session) for _ in range(8))
+        assert any(
+            reused(node, version, name, "-sess_in", session) for _ in range(64)
+        )  # workers have keys of their own
+
+
+def reused(node: Node, version: str, name: str, *session: str) -> bool:
+    """Whether OpenSSL's client says that a connection for one request resumed its session."""
+    where = ("-connect", f"127.0.0.1:{node.https_port}", "-servername", name)
+    request = b"GET /x HTTP/1.1\r\nHost: elsewhere.test\r\nConnection: close\r\n\r\n"
+    command = ["openssl", "s_client", "-ign_eof", version, *where, *session]
+    done = subprocess.run(command, input=request, capture_output=True, check=False, timeout=20)
+    assert b"HTTP/1.1 421 " in done.stdout, done
+    return b"\nReused, TLSv" in done.stdout
+
+
 def test_metrics_tell_how_long_certificates_last(node):
     text = node.api("GET", "/metrics", key="").body.decode()
     for name in (DOMAIN, WILDCARD):
