@@ -226,12 +226,13 @@ class ServerConnection(ResponseWriter):
             self._leave()
 
     def idle_since(self) -> float:
-        """A head that is not complete is no request yet: who dribbles one is no better than who sends none."""
+        """A head or a handshake that is not complete is no request yet: who dribbles is like who is silent."""
         transport = self._transport
         if self._exchange is not None or self._closing or transport is None or transport.get_write_buffer_size():
             return NEVER
         settings = self._office.settings
-        return self.deadline - (settings.head_timeout if self._head_due else settings.keep_alive_timeout)
+        begun = self._head_due or (self.secure and not self.tls)
+        return self.deadline - (settings.head_timeout if begun else settings.keep_alive_timeout)
 
     def shed(self) -> None:
         self._close()

@@ -5,26 +5,38 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from gateway.tls.contexts import Certificates, Contexts
 
+MEMORY: Final = 64 * 1024 * 1024  # bytes of all handshakes under way: 1,300 that OpenSSL has, or 4,000 whole hellos
+
 
 class Waiting(Protocol):
-    """A connection that has asked for a context."""
+    """A connection whose handshake is under way."""
 
     def loaded(self, context: ssl.SSLContext | None) -> None:
         """None: there is none for that name."""
 
+    def crowded_out(self) -> None:
+        """There are too many: end at once."""
+
 
 class Handshakes:
-    """Owns the tasks. `failed` counts handshakes that came to nothing, by reason (docs/operations.md has them all)."""
+    """Owns the tasks. `failed` counts handshakes that came to nothing, by reason (docs/operations.md has them all).
+
+    What handshakes hold is bounded in all. Beyond it those that began first end: a client needs a round trip or two,
+    so that whoever is oldest in a crowd is the least likely to go on.
+    """
 
     def __init__(self, certificates: Certificates, say: Callable[[str], None], routed: Callable[[str], bool]) -> None:
         self.contexts = Contexts(certificates, say, routed)
         self.completed = 0
         self.resumed = 0  # of these, with a ticket or the id of a session
         self.failed: dict[str, int] = {}
+        self.limit = MEMORY
+        self.held = 0  # bytes
+        self._under_way: dict[Waiting, int] = {}  # the bytes of each; the oldest first
         self._tasks: set[asyncio.Task[None]] = set()
 
     def load(self, connection: Waiting, name: str) -> asyncio.Task[None]:
@@ -36,6 +48,19 @@ class Handshakes:
 
     async def _load(self, connection: Waiting, name: str) -> None:
         connection.loaded(await self.contexts.load(name))
+
+    def hold(self, connection: Waiting, size: int) -> None:
+        """Its handshake keeps `size` bytes from now on. May end others by `crowded_out`, or itself."""
+        self.held += size - self._under_way.get(connection, 0)
+        self._under_way[connection] = size
+        while self.held > self.limit:
+            oldest = next(iter(self._under_way))
+            self.release(oldest)
+            oldest.crowded_out()
+
+    def release(self, connection: Waiting) -> None:
+        """Its handshake is over. May be called again."""
+        self.held -= self._under_way.pop(connection, 0)
 
     def opened(self, resumed: bool) -> None:
         self.completed += 1

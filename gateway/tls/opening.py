@@ -5,7 +5,8 @@ are its business as in plain HTTP, and this is its transport until there is one 
 a client that speaks plain HTTP to us and is to be told so, the socket's own.
 
 Laws kept here: the whole handshake has the time of a request head; what can't be served is refused with the alert that
-says why, and the alert gets the chance to be read; every handshake that comes to nothing is counted, once.
+says why, and the alert gets the chance to be read; every handshake that comes to nothing is counted, once; what it
+keeps until then is told to `Handshakes`, where there is a bound for all.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.tls.handshakes import Handshakes
 
 _PIECE: Final = 16 * 1024  # bytes given to OpenSSL at a time
+_SPOKEN: Final = 48 * 1024  # bytes that OpenSSL keeps for a handshake under way: measured, 45 KiB
 _THROWN_AWAY: Final = 256 * 1024  # bytes read behind an alert
 
 # What it is doing.
@@ -120,6 +122,7 @@ class Opening:
         try:
             hello = reader.feed(data)
             if hello is None:
+                self._shared.hold(self, len(reader.data))
                 return
             select(hello, contexts.known)
         except Refusal as refusal:
@@ -132,13 +135,18 @@ class Opening:
             self._begin(context)
         else:
             self._state = _LOADING
-            self._task = self._shared.load(self, name)
+            self._read_ahead(b"")
+            if self._state == _LOADING:
+                self._task = self._shared.load(self, name)
 
     def _read_ahead(self, data: bytes) -> None:
         """While the context is built. Reading goes on, to see the client leave; it has no reason to send anything."""
-        self._hello.data += data
-        if len(self._hello.data) > 2 * LIMIT:
+        kept = self._hello.data
+        if len(kept) + len(data) > 2 * LIMIT:
             self._refuse(Refusal(UNEXPECTED_MESSAGE, "malformed"))
+        else:
+            kept += data
+            self._shared.hold(self, len(kept))
 
     def loaded(self, context: ssl.SSLContext | None) -> None:
         """From `Handshakes.load`. None: the certificate turned out to be of no use."""
@@ -153,9 +161,12 @@ class Opening:
     # The handshake
 
     def _begin(self, context: ssl.SSLContext) -> None:
+        data = bytes(self._hello.data)
+        self._hello.data.clear()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._state = _SHAKING
-        self._shake(bytes(self._hello.data))
+        self._shared.hold(self, _SPOKEN)
+        self._shake(data)
 
     def _shake(self, data: bytes) -> None:
         """`data` has come since. OpenSSL gets it in pieces: its buffers keep the size of what they once held."""
@@ -186,6 +197,7 @@ class Opening:
         if raw is None or self._closing:
             return
         self._state = _OVER
+        self._shared.release(self)
         self._shared.opened(bool(tls.session_reused))
         inner.tls = tls.version() or ""
         if inner.tls == "TLSv1.2":
@@ -234,7 +246,16 @@ class Opening:
         if task is not None:
             self._task = None
             task.cancel()
+        self._tls = None
+        self._hello.data.clear()
+        self._shared.release(self)
         self._shared.fail(reason)
+
+    def crowded_out(self) -> None:
+        self._failed("crowded")
+        self._closing = True
+        if self._raw is not None:
+            self._raw.abort()
 
     def _flush(self) -> None:
         raw = self._raw

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 import struct
+import tracemalloc
 
 import pytest
 from hypothesis import example, given, settings
@@ -229,9 +230,26 @@ def test_versions() -> None:
     assert found.versions == [0x0302]
 
 
+def test_what_is_kept_is_kept_once() -> None:
+    """However it comes: all in one record but for its last byte, or in records of one byte."""
+    whole = message(body(b"".join(extension(0x1000 + number, bytes(5_400)) for number in range(3))))
+    for data in (records(whole)[:-1], records(whole[:2_500], 1)):
+        tracemalloc.start()
+        try:
+            reader = HelloReader()
+            for at in range(0, len(data), 1000):
+                assert reader.feed(data[at : at + 1000]) is None
+            assert bytes(reader.data) == data
+            assert tracemalloc.get_traced_memory()[0] < 2.2 * len(data), "once, and the copy to compare with"
+        finally:
+            tracemalloc.stop()
+
+
 def test_all_together_is_bounded() -> None:
-    padding = b"".join(extension(0x1000 + number, bytes(10_000)) for number in range(6))
+    padding = b"".join(extension(0x1000 + number, bytes(5_400)) for number in range(3))
     assert read(hello(padding)) is not None
+    assert read(records(message(body(padding)), 1000)) is not None
+    assert alert_of(hello(padding + extension(0x2000, bytes(2_000)))) == 50
     whole = message(body(padding))
     crumbs = records(whole, 3)
     assert alert_of(crumbs) == 50, "records count, too"

@@ -13,6 +13,7 @@ from tls_parties import TlsConversation, TlsPeer, TlsStarter, client_hello, pair
 from wire import get, ok, until
 
 from gateway.tls.contexts import Material
+from gateway.tls.handshakes import Handshakes
 
 
 async def exchange(talk: TlsConversation, client: TlsPeer, body: bytes = b"hello") -> None:
@@ -260,6 +261,71 @@ async def test_connections_count_from_accept_on(secured: TlsStarter) -> None:
     await until(lambda: talk.edge.connections == 0)
     assert talk.edge.counters()["refused_address"] == 1
     await talk.secure()
+
+
+def shared(talk: TlsConversation) -> Handshakes:
+    handshakes = talk.edge._doors._handshakes
+    assert handshakes is not None
+    return handshakes
+
+
+async def test_halves_of_hellos_are_bounded_in_all_and_the_oldest_ends(talk: TlsConversation) -> None:
+    """A real client is done in a round trip or two, however many stand still."""
+    await talk.secure()
+    shared(talk).limit = 100_000
+    stalled = []
+    for _ in range(50):
+        raw = await talk.raw()
+        await raw.send(b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc" + bytes(9_991))
+        stalled.append(raw)
+    await until(lambda: talk.failed("crowded") == 40)
+    assert shared(talk).held == 100_000
+    for raw in stalled[:40]:
+        await raw.closed()
+    await exchange(talk, await talk.secure())
+    for raw in stalled[40:]:
+        raw.close()
+    await until(lambda: shared(talk).held == 0)
+
+
+async def test_handshakes_that_stand_still_are_bounded_in_all(talk: TlsConversation) -> None:
+    """OpenSSL has begun: each costs what it keeps."""
+    await talk.secure()
+    shared(talk).limit = 5 * 48 * 1024
+    stalled = []
+    for _ in range(20):
+        raw = await talk.raw()
+        await raw.send(client_hello())
+        stalled.append(raw)
+    await until(lambda: talk.failed("crowded") == 15)
+    await exchange(talk, await talk.secure())
+    for raw in stalled:
+        raw.close()
+    await until(lambda: shared(talk).held == 0)
+    assert shared(talk)._under_way == {}
+
+
+async def test_nothing_is_held_for_handshakes_that_are_over(talk: TlsConversation) -> None:
+    await talk.secure()
+    assert await refusal(talk, client_hello("other.test")) == alert(112)
+    for data in (client_hello()[:100], client_hello()):
+        raw = await talk.raw()
+        await raw.send(data)
+        await until(lambda: shared(talk).held > 0)
+        raw.close()
+        await until(lambda: shared(talk).held == 0)
+    assert shared(talk)._under_way == {}
+
+
+async def test_a_handshake_that_has_just_begun_makes_no_room(secured: TlsStarter) -> None:
+    talk = await secured(connection_limit=2)
+    await talk.secure()
+    raw = await talk.raw()
+    await raw.send(client_hello()[:100])
+    await until(lambda: talk.edge.connections == 2)
+    await (await talk.raw()).closed()
+    counters = talk.edge.counters()
+    assert (counters["shed"], counters["refused_full"]) == (0, 1)
 
 
 async def test_draining_lets_a_handshake_and_its_first_request_finish(talk: TlsConversation) -> None:
