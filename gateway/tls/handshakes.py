@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 from gateway.tls.contexts import Certificates, Contexts
 
-MEMORY: Final = 64 * 1024 * 1024  # bytes of all handshakes under way: 1,300 that OpenSSL has, or 4,000 whole hellos
+MEMORY: Final = 64 * 1024 * 1024  # bytes of all handshakes under way: 800 that OpenSSL has, or 4,000 whole hellos
 
 
 class Waiting(Protocol):

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from gateway.tls.handshakes import Handshakes
 
 _PIECE: Final = 16 * 1024  # bytes given to OpenSSL at a time
-_SPOKEN: Final = 48 * 1024  # bytes that OpenSSL keeps for a handshake under way: measured, 45 KiB
+_SPOKEN: Final = 48 * 1024  # bytes that OpenSSL keeps for a handshake under way: measured, 45 KiB…
+_SPOKEN_ON: Final = 80 * 1024  # …and when more has come, such as nearly all of a record: 80 KiB
 _THROWN_AWAY: Final = 256 * 1024  # bytes read behind an alert
 
 # What it is doing.
@@ -90,6 +91,8 @@ class Opening:
             self._read_hello(data)
         elif state == _SHAKING:
             self._shake(data)
+            if self._state == _SHAKING:
+                self._shared.hold(self, _SPOKEN_ON)
         elif state == _LOADING:
             self._read_ahead(data)
         else:

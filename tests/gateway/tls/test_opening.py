@@ -288,14 +288,17 @@ async def test_halves_of_hellos_are_bounded_in_all_and_the_oldest_ends(talk: Tls
     await until(lambda: shared(talk).held == 0)
 
 
-async def test_handshakes_that_stand_still_are_bounded_in_all(talk: TlsConversation) -> None:
+@pytest.mark.parametrize(("then", "each"), [(b"", 48), (b"\x17\x03\x03\x40\x00" + bytes(16_000), 80)])
+async def test_handshakes_that_stand_still_are_bounded_in_all(talk: TlsConversation, then: bytes, each: int) -> None:
     """OpenSSL has begun: each costs what it keeps."""
     await talk.secure()
-    shared(talk).limit = 5 * 48 * 1024
+    shared(talk).limit = 5 * each * 1024
     stalled = []
     for _ in range(20):
         raw = await talk.raw()
         await raw.send(client_hello())
+        await raw.exactly(100)
+        await raw.send(then)
         stalled.append(raw)
     await until(lambda: talk.failed("crowded") == 15)
     await exchange(talk, await talk.secure())
