@@ -102,7 +102,10 @@ class InternalCertificates:
             self.hurry()
 
     async def stored(self) -> int:
-        """Returns once there is a certificate for each of the names: the revision that wrote the newest of them."""
+        """Returns once there is a certificate for each of the names and the root's file was written.
+
+        The revision that wrote the newest of them.
+        """
         await self._present.wait()
         records = self._mirror.records(Kind.CERTIFICATE)
         return max((records[name].version for name in self._settings.names if name in records), default=0)
@@ -125,7 +128,7 @@ class InternalCertificates:
     async def _look(self) -> float:
         """Do what is due; returns the seconds until the next look."""
         try:
-            await self._write_root()
+            told = await self._write_root()
             pause = await self._renew()
         except StoreError as error:
             log.debug("certificates are looked at again: %s", error)
@@ -134,7 +137,7 @@ class InternalCertificates:
             self._complain(f"the development CA: {error}")
             return _DAMAGED_RETRY
         self._complaint = ""
-        if all(name in self._mirror.records(Kind.CERTIFICATE) for name in self._settings.names):
+        if told and all(name in self._mirror.records(Kind.CERTIFICATE) for name in self._settings.names):
             self._present.set()
         return pause
 
@@ -223,15 +226,16 @@ class InternalCertificates:
                 if certificate.issuer == ISSUER and name not in self._settings.names and renewal.over(certificate, now):
                     yield Change(Kind.CERTIFICATE, name, None, record.version)
 
-    async def _write_root(self) -> None:
-        """Raises DecodeError. A file that can't be written is told; serving does not need it."""
+    async def _write_root(self) -> bool:
+        """Whether there is a root. Raises DecodeError. A file that can't be written is told, and no more than that."""
         root = self._root()
         if root is None:
-            return
+            return False
         try:
             await asyncio.to_thread(write_public, self._settings.root_file, root.certificate)
         except OSError as error:
             self._complain(f"{self._settings.root_file} can't be written: {error.strerror}")
+        return True
 
     def _complain(self, text: str) -> None:
         if text != self._complaint:

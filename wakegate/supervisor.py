@@ -150,14 +150,20 @@ class Supervisor:
             config = self._reconfigure()
             if config is None or self._stopping:
                 continue
-            if not self._family.ready:
-                say("not reloaded: some process is being started; try again")
-                continue
+            if not await self._settled() or self._hangup.is_set():
+                continue  # told again while it waited: what is configured now counts
             reloading()
             self._family.config = self._holdings.adjusted(config)
             if await self._replace_workers() and await self._replace_control():
                 say("reloaded")
             notify("READY=1", "STATUS=serving")
+
+    async def _settled(self) -> bool:
+        """Whether all processes are there: one that is being started is waited for, as long as it takes."""
+        if not self._family.ready:
+            say("reload: waits for a process that is being started")
+            await self._family.until(lambda: self._stopping or self._family.ready)
+        return not self._stopping
 
     async def _replace_workers(self) -> bool:
         """One after the other. Whether all were replaced: one that does not become ready ends the attempt."""
@@ -168,7 +174,8 @@ class Supervisor:
             except OSError as error:
                 say(f"reload given up: {slot.role} can't be started: {error}")
                 return False
-            await self._family.until(lambda: self._stopping or slot.incoming is None or slot.incoming.ready)  # noqa: B023
+            # The old one may end meanwhile by itself: then the new one has the place already.
+            await self._family.until(lambda: self._stopping or incoming.ready or not slot.holds(incoming))  # noqa: B023
             if self._stopping:
                 return False
             if not incoming.ready:

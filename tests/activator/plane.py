@@ -43,7 +43,7 @@ from state.models import (
     Scaling,
     Service,
 )
-from state.store import ABSENT, REPORTS, WAKES, Change, Store, StoreError
+from state.store import ABSENT, REPORTS, WAKES, Change, Conflict, Store, StoreError
 
 APP = """
 import os, signal, socket, sys, threading, time
@@ -378,16 +378,18 @@ class Plane:
         return service_id
 
     async def delete(self, service_id: str, *, force: bool = False) -> int:
-        record = await self.store.get(Kind.SERVICE, service_id)
-        assert record is not None
-        service = decode(Service, record.value)
-        gone = replace(service, deleted_at=now_us(), forced=force)
-        route = Route(service_id, "acme", service.name, deleted_at=now_us())
-        changes = [
-            Change(Kind.SERVICE, service_id, encode(gone), record.version),
-            Change(Kind.ROUTE, f"{service.label}.apps.localhost", encode(route)),
-        ]
-        return await self.store.commit(changes)
+        while True:
+            record = await self.store.get(Kind.SERVICE, service_id)
+            assert record is not None
+            service = decode(Service, record.value)
+            gone = replace(service, deleted_at=now_us(), forced=force)
+            route = Route(service_id, "acme", service.name, deleted_at=now_us())
+            changes = [
+                Change(Kind.SERVICE, service_id, encode(gone), record.version),
+                Change(Kind.ROUTE, f"{service.label}.apps.localhost", encode(route)),
+            ]
+            with contextlib.suppress(Conflict):  # control wrote in between, as its own deletes find it
+                return await self.store.commit(changes)
 
     def starts(self, name: str = "app") -> list[int]:
         """The pids of every replica that was ever started, as they wrote them."""

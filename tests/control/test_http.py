@@ -340,7 +340,8 @@ async def test_what_never_reaches_the_router_is_a_problem_that_repeats_nothing(r
     assert "server" not in fields
     assert b"marker" not in body
     assert fields.get("allow") == ("get, head" if expected == 405 else None)
-    assert caplog.records == []
+    said = [record for record in caplog.records if record.name != "asyncio"]  # which tells of a slow machine
+    assert said == []
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/acme/services", "/nothing", "/acme/services?x=1", "/metrics"])

@@ -258,7 +258,10 @@ class Node:
             seen.update(self.service(namespace, name))
             return seen["status"] == status
 
-        eventually(reached, seconds, f"{namespace}/{name} is {status}; last: {seen}")
+        try:
+            eventually(reached, seconds, f"{namespace}/{name} is {status}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; last: {seen}") from None
         return dict(seen)
 
 

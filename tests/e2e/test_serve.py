@@ -321,6 +321,17 @@ def test_sighup_replaces_the_workers_without_dropping_a_connection(node):
     assert works(node)
 
 
+def test_sighup_while_a_worker_is_being_started_is_carried_out_once_it_is_there(node):
+    control = node.pids()["control"]
+    old = node.child("worker 1")
+    node.kill("worker 1")
+    node.send(signal.SIGHUP)
+    eventually(lambda: "reloaded" in node.lines(), 60)
+    assert node.child("worker 1") != old
+    assert node.pids()["control"] != control
+    assert works(node)
+
+
 def test_sighup_with_a_wrong_file_changes_nothing(make_node):
     node = make_node(workers=1)
     file = node.root / "wakegate.toml"

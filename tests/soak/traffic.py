@@ -249,7 +249,9 @@ async def broken(world: World) -> None:
             await one.send(request(path, host, "Content-Length: 200000", method="POST"))
             with contextlib.suppress(ConnectionError):
                 await one.send(PATTERN[:50_000])
-            check(await one.reply(), 413, b"no")
+            # Closing with unread bytes resets the connection: whether the answer survives it is up to the kernel.
+            reply = await one.reply()
+            check(reply, 502, None) if reply.status == 502 else check(reply, 413, b"no")
             return
         await one.send(request(path, host))
         if path in ("/badchunk", "/cut"):
