@@ -25,6 +25,7 @@ from .procfs import living, uid_of
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LOCKS = Path("/run/wakegate/uids")
+_LONGEST_PATH = 4096  # bytes, PATH_MAX
 
 
 class UsersError(Exception):
@@ -70,7 +71,8 @@ class Users:
     """The uids of the namespaces of one data directory; `uids` is `--process-uids`.
 
     A second node on the same machine has a mapping of its own. So that the two don't choose the same uids, and one
-    never takes the other's processes for its strays, each uid in use is locked in `locks` while control lives.
+    never takes the other's processes for its strays, each uid in use has a file in `locks`, locked while control lives.
+    It names the mapping, so that a uid stays its owner's while that is stopped, until the machine is started anew.
     """
 
     def __init__(self, path: Path, uids: range, locks: Path = LOCKS) -> None:
@@ -79,18 +81,9 @@ class Users:
         self._locks = locks
         self._choosing = threading.Lock()
         self._held: dict[int, int] = {}
-        self._given = self._load()
+        self._given = _mapping(path)
         for uid in self._given.values():
             self._lock(uid)
-
-    def _load(self) -> dict[str, int]:
-        try:
-            given = json.loads(self._path.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise UsersError(f"can't read the uids of the namespaces in {self._path}: {error}") from error
-        return {str(namespace): int(uid) for namespace, uid in given.items()}
 
     @property
     def uids(self) -> Collection[int]:
@@ -139,8 +132,37 @@ class Users:
         except OSError:
             os.close(descriptor)
             return False
+        if not self._claim(descriptor, uid):
+            os.close(descriptor)
+            return False
         self._held[uid] = descriptor
         return True
+
+    def _claim(self, descriptor: int, uid: int) -> bool:
+        """Write our name into a locked file; `False` if the uid is that of another node, which is stopped."""
+        ours = os.fsencode(self._path.resolve())
+        owner = os.pread(descriptor, _LONGEST_PATH, 0)
+        if owner == ours:
+            return True
+        try:
+            if owner and uid in _mapping(Path(os.fsdecode(owner))).values():
+                return False
+        except UsersError:
+            return False  # it may still be theirs
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, ours, 0)
+        return True
+
+
+def _mapping(path: Path) -> dict[str, int]:
+    """The uids by namespace, none if there is no such file. Raises `UsersError`."""
+    try:
+        given = json.loads(path.read_bytes())
+        return {str(namespace): int(uid) for namespace, uid in given.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UsersError(f"can't read the uids of the namespaces in {path}: {error}") from error
 
 
 def _has_account(uid: int) -> bool:

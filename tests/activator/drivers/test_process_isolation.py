@@ -158,6 +158,23 @@ def test_two_nodes_on_a_machine_choose_apart(place: Path) -> None:
     two.close()
 
 
+def test_the_uids_of_a_stopped_node_are_left_alone(place: Path) -> None:
+    uids, locks = range(61_900, 61_902), place / "locks"
+    stopped = Users(place / "stopped.json", uids, locks)
+    its = stopped.of("acme")
+    stopped.close()
+    other = Users(place / "other.json", uids, locks)
+    assert other.of("acme") != its
+    with pytest.raises(UsersError, match="is in use"):
+        other.of("another")
+    again = Users(place / "stopped.json", uids, locks)
+    assert set(again.exclusive) == {its.uid}
+    again.close()
+    (place / "stopped.json").unlink()  # its data directory is gone
+    assert other.of("another") == its
+    other.close()
+
+
 def test_a_broken_mapping_is_told(place: Path) -> None:
     path = place / "uids.json"
     path.write_text("{")
