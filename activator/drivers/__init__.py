@@ -50,15 +50,20 @@ class ArtifactMissing(StartFailed):
 
 @dataclass(frozen=True, slots=True)
 class BuildJob:
-    """What is to be made runnable. `env` holds plain values; `commit` pins one, `None` = the branch's newest."""
+    """What is to be made runnable: a `repo` at its `branch`, or an `image` (then `repo` and `branch` are empty).
+
+    `env` holds plain values; `commit` pins one, `None` = the branch's newest. Of an image it pins the digest that was
+    pulled for this deployment (a node that lost it pulls the same again), `None` = what the reference means now.
+    """
 
     service_id: str
     namespace: str
     deployment_id: str
-    repo: str
-    branch: str
+    repo: str = ""
+    branch: str = ""
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     commit: str | None = None
+    image: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,11 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One replica to start. `artifact` is `Artifact.ref`; `cpu` in cores, `memory` in GiB, both ceilings."""
+    """One replica to start. `artifact` is `Artifact.ref`; `cpu` in cores, `memory` in GiB, both ceilings.
+
+    `port` is the node's (of `allocate`); `container_port` the service's own, where replicas have networks of their
+    own. `image` is the reference that the service names, if it names one. `gpu_count` devices of the type `gpu`.
+    """
 
     replica_id: str
     service_id: str
@@ -82,6 +91,10 @@ class Launch:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     cpu: int = 2
     memory: int = 4
+    image: str | None = None
+    container_port: int = 8080
+    gpu: str = "none"
+    gpu_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
