@@ -119,11 +119,18 @@ class Service:
     active: str | None = None  # id of the deployment that serves
     deleted_at: int | None = None  # set while its replicas are being removed
     forced: bool = False  # deleted by force: what is in flight is not waited for
+    queued: bool = False  # a push came while a deployment was in progress: the branch's head is deployed after it
+    webhook: str = ""  # secret of the push webhook, sealed (Vault ENVIRONMENT; object = `id`, field "webhook secret")
+    hooked_at: int | None = None  # last valid push by webhook: the branch of such a service is not polled
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One attempt to run a service (kind `deployment`, id = `Deployment.id`)."""
+    """One attempt to run a service (kind `deployment`, id = `Deployment.id`).
+
+    One that begins with a `commit` or `digest` is pinned to it; else it takes the branch's newest commit, or pulls the
+    image, and records what that was.
+    """
 
     id: str
     service: str
@@ -137,6 +144,8 @@ class Deployment:
     reason: str | None = None  # why it failed, for anybody (`Reason.public`)
     detail: str | None = None  # why it failed, for the owner alone (`Reason.detail`)
     finished_at: int | None = None
+    cause: str = "create"  # create | update | redeploy | rollback | push
+    digest: str | None = None  # of an image: what was pulled (of a repo it is `commit`)
 
     @property
     def explanation(self) -> str | None:
@@ -169,6 +178,7 @@ class Scale:
     active_at: int | None = None  # last activity seen, stored every 10 s
     failures: int = 0  # wakes or starts that failed in a row
     reason: str | None = None  # of the last failure, for anybody
+    asleep: bool = False  # its owner put it to sleep: only a request that waits for it, or he, wakes it
 
 
 @dataclass(frozen=True, slots=True)

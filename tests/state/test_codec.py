@@ -47,3 +47,20 @@ def test_states_are_checked() -> None:
         decode(Deployment, b'{"id":"d","service":"s","state":"flying","run":{},"created_at":1}')
     assert DeploymentState.STARTING.in_progress
     assert not DeploymentState.FAILED.in_progress
+
+
+def test_records_of_before_the_whole_api_are_read() -> None:
+    """What an older release stored lacks the fields that came later; they have their defaults."""
+    run = b'{"repo":"acme/api","branch":"main"}'
+    deployment = decode(
+        Deployment, b'{"id":"d","service":"s","state":"active","run":' + run + b',"created_at":1,"commit":"c"}'
+    )
+    assert (deployment.cause, deployment.digest) == ("create", None)
+    service = decode(
+        Service,
+        b'{"id":"s","namespace":"acme","name":"api","label":"api-acme","run":' + run + b',"gpu":"none",'
+        b'"gpu_count":null,"min_replicas":0,"max_replicas":1,"target_gpu_utilization":70,"region":"us-east-1",'
+        b'"custom_domain":null,"scaling":{},"created_at":1,"updated_at":1,"latest":"d"}',
+    )
+    assert (service.queued, service.webhook, service.hooked_at) == (False, "", None)
+    assert not decode(Scale, b'{"desired":1}').asleep
