@@ -10,7 +10,8 @@ import socket
 import pytest
 
 from activator.logs import Stream
-from control import app, query, remains, server
+from control import query, remains, server
+from control.handlers import health, services
 from control.times import iso, parse
 from state.ids import now_us
 
@@ -183,7 +184,7 @@ async def test_a_fault_of_ours_is_500_without_a_trace_and_nothing_half_made(rig,
     def broken(*_args):
         raise RuntimeError("inner workings")
 
-    monkeypatch.setattr(app, "service_view", broken)
+    monkeypatch.setattr(services, "service_view", broken)
     await rig.create("api")
     answer = await rig.api("GET", "/acme/service/api")
     assert answer.status == 500
@@ -200,7 +201,7 @@ async def test_health_needs_no_key_and_no_store(rig):
 
 
 async def test_metrics_beyond_loopback_need_a_key_of_every_namespace(rig, monkeypatch):
-    monkeypatch.setattr(app, "_from_loopback", lambda _: False)
+    monkeypatch.setattr(health, "_from_loopback", lambda _: False)
     assert (await rig.api("GET", "/metrics", token="")).status == 401
     assert (await rig.api("GET", "/metrics", token=await rig.key("one", "acme", "admin"))).status == 403
     assert (await rig.api("GET", "/metrics", token=await rig.key("all", "*", "read"))).status == 200

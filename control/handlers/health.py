@@ -1,0 +1,65 @@
+"""What those ask who look after the node: is it alive, can it work, what does it count."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from control import names, query
+from control.access import Access
+from control.answers import answer
+from control.auth import forbidden
+from control.catalogue import Catalogue
+from control.site import Site
+
+
+@dataclass(frozen=True, slots=True)
+class HealthHandlers:
+    """`metrics` gives the exposition's text and its type; `unready` the reasons against readiness."""
+
+    access: Access
+    catalogue: Catalogue
+    site: Site
+    metrics: Callable[[], Awaitable[tuple[bytes, str]]]
+    unready: Callable[[], Sequence[str]]
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/healthz", self.healthz),
+            web.get("/readyz", self.readyz),
+            web.get("/metrics", self.exposition),
+        ]
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        """Alive: this loop answers."""
+        query.parameters(request, {})
+        return answer({"status": "ok"})
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """Ready: the API can read and write. Warnings don't count against it."""
+        query.parameters(request, {})
+        reasons, warnings = list(self.unready()), []
+        if not self.site.isolated and len(self.catalogue.inhabited()) > 1:
+            warnings.append("several namespaces run without isolation: only root can keep them apart")
+        body = {"status": "unready" if reasons else "ready", "reasons": reasons, "warnings": warnings}
+        return answer(body, status=503 if reasons else 200)
+
+    async def exposition(self, request: web.Request) -> web.Response:
+        """Metrics of all namespaces: from loopback without a key, else by one of every namespace."""
+        if not _from_loopback(request):
+            key = self.access.caller(request)
+            if key.namespace != names.EVERY_NAMESPACE:
+                raise forbidden()
+        query.parameters(request, {})
+        body, content_type = await self.metrics()
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+def _from_loopback(request: web.Request) -> bool:
+    try:
+        return ipaddress.ip_address((request.remote or "").partition("%")[0]).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,76 @@
+"""Services: list, get, create, delete."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiohttp import web
+
+from activator.status import STATUSES
+from control import names, query
+from control.access import Access
+from control.answers import answer, links
+from control.catalogue import Catalogue
+from control.schemas import read_create
+from control.services import Services, service_not_found
+from control.site import Site
+from control.views import etag, service_view
+from state.models import Service
+
+_PAGE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceHandlers:
+    """Reads come from the mirror, so that they work without the store; a write is in the mirror before it answers."""
+
+    access: Access
+    catalogue: Catalogue
+    services: Services
+    site: Site
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get("/{namespace}/services", self.list),
+            web.get("/{namespace}/service/{name}", self.get),
+            web.post("/auth/v1/seed/{namespace}/services", self.create),
+            web.delete("/auth/v1/seed/{namespace}/services/{name}", self.delete),
+        ]
+
+    async def list(self, request: web.Request) -> web.Response:
+        namespace = self.access.allowed(request, "read")
+        readers: dict[str, query.Reader] = {"status": query.one_of(*STATUSES), "page": query.whole(1)}
+        readers |= {name: query.whole(1, _PAGE) for name in ("limit", "per_page")}
+        given = query.parameters(request, readers)
+        page, limit = given.get("page", 1), query.either(given, ("limit", "per_page"), 20)
+        ids = self.catalogue.service_ids(namespace, given.get("status"))
+        shown = self.catalogue.services(ids[(page - 1) * limit : page * limit])
+        body = {"items": [self._shown(s) for s in shown], "page": page, "limit": limit, "total": len(ids)}
+        return answer(body, headers=links(request, page, limit, len(ids)))
+
+    async def get(self, request: web.Request) -> web.Response:
+        service = self.access.service(request)
+        query.parameters(request, {})
+        return answer(self._shown(service), headers={"ETag": etag(service)})
+
+    async def create(self, request: web.Request) -> web.Response:
+        namespace = self.access.allowed(request, "write")
+        query.parameters(request, {})
+        body = read_create(await query.json_body(request), self.site.platform)
+        facts = await self.services.create(namespace, body)
+        location = f"/{namespace}/service/{facts.service.name}"
+        headers = {"Location": location, "ETag": etag(facts.service)}
+        return answer(service_view(facts, self.site), status=201, headers=headers)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        namespace = self.access.allowed(request, "write")
+        force = query.parameters(request, {"force": query.flag}).get("force", False)
+        name, if_match = request.match_info["name"], request.headers.get("If-Match")
+        if names.service_name_error(name):
+            raise service_not_found(name)
+        await self.services.delete(namespace, name, force=force, if_match=if_match)
+        return web.Response(status=204)
+
+    def _shown(self, service: Service) -> dict[str, Any]:
+        return service_view(self.catalogue.facts(service), self.site)
