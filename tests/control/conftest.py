@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import secrets
@@ -158,20 +159,24 @@ async def _use(mirror: Mirror, key_use: KeyUse, identity: str) -> None:
             await asyncio.sleep(0.002)
 
 
-@pytest.fixture
-async def rig(store: Store, site: Site, tmp_path: Path) -> AsyncIterator[Rig]:
+@contextlib.asynccontextmanager
+async def opened(
+    store: Store, site: Site, directory: Path, vault: Vault, token: str | None = None
+) -> AsyncIterator[Rig]:
+    """An API process on the store; the first one makes the admin key, whose `token` another one is given."""
     changed: list[Callable[[Any], None]] = []
     mirror = Mirror(store, list(Kind), lambda touched: changed[0](touched))
     catalogue = Catalogue(mirror)
     changed.append(catalogue.changed)
-    workers, logs, vault = Workers(), LogStore(tmp_path / "logs"), Vault(derive(secrets.token_bytes(32), ENVIRONMENT))
+    workers, logs = Workers(), LogStore(directory / "logs")
     services = Services(store, mirror, catalogue, vault, workers, site)
     key_use = KeyUse(store, mirror)
     tasks = [asyncio.create_task(mirror.run()), asyncio.create_task(key_use.run())]
     await mirror.synced()
-    token = await make_first_key(store, mirror, tmp_path / "admin.key")
-    assert token is not None
-    await _use(mirror, key_use, "*/admin")
+    if token is None:
+        token = await make_first_key(store, mirror, directory / "admin.key")
+        assert token is not None
+        await _use(mirror, key_use, "*/admin")
     api = Api(
         store=store,
         objects=mirror,
@@ -197,7 +202,7 @@ async def rig(store: Store, site: Site, tmp_path: Path) -> AsyncIterator[Rig]:
             vault,
             workers,
             logs,
-            tmp_path / "logs",
+            directory / "logs",
             site,
             Client(session, url, token),
             url,
@@ -208,3 +213,19 @@ async def rig(store: Store, site: Site, tmp_path: Path) -> AsyncIterator[Rig]:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def rig(store: Store, site: Site, tmp_path: Path) -> AsyncIterator[Rig]:
+    vault = Vault(derive(secrets.token_bytes(32), ENVIRONMENT))
+    async with opened(store, site, tmp_path, vault) as made:
+        yield made
+
+
+@pytest.fixture
+async def neighbour(rig: Rig, store_url: str) -> AsyncIterator[Rig]:
+    """The API of another node: the same store, a client and a mirror of its own."""
+    store = Store(store_url)
+    async with opened(store, rig.site, rig.log_directory.parent, rig.vault, rig.token) as made:
+        yield made
+    await store.close()
