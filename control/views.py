@@ -12,7 +12,7 @@ from typing import Any
 from activator.logs import LogLine
 from activator.status import replica_counts
 from control.catalogue import Facts
-from control.schemas import MASK
+from control.fields import MASK
 from control.site import Site
 from control.times import iso
 from state.codec import encode

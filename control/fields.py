@@ -1,0 +1,138 @@
+"""The types of fields in the API's bodies, with their bounds (SPEC section 2, Create) in the words of its users."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Field
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from control import names, refs
+from control.site import GPUS, REGIONS
+
+MASK: Final = "***"
+_ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+ENV_COUNT: Final = 256
+_ENV_BYTES: Final = 32 * 1024
+_PATH_LENGTH: Final = 1024
+
+NOT_UNICODE: Final = "must be valid Unicode"
+
+
+def checked(why_not: Callable[[str], str | None]) -> AfterValidator:
+    """A validator from a function that says what is wrong."""
+
+    def check(value: str) -> str:
+        if reason := why_not(value) if is_unicode(value) else NOT_UNICODE:
+            raise PydanticCustomError("refused", "{reason}", {"reason": reason})
+        return value
+
+    return AfterValidator(check)
+
+
+def one_of(*choices: int | str) -> AfterValidator:
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and not is_unicode(value):
+            raise PydanticCustomError("refused", "{reason}", {"reason": NOT_UNICODE})
+        if value not in choices:
+            listed = ", ".join(map(str, choices))
+            raise PydanticCustomError("refused", "{reason}", {"reason": f"must be one of {listed}"})
+        return value
+
+    return AfterValidator(check)
+
+
+def path_error(path: str) -> str | None:
+    if not path.startswith("/"):
+        return "must start with /"
+    if len(path) > _PATH_LENGTH:
+        return f"must be at most {_PATH_LENGTH} characters"
+    if not all("\x21" <= c <= "\x7e" for c in path) or "#" in path:
+        return "must be a request target: visible ASCII characters without #; percent-encode the others"
+    return None
+
+
+def _env_value_error(value: str) -> str | None:
+    if value == MASK:
+        return f"is {MASK}, as masked when read: send the real value"
+    if "\0" in value:
+        return "must not contain NUL"
+    if len(value.encode()) > _ENV_BYTES:
+        return "must be at most 32 KiB"
+    return None
+
+
+def _env_error(env: Mapping[str, str]) -> Mapping[str, str]:
+    if len(env) > ENV_COUNT:
+        raise PydanticCustomError("refused", "{reason}", {"reason": f"must have at most {ENV_COUNT} names"})
+    return env
+
+
+def _env_name_error(name: str) -> str | None:
+    if not _ENV_NAME.fullmatch(name):
+        return "must be a name of A-Z, a-z, 0-9 and _, not starting with a digit"
+    return "is set by the platform" if name == "PORT" else None
+
+
+Text = Annotated[str, Field(strict=True)]
+Name = Annotated[Text, checked(names.service_name_error)]
+KeyName = Annotated[Text, checked(names.key_name_error)]
+Scope = Annotated[Text, one_of("read", "write", "admin")]
+Repo = Annotated[Text, checked(refs.repo_error)]
+Image = Annotated[Text, checked(refs.image_error)]
+Branch = Annotated[Text, checked(refs.branch_error)]
+Gpu = Annotated[Text, one_of(*GPUS)]
+GpuCount = Annotated[int, Field(strict=True), one_of(1, 2, 4, 8)]
+Cpu = Annotated[int, Field(strict=True), one_of(2, 4, 8, 16, 32, 64)]
+Memory = Annotated[int, Field(strict=True, ge=1, le=1024)]
+MinReplicas = Annotated[int, Field(strict=True, ge=0, le=100)]
+MaxReplicas = Annotated[int, Field(strict=True, ge=1, le=100)]
+Utilization = Annotated[int, Field(strict=True, ge=10, le=95)]
+Port = Annotated[int, Field(strict=True, ge=1, le=65_535)]
+HealthPath = Annotated[Text, checked(path_error)]
+Region = Annotated[Text, one_of(*REGIONS)]
+EnvName = Annotated[str, Field(strict=True), checked(_env_name_error)]
+EnvValue = Annotated[str, Field(strict=True), checked(_env_value_error)]
+Env = Annotated[dict[EnvName, EnvValue], AfterValidator(_env_error)]
+
+Concurrency = Annotated[int, Field(strict=True, ge=0, le=10_000)]
+TargetConcurrency = Annotated[int, Field(strict=True, ge=1, le=10_000)]
+IdleTimeout = Annotated[int, Field(strict=True, ge=1, le=86_400)]
+Delay = Annotated[int, Field(strict=True, ge=0, le=3600)]
+Seconds = Annotated[int, Field(strict=True, ge=1, le=3600)]
+Affinity = Annotated[Text, one_of("none", "cookie")]
+
+
+def is_unicode(text: str) -> bool:
+    """JSON can hold half of a surrogate pair, which is no character."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def error_path(error: ErrorDetails) -> str:
+    return ".".join(str(part) for part in error["loc"] if part != "[key]") or "body"
+
+
+def error_message(error: ErrorDetails) -> str:
+    """In the words of the API's users."""
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return "unknown field"
+        case "int_type" | "int_from_float" | "int_parsing_size":
+            return "must be an integer"
+        case "string_type":
+            return "must be a string"
+        case "string_unicode":
+            return NOT_UNICODE
+        case "dict_type" | "model_type":
+            return "must be an object"
+        case "greater_than_equal":
+            return f"must be {context['ge']} or more"
+        case "less_than_equal":
+            return f"must be {context['le']} or less"
+        case _:
+            return error["msg"]
