@@ -111,7 +111,11 @@ def is_unicode(text: str) -> bool:
 
 
 def error_path(error: ErrorDetails) -> str:
-    return ".".join(str(part) for part in error["loc"] if part != "[key]") or "body"
+    """With dots; `body` for all of it. A member of `env` whose name is wrong has `[key]` behind that name."""
+    path = [str(part) for part in error["loc"]]
+    if len(path) > 1 and path[-1] == "[key]" and error["type"] != "extra_forbidden":
+        path.pop()
+    return ".".join(path) if path else "body"
 
 
 def error_message(error: ErrorDetails) -> str:
