@@ -6,23 +6,36 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
+from control import times
 from control.problem import FieldError, Problem, bad_request
 
 T = TypeVar("T")
-Reader = Callable[[str], Any]
 
 BODY_LIMIT: Final = 1 << 20  # bytes
 _DIGITS: Final = 30  # of an integer that are looked at
 _BODY_TIMEOUT: Final = 30.0  # seconds for the whole body
 _WHOLE: Final = re.compile(r"[0-9]{1,18}")
+_LARGEST: Final = 10**18 - 1  # as many digits as _WHOLE takes
 
 
-def whole(low: int, high: int | None = None) -> Callable[[str], int]:
-    """A reader of integers within bounds."""
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads a parameter's text, or raises ValueError; `schema` says in JSON Schema what it takes."""
+
+    read: Callable[[str], Any]
+    schema: Mapping[str, Any]
+
+    def __call__(self, text: str) -> Any:
+        return self.read(text)
+
+
+def whole(low: int, high: int | None = None) -> Reader:
+    """Integers within bounds."""
     bounds = f"from {low} to {high}" if high is not None else f"of {low} or more"
 
     def read(text: str) -> int:
@@ -30,22 +43,27 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
             raise ValueError(f"must be an integer {bounds}")
         return int(text)
 
-    return read
+    return Reader(read, {"type": "integer", "minimum": low, "maximum": _LARGEST if high is None else high})
 
 
-def one_of(*choices: str) -> Callable[[str], str]:
+def one_of(*choices: str) -> Reader:
     def read(text: str) -> str:
         if text not in choices:
             raise ValueError(f"must be one of {', '.join(choices)}")
         return text
 
-    return read
+    return Reader(read, {"type": "string", "enum": list(choices)})
 
 
-def flag(text: str) -> bool:
+def _flag(text: str) -> bool:
     if text.lower() not in {"true", "false", "1", "0"}:
         raise ValueError("must be true or false")
     return text.lower() in {"true", "1"}
+
+
+flag: Final = Reader(_flag, {"type": "boolean"})
+text: Final = Reader(str, {"type": "string"})
+timestamp: Final = Reader(times.parse, {"type": "string", "format": "date-time"})
 
 
 def parameters(request: web.Request, readers: Mapping[str, Reader]) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from control.access import Access
 from control.answers import answer
 from control.auth import forbidden
 from control.catalogue import Catalogue
+from control.operations import Content, operation
+from control.shapes import AliveView, ReadyView
 from control.site import Site
 
 
@@ -33,11 +35,13 @@ class HealthHandlers:
             web.get("/metrics", self.exposition),
         ]
 
+    @operation("Alive?", needs=None, answers={200: AliveView})
     async def healthz(self, request: web.Request) -> web.Response:
         """Alive: this loop answers."""
         query.parameters(request, {})
         return answer({"status": "ok"})
 
+    @operation("Ready?", needs=None, answers={200: ReadyView, 503: ReadyView})
     async def readyz(self, request: web.Request) -> web.Response:
         """Ready: the API can read and write. Warnings don't count against it."""
         query.parameters(request, {})
@@ -47,6 +51,7 @@ class HealthHandlers:
         body = {"status": "unready" if reasons else "ready", "reasons": reasons, "warnings": warnings}
         return answer(body, status=503 if reasons else 200)
 
+    @operation("Read metrics", needs=None, answers={200: Content("text/plain")}, fails=(401, 403, 503))
     async def exposition(self, request: web.Request) -> web.Response:
         """Metrics of all namespaces: from loopback without a key, else by one of every namespace."""
         if not _from_loopback(request):

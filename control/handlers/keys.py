@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from aiohttp import web
 
@@ -11,9 +13,13 @@ from control.access import Access
 from control.answers import answer
 from control.catalogue import Catalogue
 from control.keys import Keys
-from control.schemas import read_key
+from control.operations import operation
+from control.schemas import KeyBody, read_key
+from control.shapes import KeyList, NewKeyView, OwnKeyView
 from control.views import key_view
 from state.ids import now_us
+
+_CHOICE: Final[Mapping[str, query.Reader]] = {"namespace": query.text}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,7 @@ class KeyHandlers:
             web.delete("/auth/v1/keys/{name}", self.revoke),
         ]
 
+    @operation("Show the calling key", needs="read", answers={200: OwnKeyView})
     async def own(self, request: web.Request) -> web.Response:
         """The key that asks, and those of its namespaces that have services."""
         key = self.access.caller(request)
@@ -37,12 +44,22 @@ class KeyHandlers:
         mine = (n for n in self.catalogue.inhabited() if key.namespace in (names.EVERY_NAMESPACE, n))
         return answer({**key_view(key), "namespaces": sorted(mine)})
 
+    @operation("List keys", needs="admin", answers={200: KeyList})
     async def list(self, request: web.Request) -> web.Response:
+        """Those of the calling key's namespace, or all."""
         caller = self.access.administrator(request)
         query.parameters(request, {})
         return answer({"items": [key_view(key) for key in self.keys.visible(caller)]})
 
+    @operation(
+        "Create a key",
+        needs="admin",
+        body=KeyBody,
+        answers={201: NewKeyView},
+        headers=("Location",),
+    )
     async def create(self, request: web.Request) -> web.Response:
+        """The token, `NAME$SECRET`, is shown this once."""
         caller = self.access.administrator(request)
         query.parameters(request, {})
         body = read_key(await query.json_body(request), now_us())
@@ -50,8 +67,10 @@ class KeyHandlers:
         headers = {"Location": f"/auth/v1/keys/{key.name}", "Cache-Control": "no-store"}
         return answer({**key_view(key), "key": token}, status=201, headers=headers)
 
+    @operation("Revoke a key", needs="admin", query=_CHOICE, answers={204: None}, fails=(409,))
     async def revoke(self, request: web.Request) -> web.Response:
+        """It stops at once, on all nodes. `namespace` says which, where several namespaces have a key of that name."""
         caller = self.access.administrator(request)
-        namespace = query.parameters(request, {"namespace": str}).get("namespace")
+        namespace = query.parameters(request, _CHOICE).get("namespace")
         await self.keys.revoke(caller, request.match_info["name"], namespace)
         return web.Response(status=204)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,13 +13,22 @@ from control import names, query
 from control.access import Access
 from control.answers import answer, links
 from control.catalogue import Catalogue
-from control.schemas import read_create
+from control.operations import operation
+from control.schemas import CreateBody, read_create
 from control.services import Services, service_not_found
+from control.shapes import ServicePage, ServiceView
 from control.site import Site
 from control.views import etag, service_view
 from state.models import Service
 
 _PAGE: Final = 100
+_LISTING: Final[Mapping[str, query.Reader]] = {
+    "status": query.one_of(*STATUSES),
+    "page": query.whole(1),
+    "limit": query.whole(1, _PAGE),
+    "per_page": query.whole(1, _PAGE),
+}
+_FORCE: Final[Mapping[str, query.Reader]] = {"force": query.flag}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +48,29 @@ class ServiceHandlers:
             web.delete("/auth/v1/seed/{namespace}/services/{name}", self.delete),
         ]
 
+    @operation("List services", needs="read", query=_LISTING, answers={200: ServicePage}, headers=("Link",))
     async def list(self, request: web.Request) -> web.Response:
         namespace = self.access.allowed(request, "read")
-        readers: dict[str, query.Reader] = {"status": query.one_of(*STATUSES), "page": query.whole(1)}
-        readers |= {name: query.whole(1, _PAGE) for name in ("limit", "per_page")}
-        given = query.parameters(request, readers)
+        given = query.parameters(request, _LISTING)
         page, limit = given.get("page", 1), query.either(given, ("limit", "per_page"), 20)
         ids = self.catalogue.service_ids(namespace, given.get("status"))
         shown = self.catalogue.services(ids[(page - 1) * limit : page * limit])
         body = {"items": [self._shown(s) for s in shown], "page": page, "limit": limit, "total": len(ids)}
         return answer(body, headers=links(request, page, limit, len(ids)))
 
+    @operation("Get a service", needs="read", answers={200: ServiceView}, headers=("ETag",))
     async def get(self, request: web.Request) -> web.Response:
         service = self.access.service(request)
         query.parameters(request, {})
         return answer(self._shown(service), headers={"ETag": etag(service)})
 
+    @operation(
+        "Create a service",
+        needs="write",
+        body=CreateBody,
+        answers={201: ServiceView},
+        headers=("Location", "ETag"),
+    )
     async def create(self, request: web.Request) -> web.Response:
         namespace = self.access.allowed(request, "write")
         query.parameters(request, {})
@@ -63,9 +80,11 @@ class ServiceHandlers:
         headers = {"Location": location, "ETag": etag(facts.service)}
         return answer(service_view(facts, self.site), status=201, headers=headers)
 
+    @operation("Delete a service", needs="write", query=_FORCE, answers={204: None}, if_match=True)
     async def delete(self, request: web.Request) -> web.Response:
+        """Its hosts answer 503 at once; requests in flight finish, unless forced."""
         namespace = self.access.allowed(request, "write")
-        force = query.parameters(request, {"force": query.flag}).get("force", False)
+        force = query.parameters(request, _FORCE).get("force", False)
         name, if_match = request.match_info["name"], request.headers.get("If-Match")
         if names.service_name_error(name):
             raise service_not_found(name)

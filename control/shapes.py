@@ -1,0 +1,187 @@
+"""The shapes of the API's answers, as types: the views are checked against them, `/openapi.json` made from them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from state.models import DeploymentState
+
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Status = Literal["deploying", "running", "degraded", "stopped", "failed"]
+Count = Annotated[int, Field(ge=0)]
+
+
+class FieldErrorView(TypedDict):
+    """One bad field, by its path with dots."""
+
+    field: str
+    message: str
+
+
+class ProblemView(TypedDict):
+    """RFC 9457. `errors` names every bad field at once."""
+
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    errors: NotRequired[list[FieldErrorView]]
+
+
+class ReplicaCounts(TypedDict):
+    desired: Count
+    ready: Count
+    starting: Count
+    unhealthy: Count
+    draining: Count
+
+
+class DeploymentView(TypedDict):
+    id: str
+    state: Literal[
+        DeploymentState.PENDING,
+        DeploymentState.BUILDING,
+        DeploymentState.STARTING,
+        DeploymentState.ACTIVE,
+        DeploymentState.SUPERSEDED,
+        DeploymentState.FAILED,
+        DeploymentState.CANCELLED,
+    ]
+    commit: str | None
+    created_at: Time
+    reason: str | None
+
+
+class ScalingView(TypedDict):
+    concurrency: int
+    target_concurrency: int
+    idle_timeout: float
+    scale_down_delay: int
+    hold_timeout: float
+    startup_timeout: int
+    affinity: Literal["none", "cookie"]
+
+
+class DomainRecord(TypedDict):
+    type: str
+    name: str
+    value: str
+    observed: str | None
+
+
+class DomainView(TypedDict):
+    name: str
+    status: str
+    reason: str | None
+    records: list[DomainRecord]
+    certificate: dict[str, Any] | None
+
+
+class ServiceView(TypedDict):
+    """`deployment`: the one that serves, else the newest; `rollout`: one in progress beside it, or failed after it."""
+
+    id: str
+    namespace: str
+    name: str
+    status: Status
+    endpoint: str
+    repo: str | None
+    branch: str | None
+    image: str | None
+    gpu: str
+    gpu_count: int | None
+    cpu: int
+    memory: int
+    limits: Literal["enforced", "none"]
+    min_replicas: int
+    max_replicas: int
+    target_gpu_utilization: int
+    port: int
+    health_check_path: str
+    env: dict[str, str]
+    region: str
+    custom_domain: str | None
+    scaling: ScalingView
+    replicas: ReplicaCounts
+    deployment: DeploymentView | None
+    rollout: DeploymentView | None
+    domain: DomainView | None
+    created_at: Time
+    updated_at: Time
+
+
+class ServicePage(TypedDict):
+    items: list[ServiceView]
+    page: int
+    limit: int
+    total: Count
+
+
+class KeyView(TypedDict):
+    """A key without its secret."""
+
+    name: str
+    namespace: str
+    scope: Literal["read", "write", "admin"]
+    created_at: Time
+    expires_at: Time | None
+    used_at: Time | None
+
+
+class NewKeyView(KeyView):
+    """`key`: the whole token, `NAME$SECRET`, shown this once."""
+
+    key: str
+
+
+class OwnKeyView(KeyView):
+    """`namespaces`: those that the key reaches and that have services."""
+
+    namespaces: list[str]
+
+
+class KeyList(TypedDict):
+    items: list[KeyView]
+
+
+class LogView(TypedDict):
+    time: Time
+    replica: str | None
+    deployment: str | None
+    stream: Literal["stdout", "stderr", "build"]
+    line: str
+
+
+class LogPage(TypedDict):
+    """Oldest first. `next`: the cursor behind the last line; `truncated`: older lines were left out."""
+
+    items: list[LogView]
+    next: str | None
+    truncated: bool
+
+
+class EventView(TypedDict):
+    time: Time
+    kind: str
+    reason: str
+    deployment: str | None
+    replica: str | None
+
+
+class EventList(TypedDict):
+    items: list[EventView]
+
+
+class AliveView(TypedDict):
+    status: Literal["ok"]
+
+
+class ReadyView(TypedDict):
+    """`reasons` speak against readiness, `warnings` don't."""
+
+    status: Literal["ready", "unready"]
+    reasons: list[str]
+    warnings: list[str]
