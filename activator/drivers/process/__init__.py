@@ -1,6 +1,6 @@
 """The process driver: replicas are processes of this machine, built from a repository's Procfile."""
 
-from .build import Limits
+from .cloning import Limits
 from .driver import PROCESS_UIDS, ProcessDriver
 from .users import UsersError, check_reachable
 

@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 from activator.drivers import Artifact, BuildFailed, BuildJob, BuildLog, Needed
 
 from . import git, manifest, procfile
+from .cloning import MOVES, Cloner, Cloning, Limits
 from .files import read_regular, told, write_whole
 from .layout import Layout
 from .run import Finished, Runner
@@ -26,16 +27,6 @@ from .spawn import Command, base_environment
 from .users import Identity, Users, UsersError
 
 _MARKER = "complete.json"
-_MOVES = 10  # how often a branch may move between looking it up and cloning it
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Longest times in seconds: to ask for the branch, to clone, to build (SPEC section 5: 15 min)."""
-
-    head: float = 60.0
-    clone: float = 600.0
-    build: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +39,9 @@ class Checkout:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class _Work(Cloning):
     """One build under way."""
 
-    job: BuildJob
-    url: str
-    who: Identity
-    home: Path
     log: BuildLog
 
 
@@ -74,6 +61,7 @@ class Builder:
         self._layout = layout
         self._users = users
         self._runner = runner
+        self._cloner = Cloner(runner, layout.gitconfig, limits)
         self._git_url = git_url
         self._limits = limits
         self._in_use = in_use
@@ -100,8 +88,8 @@ class Builder:
         job = work.job
         if job.commit is not None and not git.is_commit(job.commit):
             raise BuildFailed(f"'{job.commit}' is not a commit")
-        for _ in range(_MOVES):
-            commit = job.commit or await self._head(work)
+        for _ in range(MOVES):
+            commit = job.commit or await self._cloner.head(work)
             async with self._locks.setdefault((job.service_id, commit), asyncio.Lock()):
                 if await self._whole(job.namespace, job.service_id, commit):
                     await _say(work, f"commit {commit} is built already")
@@ -158,16 +146,6 @@ class Builder:
             shutil.rmtree(home, ignore_errors=True)
             shutil.rmtree(checkouts, ignore_errors=True)
 
-    async def _head(self, work: _Work) -> str:
-        job = work.job
-        finished = await self._git(work, work.home, git.head_command(work.url, job.branch), self._limits.head)
-        if not finished.ok:
-            raise git.explain(job.repo, work.url, finished.tail)
-        commit = git.parse_head(finished.tail, job.branch)
-        if commit is None:
-            raise BuildFailed(f"repository '{job.repo}' has no branch '{job.branch}'")
-        return commit
-
     async def _make(self, work: _Work, commit: str) -> bool:
         """Clone and build; `False` if the branch moved on meanwhile."""
         job = work.job
@@ -176,7 +154,7 @@ class Builder:
             self._layout.make_checkout, job.namespace, job.service_id, commit, work.who
         )  # half made until the marker is in it
         try:
-            if not await self._clone(work, path / "source", commit):
+            if not await self._cloner.fetch(work, commit, path / "source"):
                 await asyncio.to_thread(_remove, path)
                 return False
             commands = await asyncio.to_thread(_read_procfile, path / "source")
@@ -189,26 +167,6 @@ class Builder:
         await asyncio.to_thread(_complete, path, commands, venv)
         await _say(work, "built")
         return True
-
-    async def _clone(self, work: _Work, source: Path, commit: str) -> bool:
-        job = work.job
-        ref = job.commit or git.branch_ref(job.branch)
-        finished = await self._git(work, source, git.fetch_command(work.url, ref), self._limits.clone)
-        if not finished.ok and job.commit is not None:
-            said = git.redact(finished.last_line.strip())
-            raise BuildFailed(f"commit {job.commit} can't be had from '{job.repo}' any more", said or None)
-        if not finished.ok:
-            raise git.explain(job.repo, work.url, finished.tail)
-        fetched = await self._git(work, source, git.FETCHED_COMMAND, self._limits.head)
-        return fetched.last_line == commit
-
-    async def _git(self, work: _Work, cwd: Path, line: str, timeout: float) -> Finished:
-        env = git.environment(base_environment(work.home), work.url, self._layout.gitconfig)
-        try:
-            return await self._runner.run(Command(line, cwd, env, work.who), timeout)
-        except TimeoutError:
-            where = git.redact(work.url)
-            raise BuildFailed(f"'{work.job.repo}' did not answer in {timeout:.0f} s", where) from None
 
     async def _run_build(self, work: _Work, path: Path, commands: procfile.Procfile) -> bool:
         """Run `build:`, or install the requirements; whether a virtual environment was made."""

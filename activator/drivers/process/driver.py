@@ -32,7 +32,8 @@ from activator.drivers import (
 )
 from activator.logs import ReplicaLogs, Source, last_lines
 
-from .build import Builder, Checkout, Limits
+from .build import Builder, Checkout
+from .cloning import Limits
 from .files import told
 from .layout import Layout
 from .listening import listener_uids
