@@ -14,6 +14,24 @@ from urllib.parse import urlsplit
 
 from activator.drivers import BuildFailed
 
+CONFIGURATION = """\
+[core]
+	hooksPath = /dev/null
+	fsmonitor = false
+[safe]
+	directory = *
+[protocol "ext"]
+	allow = never
+[submodule]
+	recurse = false
+[http]
+	lowSpeedLimit = 1000
+	lowSpeedTime = 60
+[advice]
+	detachedHead = false
+"""
+"""Git's whole configuration."""
+
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _USERINFO = re.compile(r"(?<=://)[^/@\s]+@")

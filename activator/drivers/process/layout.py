@@ -21,24 +21,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import git
 from .users import Identity
-
-_GITCONFIG = """\
-[core]
-	hooksPath = /dev/null
-	fsmonitor = false
-[safe]
-	directory = *
-[protocol "ext"]
-	allow = never
-[submodule]
-	recurse = false
-[http]
-	lowSpeedLimit = 1000
-	lowSpeedTime = 60
-[advice]
-	detachedHead = false
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +63,7 @@ class Layout:
             directory.mkdir(mode=passage, parents=directory == self.data_dir, exist_ok=True)
             directory.chmod(passage)
         self.replicas.mkdir(mode=0o700, exist_ok=True)
-        self.gitconfig.write_text(_GITCONFIG)
+        self.gitconfig.write_text(git.CONFIGURATION)
         self.gitconfig.chmod(0o644)
 
     def home(self, namespace: str, service: str, who: Identity) -> Path:
