@@ -171,6 +171,7 @@ class Control:
             life = [
                 tasks.create_task(self._mirror.run(), name="mirror"),
                 tasks.create_task(self._collector.run(), name="logs"),
+                tasks.create_task(self._logs.keep_house(), name="old logs"),
                 tasks.create_task(self._lease.run(self._gained, self._lost), name="lease"),
                 tasks.create_task(self._activation.run(), name="activation"),
                 tasks.create_task(self._keep_certificates(), name="certificates"),

@@ -8,8 +8,10 @@ line, and the line's bytes as they were written. An operator can grep it; sortin
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_TEXT = 16 * 1024
 TIME_DIGITS = 16
@@ -40,8 +42,7 @@ class LogLine:
     partial: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A raw line, or a part of one: its bytes, where it ended in the raw file, and whether it goes on."""
 
     text: bytes
@@ -49,19 +50,34 @@ class Piece:
     partial: bool = False
 
 
-def encode(time: int, stream: Stream, replica: str | None, deployment: str | None, piece: Piece) -> bytes:
-    letter = _LETTERS[stream].upper() if piece.partial else _LETTERS[stream]
-    head = f"{replica or '-'} {deployment or '-'} {piece.end} ".encode()
-    return b"%0*d %b %b%b\n" % (TIME_DIGITS, time, letter, head, piece.text)
+def encoder(stream: Stream, replica: str | None, deployment: str | None) -> Callable[[int, Piece], bytes]:
+    """Makes the entries of one origin: of a time and a piece."""
+    ids = f"{replica or '-'} {deployment or '-'}".encode()
+    whole, partial = (b" %b %b " % (letter, ids) for letter in (_LETTERS[stream], _LETTERS[stream].upper()))
+
+    def encode(time: int, piece: Piece) -> bytes:
+        return b"%016d%b%d %b\n" % (time, partial if piece.partial else whole, piece.end, piece.text)
+
+    return encode
 
 
-def split_fields(entry: bytes) -> Sequence[bytes]:
-    """The six fields of an entry without its newline; fewer if it is none (a header, a torn write)."""
-    return entry.split(b" ", 5)
+def entry_pattern(
+    stream: Stream | None = None, replica: str | None = None, deployment: str | None = None
+) -> re.Pattern[bytes]:
+    """Finds entries in a block of whole lines; its groups are the six fields. Headers and torn writes are none."""
+
+    def one(wanted: str | None) -> bytes:
+        if wanted is None:
+            return rb"[^ \n]+"
+        return rb"(?!)" if wanted == "-" else re.escape(wanted.encode("utf-8", "surrogateescape"))
+
+    letter = b"[oebOEB]" if stream is None else b"[%b%b]" % (_LETTERS[stream], _LETTERS[stream].upper())
+    fields = (rb"\d{%d}" % TIME_DIGITS, letter, one(replica), one(deployment), rb"\d+", rb"[^\n]*")
+    return re.compile(b"^" + b" ".join(b"(%b)" % field for field in fields) + b"$", re.MULTILINE)
 
 
 def decode(fields: Sequence[bytes]) -> LogLine:
-    """The line; bytes that are not UTF-8 become U+FFFD."""
+    """The line of an entry's six fields; bytes that are not UTF-8 become U+FFFD."""
     time, letter, replica, deployment, _, text = fields
     return LogLine(
         time=int(time),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from .line import Piece, Stream, pieces
 from .raw import KEEP, RawFile
-from .store import LogStore, Origin, ServiceLog
+from .store import LogLimits, LogStore, Origin, ServiceLog
 
 CHUNK = 256 * 1024
 _FREE_AT = 1 << 20  # each time costs an fdatasync of the log
+_BURST = 4  # seconds of the rate that may come at once
 _STREAMS = {"stdout": Stream.STDOUT, "stderr": Stream.STDERR}
 
 
@@ -63,7 +65,7 @@ class Intake:
             try:
                 for path, stream in zip(self.source.paths, _STREAMS.values(), strict=True):
                     origin = Origin(stream, self.source.replica_id, self.source.deployment_id)
-                    flows.append(_Flow(RawFile(path), log, origin, self._store.limits.backlog))
+                    flows.append(_Flow(RawFile(path), log, origin, self._store.limits))
             except OSError:
                 for flow in flows:
                     flow.close()
@@ -72,15 +74,36 @@ class Intake:
         return self._flows
 
 
+class Allowance:
+    """Bytes that may go to the log: so many per second, and those of some seconds at once. Pure; times are monotonic.
+
+    One replica that writes without end costs control a bounded share of its time, and others their lines nothing.
+    """
+
+    def __init__(self, rate: int, now: float) -> None:
+        self._rate = rate
+        self._bytes = float(rate * _BURST)
+        self._at = now
+
+    def left(self, now: float) -> bool:
+        self._bytes = min(self._rate * _BURST, self._bytes + (now - self._at) * self._rate)
+        self._at = now
+        return self._bytes > 0
+
+    def spend(self, count: int) -> None:
+        self._bytes -= count
+
+
 class _Flow:
     """One of the two streams."""
 
-    def __init__(self, raw: RawFile, log: ServiceLog, origin: Origin, backlog: int) -> None:
+    def __init__(self, raw: RawFile, log: ServiceLog, origin: Origin, limits: LogLimits) -> None:
         self.dropped = 0
         self._raw = raw
         self._log = log
         self._origin = origin
-        self._backlog = backlog
+        self._backlog = limits.backlog
+        self._allowance = Allowance(limits.rate, time.monotonic())
         self._offset = log.taken(origin)
 
     def take(self, final: bool) -> bool:
@@ -90,11 +113,13 @@ class _Flow:
             self._offset = 0
         if size - self._offset > self._backlog:
             self._skip(size)
+        if not final and not self._allowance.left(time.monotonic()):
+            return False  # looked at again by the next sweep, or when more was written
         data = self._raw.read(self._offset, CHUNK)
         last = final and self._offset + len(data) >= size
         cut = list(pieces(data, self._offset, final=last))
         if cut:
-            self._log.append(self._origin, cut)
+            self._allowance.spend(self._log.append(self._origin, cut))
             self._offset = cut[-1].end
         if self._raw.freeable(self._offset) >= _FREE_AT:
             self._log.sync()

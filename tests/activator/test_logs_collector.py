@@ -14,7 +14,7 @@ import pytest
 from activator.logs import Collector, LogLimits, LogStore, Source, last_lines
 from activator.logs import collector as collector_module
 from activator.logs.reader import Query
-from activator.logs.source import Intake
+from activator.logs.source import Allowance, Intake
 
 
 class Node:
@@ -151,6 +151,33 @@ async def test_a_flood_is_bounded_and_counted(tmp_path: Path) -> None:
     lines = node.lines()
     assert "bytes of output were dropped here" in lines[0]
     assert int(lines[0].split()[1]) == node.collector.dropped == 50_000 * 12 - (len(lines) - 1) * 12
+    await node.close()
+
+
+def test_an_allowance_is_a_rate_and_a_burst() -> None:
+    allowance = Allowance(100, now=50.0)
+    assert allowance.left(50.0)
+    allowance.spend(450)  # the burst is 4 s of the rate; the last piece may go beyond
+    assert not allowance.left(50.4)
+    assert allowance.left(50.6)
+    allowance.spend(11)
+    assert not allowance.left(50.6)
+    assert allowance.left(1000.0)
+    allowance.spend(400)
+    assert not allowance.left(1000.0)
+
+
+async def test_who_writes_too_fast_waits_and_his_last_words_do_not(tmp_path: Path) -> None:
+    node = Node(tmp_path, LogLimits(rate=1000))
+    source = node.replica("r1")
+    node.write(source, b"".join(b"line %04d\n" % n for n in range(1000)))
+    await until(lambda: node.lines() != [])
+    node.write(source, b"".join(b"line %04d\n" % n for n in range(1000, 2000)))
+    intake = node.collector._intakes["r1"]
+    await until(lambda: not intake.take())
+    assert len(node.lines()) < 2000
+    await node.collector.finish("r1")
+    assert node.lines() == [f"line {n:04}" for n in range(2000)]
     await node.close()
 
 

@@ -3,13 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activator.logs.line import MAX_TEXT, Piece, Stream, decode, encode, pieces, split_fields
+from activator.logs.line import MAX_TEXT, Piece, Stream, decode, encoder, entry_pattern, pieces
 
 
 def test_an_entry() -> None:
-    entry = encode(1_700_000_000_123_456, Stream.STDERR, "r1", "d1", Piece(b"a b  c", 9))
+    entry = encoder(Stream.STDERR, "r1", "d1")(1_700_000_000_123_456, Piece(b"a b  c", 9))
     assert entry == b"1700000000123456 e r1 d1 9 a b  c\n"
-    line = decode(split_fields(entry[:-1]))
+    [fields] = entry_pattern().findall(entry)
+    line = decode(fields)
     assert (line.time, line.stream, line.replica, line.deployment, line.line, line.partial) == (
         1_700_000_000_123_456,
         "stderr",
@@ -45,7 +46,8 @@ def test_no_byte_is_lost_wherever_it_is_cut(lines: list[bytes], cut: int) -> Non
 
 @given(st.binary(max_size=200).filter(lambda b: b"\n" not in b), st.sampled_from(Stream), st.booleans())
 def test_any_bytes_come_back_as_text(text: bytes, stream: Stream, partial: bool) -> None:
-    entry = encode(1_700_000_000_000_000, stream, None, "d", Piece(text, 5, partial))
-    line = decode(split_fields(entry[:-1]))
+    entry = encoder(stream, None, "d")(1_700_000_000_000_000, Piece(text, 5, partial))
+    [fields] = entry_pattern().findall(entry)
+    line = decode(fields)
     assert line.line == text.decode("utf-8", "replace")
     assert (line.stream, line.replica, line.partial) == (stream, None, partial)
