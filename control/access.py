@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from control import remains
-from control.auth import allow, authenticate, forbidden, reaches
+from control.auth import KEY, allow, authenticate, forbidden, reaches, still_valid
 from control.catalogue import Catalogue
 from control.key_use import KeyUse
 from control.ports import Objects
 from control.problem import Problem
-from control.services import service_not_found
+from control.records import service_not_found
 from state.models import ApiKey, Service
 
 
@@ -25,7 +25,9 @@ class Access:
     key_use: KeyUse
 
     def caller(self, request: web.Request) -> ApiKey:
-        """Raises Problem 401; 503 as long as no key can be known."""
+        """The key of the request. Raises Problem 401; 503 as long as no key can be known."""
+        if KEY in request:
+            return request[KEY]
         if not self.objects.run_id:
             raise Problem(503, "The store has not been read yet; try again.", headers={"Retry-After": "1"})
         key = authenticate(request, self.catalogue)
@@ -44,6 +46,10 @@ class Access:
         if not reaches(key.scope, "admin"):
             raise forbidden()
         return key
+
+    def valid(self, request: web.Request) -> bool:
+        """Whether the key is still good: for streams, which outlive a moment."""
+        return still_valid(request[KEY], self.catalogue)
 
     def service(self, request: web.Request) -> Service:
         """The service of the path, to be read. Raises Problem as `allowed` does, and 404."""

@@ -4,29 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 
 from aiohttp import web
 
-from control import query
+from control import query, rate_limit
 from control.access import Access
 from control.catalogue import Catalogue
+from control.door import Door
+from control.failures import LIMIT, Failures
+from control.handlers.deployments import DeploymentHandlers
 from control.handlers.events import EventHandlers
 from control.handlers.health import HealthHandlers
 from control.handlers.keys import KeyHandlers
 from control.handlers.logs import LogHandlers
 from control.handlers.services import ServiceHandlers
+from control.idempotency import Idempotency
 from control.key_use import KeyUse
 from control.keys import Keys
+from control.openapi import OPENAPI, document, serialized
 from control.ports import Logs, Objects
-from control.problem import without_banner
+from control.rate_limit import RateLimit
 from control.services import Services
 from control.site import Site
+from state.secrets import Vault
 from state.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """What the handlers need. `metrics` gives the exposition's text; `unready` the reasons against readiness."""
+    """What the handlers need. `metrics` gives the exposition's text; `unready` the reasons against readiness.
+
+    `vault` seals answers that are kept; `rate`: requests a minute of one key, 0 = any number.
+    """
 
     store: Store
     objects: Objects
@@ -36,19 +46,29 @@ class Api:
     key_use: KeyUse
     logs: Logs
     site: Site
+    vault: Vault
     metrics: Callable[[], Awaitable[tuple[bytes, str]]]
     unready: Callable[[], Sequence[str]] = field(default=tuple)
+    rate: int = rate_limit.DEFAULT
 
     def application(self) -> web.Application:
         access = Access(self.objects, self.catalogue, self.key_use)
         app = web.Application(client_max_size=query.BODY_LIMIT)
-        app.on_response_prepare.append(without_banner)
+        limit, failures = RateLimit(self.store, self.objects, self.rate), Failures(self.rate or LIMIT)
+        Door(access, limit, failures, Idempotency(self.store, self.vault)).open(app)
+        app.on_shutdown.append(self._let_go)
         for group in (
             HealthHandlers(access, self.catalogue, self.site, self.metrics, self.unready),
             KeyHandlers(access, self.catalogue, self.keys),
             ServiceHandlers(access, self.catalogue, self.services, self.site),
+            DeploymentHandlers(access, self.catalogue, self.services, self.site),
             LogHandlers(access, self.logs),
             EventHandlers(access, self.store),
         ):
             app.add_routes(group.routes())
+        app[OPENAPI] = serialized(document(app.router.routes(), metadata.version("wakegate")))
         return app
+
+    async def _let_go(self, _: web.Application) -> None:
+        """Calls that wait answer with what there is, before the server waits for them."""
+        self.catalogue.waiting.close()

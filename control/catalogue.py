@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from activator.status import service_status
 from control import names
 from control.ports import Objects
+from control.waiting import Waiting
 from state.codec import DecodeError
 from state.kinds import Kind
 from state.models import ApiKey, Deployment, Replica, Scale, Service
@@ -46,11 +47,14 @@ class Catalogue:
     """Hand `changed` to the mirror as its `on_change`."""
 
     def __init__(self, objects: Objects) -> None:
+        self.waiting = Waiting()
         self._objects = objects
         self._place: dict[str, tuple[str, tuple[int, str]]] = {}  # service id -> namespace, (created_at, id)
         self._order: dict[str, list[tuple[int, str]]] = defaultdict(list)  # namespace -> (created_at, id), sorted
         self._owner: dict[str, str] = {}  # replica id -> service id
         self._replicas: dict[str, set[str]] = defaultdict(set)  # service id -> replica ids
+        self._deployment_owner: dict[str, str] = {}  # deployment id -> service id
+        self._deployments: dict[str, set[str]] = defaultdict(set)  # service id -> deployment ids
         self._status: dict[str, str] = {}  # service id -> status, as long as nothing of it changed
         self._digest: dict[str, str] = {}  # key id -> digest
         self._key: dict[str, str] = {}  # digest -> key id
@@ -61,6 +65,7 @@ class Catalogue:
                 self._note(kind, object_id)
             except DecodeError:
                 _log.exception("the %s %s can't be read", kind, object_id)
+        self.waiting.changed(touched)
 
     def service(self, namespace: str, name: str) -> Service | None:
         """The service of that name, also by another spelling that folds to it; deleted ones don't exist."""
@@ -102,6 +107,35 @@ class Catalogue:
             scale=self._objects.decoded(Kind.SCALE, service.id, Scale) or Scale(),
         )
 
+    def now(self, facts: Facts) -> Facts:
+        """The same service as it is now, if that is newer."""
+        service = self.service_by_id(facts.service.id)
+        known = None if service is None or service.deleted_at is not None else self.facts(service)
+        return facts if known is None or known.version < facts.version else known
+
+    async def deployed(self, deployment_id: str, timeout: float) -> None:
+        """Until the deployment is no longer in progress; for `timeout` seconds at most."""
+
+        def ended() -> bool:
+            deployment = self._objects.decoded(Kind.DEPLOYMENT, deployment_id, Deployment)
+            return deployment is None or not deployment.state.in_progress
+
+        await self.waiting.until((Kind.DEPLOYMENT, deployment_id), ended, timeout)
+
+    async def awake(self, service_id: str, timeout: float) -> None:
+        """Until the service has a replica that is ready, or failed at it; for `timeout` seconds at most."""
+
+        def settled() -> bool:
+            service = self.service_by_id(service_id)
+            return service is None or self.facts(service).status not in ("stopped", "deploying")
+
+        await self.waiting.until((Kind.BACKEND, service_id), settled, timeout)
+
+    def deployments(self, service_id: str) -> list[Deployment]:
+        """Those that are kept of a service, newest first."""
+        found = (self._objects.decoded(Kind.DEPLOYMENT, i, Deployment) for i in self._deployments.get(service_id, ()))
+        return sorted((d for d in found if d), key=lambda d: (d.created_at, d.id), reverse=True)
+
     def key(self, digest: str) -> ApiKey | None:
         """The key whose secret has this digest."""
         key_id = self._key.get(digest)
@@ -119,8 +153,7 @@ class Catalogue:
             case Kind.REPLICA:
                 self._note_replica(object_id)
             case Kind.DEPLOYMENT:
-                if deployment := self._objects.decoded(Kind.DEPLOYMENT, object_id, Deployment):
-                    self._status.pop(deployment.service, None)
+                self._note_deployment(object_id)
             case Kind.SCALE:
                 self._status.pop(object_id, None)
             case Kind.KEY:
@@ -156,6 +189,17 @@ class Catalogue:
         else:
             self._owner[replica_id] = replica.service
             self._replicas[replica.service].add(replica_id)
+
+    def _note_deployment(self, deployment_id: str) -> None:
+        deployment = self._objects.decoded(Kind.DEPLOYMENT, deployment_id, Deployment)
+        if deployment is not None:
+            self._status.pop(deployment.service, None)
+            self._deployment_owner[deployment_id] = deployment.service
+            self._deployments[deployment.service].add(deployment_id)
+        elif owner := self._deployment_owner.pop(deployment_id, None):
+            self._deployments[owner].discard(deployment_id)
+            if not self._deployments[owner]:
+                del self._deployments[owner]
 
     def _note_key(self, key_id: str) -> None:
         if old := self._digest.pop(key_id, None):

@@ -40,6 +40,8 @@ class ReplicaCounts(TypedDict):
 
 
 class DeploymentView(TypedDict):
+    """`commit` of a repo, `digest` of an image."""
+
     id: str
     state: Literal[
         DeploymentState.PENDING,
@@ -50,9 +52,21 @@ class DeploymentView(TypedDict):
         DeploymentState.FAILED,
         DeploymentState.CANCELLED,
     ]
+    cause: Literal["create", "update", "redeploy", "rollback", "push"]
     commit: str | None
+    digest: str | None
     created_at: Time
+    finished_at: Time | None
     reason: str | None
+
+
+class DeploymentPage(TypedDict):
+    """Newest first."""
+
+    items: list[DeploymentView]
+    page: int
+    limit: int
+    total: Count
 
 
 class ScalingView(TypedDict):
@@ -111,6 +125,19 @@ class ServiceView(TypedDict):
     domain: DomainView | None
     created_at: Time
     updated_at: Time
+
+
+class WebhookView(TypedDict):
+    """Where a forge tells of pushes, and the secret that it signs them with, shown this once."""
+
+    url: str
+    secret: str
+
+
+class NewServiceView(ServiceView):
+    """`webhook`: of a repo."""
+
+    webhook: WebhookView | None
 
 
 class ServicePage(TypedDict):

@@ -5,17 +5,16 @@ Pure functions of what is known (law 5).
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from activator.logs import LogLine
 from activator.status import replica_counts
 from control.catalogue import Facts
 from control.fields import MASK
+from control.preconditions import etag as etag
 from control.site import Site
 from control.times import iso
-from state.codec import encode
 from state.models import ApiKey, Deployment, DeploymentState, Event, Service
 
 
@@ -81,8 +80,11 @@ def deployment_view(deployment: Deployment) -> dict[str, Any]:
     return {
         "id": deployment.id,
         "state": deployment.state.value,
+        "cause": deployment.cause,
         "commit": deployment.commit,
+        "digest": deployment.digest,
         "created_at": iso(deployment.created_at),
+        "finished_at": None if deployment.finished_at is None else iso(deployment.finished_at),
         "reason": deployment.explanation,
     }
 
@@ -107,12 +109,6 @@ def _domain_view(service: Service, site: Site) -> dict[str, Any] | None:
         "records": [record],
         "certificate": None,
     }
-
-
-def etag(service: Service) -> str:
-    """A strong validator of what the owner configured; a deployment or a replica that comes and goes keeps it."""
-    configured = replace(service, active=None, latest="", updated_at=0)
-    return f'"{hashlib.sha256(encode(configured)).hexdigest()[:20]}"'
 
 
 def key_view(key: ApiKey) -> dict[str, Any]:

@@ -9,14 +9,15 @@ from typing import Any, Final
 from aiohttp import web
 
 from activator.status import STATUSES
-from control import names, query
+from control import names, query, waiting
 from control.access import Access
 from control.answers import answer, links
-from control.catalogue import Catalogue
+from control.catalogue import Catalogue, Facts
 from control.operations import operation
+from control.records import service_not_found
 from control.schemas import CreateBody, read_create
-from control.services import Services, service_not_found
-from control.shapes import ServicePage, ServiceView
+from control.services import Services
+from control.shapes import NewServiceView, ServicePage, ServiceView
 from control.site import Site
 from control.views import etag, service_view
 from state.models import Service
@@ -58,7 +59,7 @@ class ServiceHandlers:
         body = {"items": [self._shown(s) for s in shown], "page": page, "limit": limit, "total": len(ids)}
         return answer(body, headers=links(request, page, limit, len(ids)))
 
-    @operation("Get a service", needs="read", answers={200: ServiceView}, headers=("ETag",))
+    @operation("Get a service", needs="read", answers={200: ServiceView, 304: None}, headers=("ETag",))
     async def get(self, request: web.Request) -> web.Response:
         service = self.access.service(request)
         query.parameters(request, {})
@@ -67,18 +68,25 @@ class ServiceHandlers:
     @operation(
         "Create a service",
         needs="write",
+        query=waiting.PARAMETERS,
         body=CreateBody,
-        answers={201: ServiceView},
+        answers={201: NewServiceView},
         headers=("Location", "ETag"),
     )
     async def create(self, request: web.Request) -> web.Response:
         namespace = self.access.allowed(request, "write")
-        query.parameters(request, {})
+        patience = waiting.patience(query.parameters(request, waiting.PARAMETERS))
         body = read_create(await query.json_body(request), self.site.platform)
-        facts = await self.services.create(namespace, body)
-        location = f"/{namespace}/service/{facts.service.name}"
-        headers = {"Location": location, "ETag": etag(facts.service)}
-        return answer(service_view(facts, self.site), status=201, headers=headers)
+        with self.catalogue.waiting.place(patience):
+            outcome = await self.services.create(namespace, body)
+            if patience is not None and outcome.started is not None:
+                await self.catalogue.deployed(outcome.started, patience)
+        facts = self.catalogue.now(outcome.facts)
+        headers = {"Location": f"/{namespace}/service/{facts.service.name}", "ETag": etag(facts.service)}
+        webhook = None if outcome.secret is None else {"url": self._hook(request, facts), "secret": outcome.secret}
+        if webhook is not None:
+            headers["Cache-Control"] = "no-store"
+        return answer({**service_view(facts, self.site), "webhook": webhook}, status=201, headers=headers)
 
     @operation("Delete a service", needs="write", query=_FORCE, answers={204: None}, if_match=True)
     async def delete(self, request: web.Request) -> web.Response:
@@ -90,6 +98,12 @@ class ServiceHandlers:
             raise service_not_found(name)
         await self.services.delete(namespace, name, force=force, if_match=if_match)
         return web.Response(status=204)
+
+    def _hook(self, request: web.Request, facts: Facts) -> str:
+        """Where forges tell of pushes: by the API's own host, else as this caller reached it."""
+        host = self.site.platform.api_host
+        api = f"{request.scheme}://{request.host}" if host is None else f"https://{host}"
+        return f"{api}/hooks/git/{facts.service.namespace}/{facts.service.name}"
 
     def _shown(self, service: Service) -> dict[str, Any]:
         return service_view(self.catalogue.facts(service), self.site)

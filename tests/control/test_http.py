@@ -44,7 +44,7 @@ async def test_unknown_paths_and_trailing_slashes_are_404(rig, path):
         ("POST", "/healthz", "GET, HEAD"),
         ("GET", CREATE, "POST"),
         ("PATCH", "/auth/v1/keys", "GET, HEAD, POST"),
-        ("GET", CREATE + "/x", "DELETE"),
+        ("GET", CREATE + "/x", "DELETE, PUT"),
         ("DELETE", "/acme/service/x", "GET, HEAD"),
     ],
 )

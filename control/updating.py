@@ -1,0 +1,134 @@
+"""What an update changes of a service, and whether it takes a new deployment. Pure (law 5).
+
+Only what a replica is started with (`env`, `branch`, `image`, `port`, `health_check_path`, `cpu`, `memory`) starts one,
+and only if it really is another; numbers of replicas, scaling and the domain restart nothing. What is judged is the
+service as it would be, not the body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from activator.planning import Note
+from control import names
+from control.deploying import begun, next_deployment, refuse_a_second, same_source
+from control.fields import ENV_COUNT
+from control.problem import FieldError, Problem, unprocessable
+from control.records import Held, Write
+from control.schemas import EnvBody, ScalingChange, UpdateBody
+from control.site import Offer
+from state.codec import encode
+from state.kinds import Kind
+from state.models import Scaling, Service
+from state.store import ABSENT, Change
+
+Sealed = Callable[[Mapping[str, str]], Mapping[str, str]]
+"""Seals the values of an environment; one that is the same as now comes back sealed as it is."""
+
+_RUN = ("branch", "image", "port", "health_check_path", "cpu", "memory")
+_CAPACITY = ("min_replicas", "max_replicas", "target_gpu_utilization")
+
+
+def updated(held: Held, body: UpdateBody, sealed: Sealed, offer: Offer, new_id: str, now: int) -> Write | None:
+    """None if nothing is different. Raises Problem 409, 422."""
+    if errors := [*_together(held.service, body), *_unavailable(body, offer)]:
+        raise unprocessable(errors)
+    before = held.service
+    run = replace(before.run, **_given(body, _RUN))
+    if body.env is not None:
+        run = replace(run, env=sealed(body.env))
+    after = replace(before, run=run, **_given(body, _CAPACITY))
+    if body.scaling is not None:
+        after = replace(after, scaling=_scaling(before.scaling, body.scaling))
+    if "custom_domain" in body.model_fields_set:
+        after = replace(after, custom_domain=body.custom_domain)
+    return _write(held, after, new_id, now)
+
+
+def with_env(held: Held, body: EnvBody, sealed: Sealed, new_id: str, now: int) -> Write | None:
+    """The environment with these names set or removed. None if nothing is different. Raises Problem 409, 422."""
+    before = held.service.run
+    fresh = sealed({name: value for name, value in body.root.items() if value is not None})
+    env = {name: value for name, value in before.env.items() if name not in body.root} | dict(fresh)
+    if len(env) > ENV_COUNT:
+        message = f"would have {len(env)} names; {ENV_COUNT} is the most"
+        raise unprocessable([FieldError("env", message)])
+    return _write(held, replace(held.service, run=replace(before, env=env)), new_id, now)
+
+
+def _write(held: Held, after: Service, new_id: str, now: int) -> Write | None:
+    before = held.service
+    if after == before:
+        return None
+    if after.run != before.run:
+        refuse_a_second(held)
+        pinned = same_source(held.active, after.run)
+        after = after if pinned is not None else replace(after, queued=False)
+        write = begun(held, after, next_deployment(after, "update", new_id, now, pinned=pinned))
+    else:
+        after = replace(after, updated_at=now)
+        change = Change(Kind.SERVICE, after.id, encode(after), held.version(Kind.SERVICE, after.id))
+        write = Write(replace(held, service=after), (change,), Note("service.updated", _told(before, after)))
+    claims = _claims(before, after)
+    return replace(write, changes=(*write.changes, *claims), taken=_taken(after))
+
+
+def _claims(before: Service, after: Service) -> list[Change]:
+    """The custom domain's name is claimed in the commit that needs it, and the old one is free at once."""
+    if before.custom_domain == after.custom_domain:
+        return []
+    changes = []
+    if before.custom_domain is not None:
+        changes.append(Change(Kind.NAME, names.domain_claim_id(before.namespace, before.custom_domain), None))
+    if after.custom_domain is not None:
+        claim = names.domain_claim_id(after.namespace, after.custom_domain)
+        changes.append(Change(Kind.NAME, claim, after.id.encode(), ABSENT))
+    return changes
+
+
+def _taken(service: Service) -> Problem:
+    what = "is held by another service of this namespace"
+    detail = f"custom_domain: {service.custom_domain} {what}"
+    return Problem(409, detail, [FieldError("custom_domain", what)])
+
+
+def _given(body: UpdateBody, fields: tuple[str, ...]) -> dict[str, Any]:
+    return {field: value for field in fields if (value := getattr(body, field)) is not None}
+
+
+def _scaling(before: Scaling, change: ScalingChange) -> Scaling:
+    """The members that were given; null is the default."""
+    default = asdict(Scaling())
+    given = {member: getattr(change, member) for member in change.model_fields_set}
+    return replace(before, **{m: default[m] if value is None else value for m, value in given.items()})
+
+
+def _together(service: Service, body: UpdateBody) -> list[FieldError]:
+    """What is wrong with the service as it would be, each told at the field that was given."""
+    errors = []
+    if body.branch is not None and service.run.repo is None:
+        errors.append(FieldError("branch", "only with repo"))
+    if body.image is not None and service.run.image is None:
+        errors.append(FieldError("image", "not with repo"))
+    low = service.min_replicas if body.min_replicas is None else body.min_replicas
+    high = service.max_replicas if body.max_replicas is None else body.max_replicas
+    if low > high and body.min_replicas is not None:
+        errors.append(FieldError("min_replicas", f"is more than max_replicas, {high}"))
+    elif low > high:
+        errors.append(FieldError("max_replicas", f"is less than min_replicas, {low}"))
+    return errors
+
+
+def _unavailable(body: UpdateBody, offer: Offer) -> list[FieldError]:
+    if body.image is None or offer.images:
+        return []
+    return [FieldError("image", f"no node runs images; the {offer.driver} driver runs a repo")]
+
+
+def _told(before: Service, after: Service) -> str:
+    """The names of what an update changed, for the event."""
+    fields = (*_CAPACITY, "scaling", "custom_domain")
+    changed = [field for field in fields if getattr(before, field) != getattr(after, field)]
+    return ", ".join(f"{field}" for field in changed) + " changed"
