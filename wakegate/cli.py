@@ -13,8 +13,14 @@ import click
 
 from wakegate.options import OPTIONS
 
-_CLIENTS = {"services": "wakegate.commands.services", "keys": "wakegate.commands.keys"}
-_SUMMARIES = {"services": "List, create, read and delete services.", "keys": "Create and list API keys."}
+_CLIENTS = {name: f"wakegate.commands.{name}" for name in ("services", "keys", "top", "completion")}
+_SUMMARIES = {
+    "services": "Create, change, deploy, watch and delete services.",
+    "keys": "Create, list and revoke API keys.",
+    "top": "Show live rates, replicas, held requests and latency.",
+    "completion": "Print the completion script of a shell.",
+}
+_INTERRUPTED = 130  # as shells say of a program that Ctrl-C ended
 
 
 class _Commands(click.Group):
@@ -28,6 +34,14 @@ class _Commands(click.Group):
             command: click.Command = getattr(import_module(_CLIENTS[cmd_name]), cmd_name)
             return command
         return super().get_command(ctx, cmd_name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """An interrupt, also of a question, is told by the exit status."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, click.Abort):
+            click.echo(err=True)
+            ctx.exit(_INTERRUPTED)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own = {name: command for name, command in self.commands.items() if not command.hidden}

@@ -27,7 +27,8 @@ from rich.console import Console
 import wakegate
 from wakegate.children import child_environment
 from wakegate.client import Client, ClientError, Failed
-from wakegate.commands.progress import follow_deployment
+from wakegate.commands.naming import Target
+from wakegate.commands.progress import follow_deployment, newest
 from wakegate.terminal import visible
 
 _IDLE = 2  # s until the service sleeps
@@ -204,12 +205,12 @@ def _deploy(console: Console, client: Client) -> dict[str, Any]:
         "scaling": {"idle_timeout": _IDLE},
     }
     with _step(console, "deploying examples/hello: clone, build, start, wait until it is healthy"):
-        client.call("POST", "auth", "v1", "seed", "demo", "services", body=body)
-        _, failed = follow_deployment(client, "demo", "hello", lambda line: _tell(console, line), _PATIENCE)
+        made = client.call("POST", "auth", "v1", "seed", "demo", "services", body=body).body
+        target, show = Target(client, "demo", "hello"), lambda line: _tell(console, line)
+        service, failed = follow_deployment(target, newest(made)["id"], show, _PATIENCE)
     if failed:
         raise DemoError(f"the deployment failed: {failed}")
-    service: dict[str, Any] = client.call("GET", "demo", "service", "hello").body
-    return service
+    return dict(service)
 
 
 def _until_asleep(client: Client) -> None:

@@ -1,14 +1,19 @@
-"""What the client commands share: finding the API, `--json`, tables for people, errors and exit codes."""
+"""What the client commands share: `--json`, tables for people, errors and exit codes.
+
+Laws kept here: what others wrote is shown and never obeyed (`wakegate.terminal`); what a script reads goes to the
+standard output, everything else to the standard error; without a terminal nothing is coloured, wrapped or cut.
+"""
 
 from __future__ import annotations
 
 import functools
+import io
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -16,16 +21,27 @@ from wakegate.client import ClientError, Failed
 from wakegate.terminal import visible, visible_json
 
 F = TypeVar("F", bound=Callable[..., Any])
+Cell = str | Text
 
-_WIDE = 200  # columns where the output is not a terminal: nothing is cut that a script may want
+FAILED: Final = 1
+INTERRUPTED: Final = 130  # as shells say of a program that Ctrl-C ended
 
-COLOURS = {"running": "green", "deploying": "cyan", "degraded": "yellow", "stopped": "blue", "failed": "red"}
+_UNBOUNDED: Final = 100_000  # columns where the output is not a terminal: nothing is cut that a script may want
+
+COLOURS: Final = {
+    "running": "green",
+    "active": "green",
+    "deploying": "cyan",
+    "pending": "cyan",
+    "building": "cyan",
+    "starting": "cyan",
+    "degraded": "yellow",
+    "cancelled": "yellow",
+    "stopped": "blue",
+    "failed": "red",
+}
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as it is.")
-
-
-def console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=_WIDE)
 
 
 def calls_the_api(command: F) -> F:
@@ -33,6 +49,7 @@ def calls_the_api(command: F) -> F:
 
     @functools.wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        show_whatever_comes()
         try:
             return command(*args, **kwargs)
         except Failed as failed:
@@ -45,10 +62,22 @@ def calls_the_api(command: F) -> F:
     return guarded  # type: ignore[return-value]
 
 
-def fail(*lines: str) -> None:
+def show_whatever_comes() -> None:
+    """A terminal of few characters gets escapes for the others, not an error of ours."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def fail(*lines: str) -> NoReturn:
     """Exit 1 with the reason."""
     click.echo("error: " + "\n".join(map(visible, lines)), err=True)
-    sys.exit(1)
+    sys.exit(FAILED)
+
+
+def note(text: str) -> None:
+    """A line for people beside the output."""
+    click.echo(visible(text), err=True)
 
 
 def echo_json(text: str) -> None:
@@ -60,22 +89,41 @@ def status_text(status: str) -> Text:
     return Text(visible(status), style=COLOURS.get(status, ""))
 
 
-def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """A table. Cells that are plain text are shown as they are, never as markup nor as commands to the terminal."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def cell(value: Cell | int | float | None) -> Text:
+    """A value as it is, never as markup nor as commands to the terminal; nothing is a dash."""
+    return value if isinstance(value, Text) else Text(visible("-" if value is None else str(value)))
+
+
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> Table:
+    """A table for people; columns of numbers (`right`) end at one line."""
+    table, numbers = Table(box=None, pad_edge=False, header_style="bold"), set(right)
     for column in columns:
-        table.add_column(column, no_wrap=not sys.stdout.isatty(), overflow="fold")
+        table.add_column(column, overflow="fold", justify="right" if column in numbers else "left")
     for row in rows:
-        table.add_row(*(Text(visible(cell)) if isinstance(cell, str) else cell for cell in row))
-    console().print(table)
+        table.add_row(*map(cell, row))
+    return table
 
 
-def print_facts(facts: Mapping[str, str | Text | None]) -> None:
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right: Iterable[str] = ()) -> None:
+    show(table_of(columns, rows, right=right))
+
+
+def print_facts(facts: Mapping[str, Cell | None]) -> None:
     """Names and values, one per line; those without a value are left out."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in facts.items():
         if value is not None and str(value):
-            table.add_row(name, Text(visible(value)) if isinstance(value, str) else value)
-    console().print(table)
+            table.add_row(name, cell(value))
+    show(table)
+
+
+def show(what: RenderableType) -> None:
+    """Print; click knows what to do about a reader that has left, rich does not."""
+    terminal = sys.stdout.isatty()
+    console = Console() if terminal else Console(width=_UNBOUNDED)
+    with console.capture() as capture:
+        console.print(what)
+    lines = capture.get().splitlines()
+    click.echo("\n".join(line if terminal else line.rstrip() for line in lines), color=True)

@@ -1,0 +1,81 @@
+"""`wakegate services logs` and `events`: what a service wrote, and what happened to it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import click
+
+from wakegate.commands.naming import Target, choices, on_lines
+from wakegate.commands.output import as_json, echo_json, print_rows
+from wakegate.commands.spans import moment
+from wakegate.terminal import visible
+
+_STREAMS: Final = ("stdout", "stderr", "build")
+_POLL: Final = 0.5  # seconds between looks at new lines
+_REPLICA: Final = 6  # characters, the last ones, that tell replicas apart
+
+following = click.option("--follow", "-f", is_flag=True, help="Go on with what is new until interrupted.")
+
+
+@click.command()
+@click.option("--limit", "-n", type=int, default=100, show_default=True, help="The newest lines, up to 10000.")
+@click.option(
+    "--since", metavar="WHEN", callback=moment, help="Only after this time (2026-03-18T12:00:00Z) or span (10m)."
+)
+@click.option("--until", metavar="WHEN", callback=moment, help="Only up to this time, or so long ago.")
+@click.option("--replica", metavar="ID")
+@click.option("--deployment", metavar="ID")
+@click.option("--stream", help=f"{', '.join(_STREAMS)}.", shell_complete=choices(*_STREAMS))
+@following
+@as_json
+@on_lines
+def logs(target: Target, follow: bool, as_json: bool, **query: Any) -> None:
+    """Show the lines that replicas and builds wrote."""
+    if follow:
+        for items in _follow(target, query):
+            if as_json:
+                for item in items:
+                    echo_json(json.dumps(item, ensure_ascii=False))
+            else:
+                _print_lines(map(_line, items))
+    answer = target.read("logs", query=query)
+    echo_json(answer.text) if as_json else _print_lines(map(_line, answer.body["items"]))
+
+
+@click.command()
+@click.option("--limit", "-n", type=int, default=100, show_default=True, help="The newest events, up to 1000.")
+@as_json
+@on_lines
+def events(target: Target, limit: int, as_json: bool) -> None:
+    """Show what happened to a service, and why."""
+    answer = target.read("events", query={"limit": limit})
+    if as_json:
+        echo_json(answer.text)
+    else:
+        print_rows(("TIME", "EVENT", "REASON"), [[e["time"], e["kind"], e["reason"]] for e in answer.body["items"]])
+
+
+def _follow(target: Target, query: Mapping[str, Any]) -> Iterator[Sequence[Mapping[str, Any]]]:
+    """Pages of lines as they come. The cursor resumes where the last page ended."""
+    wanted = dict(query)
+    while True:
+        body = target.read("logs", query=wanted).body
+        yield body["items"]
+        if body["next"] is not None:
+            wanted |= {"cursor": body["next"], "since": None, "limit": 10_000}
+        time.sleep(_POLL)
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    """All at once: a terminal is slow to be told ten thousand times."""
+    if told := "".join(visible(line) + "\n" for line in lines):
+        click.echo(told, nl=False)
+
+
+def _line(item: Mapping[str, Any]) -> str:
+    replica = (item["replica"] or "-" * _REPLICA)[-_REPLICA:]
+    return f"{item['time']} {replica} {item['stream']:6} {item['line']}"
