@@ -1,6 +1,6 @@
 """Log-spaced buckets for durations: about 2 % relative error over any range, one small integer per observation.
 
-Bucket `i` holds durations in `(G^(i-1), G^i]` seconds with G = 1.04; its middle is at most 2 % from anything in it.
+Bucket `i` holds durations in `(G^(i-1), G^i]` seconds with G = 1.04 (`state.buckets`, which reads them again).
 Histograms are sparse dicts of bucket -> count, so they add up across workers by adding counts.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
-GROWTH: Final = 1.04
+from state.buckets import GROWTH as GROWTH
+
 _SCALE: Final = 1.0 / math.log(GROWTH)
 _LEAST: Final = 1e-6  # seconds; shorter ones count as this
 

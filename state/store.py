@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
@@ -28,6 +28,7 @@ ANY: Final = -1
 
 REPORTS: Final = "wg:reports"
 WAKES: Final = "wg:wakes"
+WINDOWS: Final = "wg:windows"
 
 REVISION_KEY: Final = "{wg}:revision"
 FEED_KEY: Final = "{wg}:feed"
@@ -108,7 +109,8 @@ class Entry:
     large: tuple[tuple[Kind, str], ...]
 
 
-def _script(name: str) -> str:
+def script(name: str) -> str:
+    """The text of one of this package's Lua scripts."""
     return resources.files("state").joinpath(name).read_text()
 
 
@@ -137,7 +139,7 @@ def _client(url: str, connect_timeout: float, timeout: float) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
+async def translated() -> AsyncIterator[None]:
     """Foreign exceptions become ours; a cancellation is never lost.
 
     The client sends under `asyncio.wait_for`, which before Python 3.12 swallows a cancellation that arrives as the
@@ -169,22 +171,37 @@ class Store:
         self._client: Any = _client(url, timeout, timeout)
         # blocking reads wait on purpose: their own connections, with the waiting time added
         self._waiting: Any = _client(url, timeout, timeout + 2)
-        self._commit_script = self._client.register_script(_script("commit.lua"))
-        self._lease_script = self._client.register_script(_script("lease.lua"))
-        self._release_script = self._client.register_script(_script("release.lua"))
+        self._commit_script = self._client.register_script(script("commit.lua"))
+        self._lease_script = self._client.register_script(script("lease.lua"))
+        self._release_script = self._client.register_script(script("release.lua"))
 
     async def close(self) -> None:
         await self._client.aclose()
         await self._waiting.aclose()
 
+    @property
+    def client(self) -> Any:
+        """For the other modules of this package, whose commands go inside `translated`."""
+        return self._client
+
     async def ping(self) -> None:
         """Raises Unavailable."""
-        async with _translated():
+        async with translated():
             await self._client.ping()
+
+    def script(self, text: str) -> Callable[[Sequence[str], Sequence[Any]], Awaitable[Any]]:
+        """A Lua script of the caller's own, to be run with keys and arguments. Running it raises Unavailable."""
+        registered = self._client.register_script(text)
+
+        async def run(keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+            async with translated():
+                return await registered(keys=keys, args=arguments)
+
+        return run
 
     async def get(self, kind: Kind, object_id: str) -> Record | None:
         """Raises Unavailable."""
-        async with _translated():
+        async with translated():
             value: bytes | None = await self._client.hget(kind_key(kind), object_id)
         return None if value is None else _parse(value)
 
@@ -192,7 +209,7 @@ class Store:
         """Those of `ids` that exist. Raises Unavailable."""
         if not ids:
             return {}
-        async with _translated():
+        async with translated():
             values = await self._client.hmget(kind_key(kind), list(ids))
         return {i: _parse(value) for i, value in zip(ids, values, strict=True) if value is not None}
 
@@ -200,7 +217,7 @@ class Store:
         """Every object of a kind, in no order; one that changes meanwhile may be seen before or after. Unavailable."""
         cursor = 0
         while True:
-            async with _translated():
+            async with translated():
                 cursor, batch = await self._client.hscan(kind_key(kind), cursor, count=SCAN_BATCH)
             for object_id, value in batch.items():
                 yield object_id.decode(), _parse(value)
@@ -215,7 +232,7 @@ class Store:
             args[:2] = [fence.lease, fence.token]
         for c in changes:
             args += (f"{c.kind}/{c.id}", c.id, c.expect, "0" if c.value is None else "1", c.value or b"")
-        async with _translated():
+        async with translated():
             answer: list[bytes] = await self._commit_script(keys=keys, args=args)
         if answer[0] == b"ok":
             return int(answer[1])
@@ -226,12 +243,12 @@ class Store:
 
     async def revision(self) -> int:
         """The newest revision, 0 for an empty store. Raises Unavailable."""
-        async with _translated():
+        async with translated():
             return int(await self._client.get(REVISION_KEY) or 0)
 
     async def run_id(self) -> str:
         """Changes whenever the server was started anew (its data may be older than before). Raises Unavailable."""
-        async with _translated():
+        async with translated():
             info = await self._client.info("server")
         return str(info["run_id"])
 
@@ -240,7 +257,7 @@ class Store:
 
         It can't tell a trimmed feed from a whole one: callers check that revisions follow each other.
         """
-        async with _translated():
+        async with translated():
             answer: Any = await self._waiting.xread({FEED_KEY: f"{after}-0"}, count=limit, block=int(wait * 1000))
         if not answer:
             return []
@@ -249,24 +266,24 @@ class Store:
 
     async def try_lease(self, name: str, holder: str, owner: str, seen: tuple[int, int], stale: bool) -> Any:
         """One step of `state.leases`: `(held, token, beat)`. Raises Unavailable."""
-        async with _translated():
+        async with translated():
             args: list[Any] = [name, holder, owner, *seen, "1" if stale else "0"]
             answer = await self._lease_script(keys=[LEASES_KEY], args=args)
         return answer[0] == b"held", int(answer[1]), int(answer[2])
 
     async def release_lease(self, name: str, holder: str) -> None:
         """Nobody has it, if `holder` had it: the next who tries takes it at once. Raises Unavailable."""
-        async with _translated():
+        async with translated():
             await self._release_script(keys=[LEASES_KEY], args=[name, holder])
 
     async def register(self, worker: str) -> None:
         """Add a worker, `<node>/<supervisor>/<number>/<incarnation>`, to those that must acknowledge. Unavailable."""
-        async with _translated():
+        async with translated():
             await self._client.hset(WORKERS_KEY, worker, "1")
 
     async def restore(self, workers: Iterable[str]) -> None:
         """Register those again that are not. Raises Unavailable."""
-        async with _translated(), self._client.pipeline(transaction=False) as pipe:
+        async with translated(), self._client.pipeline(transaction=False) as pipe:
             for worker in workers:
                 pipe.hsetnx(WORKERS_KEY, worker, "1")
             await pipe.execute()
@@ -274,17 +291,17 @@ class Store:
     async def unregister(self, workers: Iterable[str]) -> None:
         """Their acknowledgement is not waited for any more. Raises Unavailable."""
         if gone := list(workers):
-            async with _translated():
+            async with translated():
                 await self._client.hdel(WORKERS_KEY, *gone)
 
     async def registered(self) -> set[str]:
         """Every worker whose acknowledgement counts. Raises Unavailable."""
-        async with _translated():
+        async with translated():
             return {worker.decode() for worker in await self._client.hkeys(WORKERS_KEY)}
 
     async def census(self) -> tuple[str, set[str]]:
         """`registered` and the `run_id` of the server that said so, by one connection. Raises Unavailable."""
-        async with _translated(), self._client.pipeline(transaction=False) as pipe:
+        async with translated(), self._client.pipeline(transaction=False) as pipe:
             pipe.info("server")
             pipe.hkeys(WORKERS_KEY)
             info, workers = await pipe.execute()
@@ -292,7 +309,7 @@ class Store:
 
     async def publish(self, channel: str, data: bytes) -> None:
         """Tell whoever listens now; kept nowhere. Raises Unavailable."""
-        async with _translated():
+        async with translated():
             await self._client.publish(channel, data)
 
     async def subscribe(self, *channels: str) -> AsyncIterator[tuple[str, bytes]]:
@@ -303,7 +320,7 @@ class Store:
         """
         while True:
             try:
-                async with _translated(), self._waiting.pubsub(ignore_subscribe_messages=True) as pubsub:
+                async with translated(), self._waiting.pubsub(ignore_subscribe_messages=True) as pubsub:
                     await pubsub.subscribe(*channels)
                     silence = _Silence(time.monotonic())
                     while True:
@@ -322,7 +339,7 @@ class Store:
         Those of a service that is not stored (any more) are kept for EVENTS_LINGER seconds.
         """
         key = f"{{{service}}}:events"
-        async with _translated(), self._client.pipeline(transaction=False) as pipe:
+        async with translated(), self._client.pipeline(transaction=False) as pipe:
             pipe.rpush(key, encode(event))
             pipe.ltrim(key, -EVENTS_KEPT, -1)
             await pipe.execute()
@@ -331,13 +348,13 @@ class Store:
 
     async def events(self, service: str, limit: int = EVENTS_KEPT) -> list[Event]:
         """The newest `limit` events, oldest first. Raises Unavailable."""
-        async with _translated():
+        async with translated():
             values = await self._client.lrange(f"{{{service}}}:events", -limit, -1)
         return [decode(Event, value) for value in values]
 
     async def forget_events(self, service: str, after: int = EVENTS_LINGER) -> None:
         """They are gone in `after` seconds, with whatever a late writer adds until then. Raises Unavailable."""
-        async with _translated():
+        async with translated():
             await self._client.expire(f"{{{service}}}:events", after)
 
 
