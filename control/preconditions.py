@@ -11,7 +11,7 @@ from control.problem import Problem
 from state.codec import encode
 from state.models import Service
 
-_TAGS: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
+_TAGS: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 
 
 def etag(service: Service) -> str:
@@ -21,7 +21,13 @@ def etag(service: Service) -> str:
 
 
 def check(if_match: str | None, service: Service) -> None:
-    """Compared strongly: a weak tag matches nothing. Raises Problem 412."""
-    if if_match is None or if_match.strip() == "*" or etag(service) in _TAGS.findall(if_match):
+    """Compared strongly: a weak tag matches nothing. Raises Problem 412.
+
+    What follows a `-` in a tag tells answers apart that show the same configuration at different moments.
+    """
+    if if_match is None or if_match.strip() == "*":
+        return
+    given = {tag.partition("-")[0] for weak, tag in _TAGS.findall(if_match) if not weak}
+    if etag(service).strip('"') in given:
         return
     raise Problem(412, "The service has changed: its ETag is another than that of If-Match.")
