@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from wakegate.client import Answer, Client, Own, find
-from wakegate.commands.naming import Target, choices, namespace_option, on_service
+from wakegate.commands.naming import Target, choices, in_namespace, on_service
 from wakegate.commands.output import as_json, calls_the_api, echo_json, note, print_rows
 from wakegate.commands.progress import print_service
 from wakegate.commands.views import SERVICE_COLUMNS, service_row
@@ -20,7 +20,7 @@ _PATIENCE: Final = 120.0  # seconds that reading all pages waits for the rate li
 
 
 @click.command(name="list")
-@namespace_option()
+@in_namespace
 @click.option("--status", help=f"Only these: {', '.join(STATUSES)}.", shell_complete=choices(*STATUSES))
 @click.option("--page", type=int, default=1, show_default=True)
 @click.option("--limit", type=int, default=PAGE, show_default=True, help="Services of a page.")

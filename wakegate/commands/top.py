@@ -17,7 +17,7 @@ from rich.text import Text
 
 from wakegate.client import Broken, Client, Failed, Own, find
 from wakegate.commands import figures
-from wakegate.commands.naming import namespace_option
+from wakegate.commands.naming import in_namespaces
 from wakegate.commands.output import as_json, calls_the_api, echo_json, note, show, status_text, table_of
 from wakegate.commands.rates import STEP, Watch
 from wakegate.terminal import visible
@@ -30,7 +30,7 @@ _EDGE: Final = 4  # lines of a terminal that are not rows
 
 
 @click.command()
-@namespace_option()
+@in_namespaces
 @click.option("--interval", type=click.FloatRange(min=0.5), default=2.0, show_default=True, help="Seconds.")
 @click.option("--once", is_flag=True, help="Print it once.")
 @as_json
@@ -38,7 +38,7 @@ _EDGE: Final = 4  # lines of a terminal that are not rows
 def top(namespace: str | None, interval: float, once: bool, as_json: bool) -> None:
     """Show live rates, replicas, held requests and latency per service.
 
-    Without --namespace those of all namespaces of your key. With --json a line of JSON each time.
+    With --json, and where the output is no terminal, one after the other.
     """
     client = find()
     watch = Watch(client, (namespace,) if namespace else _own_namespaces(client))

@@ -22,7 +22,14 @@ following = click.option("--follow", "-f", is_flag=True, help="Go on with what i
 
 
 @click.command()
-@click.option("--limit", "-n", type=int, default=100, show_default=True, help="The newest lines, up to 10000.")
+@click.option(
+    "--limit",
+    "-n",
+    type=int,
+    default=100,
+    show_default=True,
+    help="The newest lines, up to 10000. (-n is not the namespace here.)",
+)
 @click.option(
     "--since", metavar="WHEN", callback=moment, help="Only after this time (2026-03-18T12:00:00Z) or span (10m)."
 )
@@ -47,7 +54,14 @@ def logs(target: Target, follow: bool, as_json: bool, **query: Any) -> None:
 
 
 @click.command()
-@click.option("--limit", "-n", type=int, default=100, show_default=True, help="The newest events, up to 1000.")
+@click.option(
+    "--limit",
+    "-n",
+    type=int,
+    default=100,
+    show_default=True,
+    help="The newest events, up to 1000. (-n is not the namespace here.)",
+)
 @as_json
 @on_lines
 def events(target: Target, limit: int, as_json: bool) -> None:
