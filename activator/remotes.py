@@ -58,7 +58,9 @@ class Remotes:
         try:
             url = git.repository_url(self._git_url, repo)
             async with self._preparing:
-                who = self._who = self._who or await asyncio.to_thread(self._prepare)
+                if self._who is None:
+                    self._who = await asyncio.to_thread(self._prepare)
+                who = self._who
             code, output = await self._run(self._command(url, branches, who))
         except BuildFailed as error:
             raise Unreachable(error.reason) from error
@@ -92,7 +94,8 @@ class Remotes:
         if len(refs) > _NAMED:
             refs = [git.branch_ref("*")]
         ends = ("timeout", f"--kill-after={_GRACE:g}", f"{self._timeout:g}")
-        line = shlex.join((*ends, "git", "ls-remote", "--quiet", "--", url, *refs))
+        # by `exec` it leads the session: otherwise `timeout` makes a group of its own, which we would not reach
+        line = "exec " + shlex.join((*ends, "git", "ls-remote", "--quiet", "--", url, *refs))
         env = git.environment(base_environment(_NOWHERE), url, self._gitconfig)
         return Command(line, Path("/"), env, who)
 
