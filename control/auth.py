@@ -52,10 +52,10 @@ def authenticate(request: web.Request, catalogue: Catalogue) -> ApiKey:
     """The key that the request carries. Raises Problem 401."""
     given = request.headers.getall("Authorization", [])
     if not given:
-        raise _unauthorized("This needs a key: Authorization: Bearer NAME$SECRET, or API-Key NAME$SECRET.")
+        raise unauthorized("This needs a key: Authorization: Bearer NAME$SECRET, or API-Key NAME$SECRET.")
     key = _key_of(given[0], catalogue) if len(given) == 1 else None
     if key is None:
-        raise _unauthorized("The key is unknown, revoked or expired.")
+        raise unauthorized("The key is unknown, revoked or expired.")
     request[KEY] = key
     return key
 
@@ -70,9 +70,19 @@ def _key_of(header: str, catalogue: Catalogue) -> ApiKey | None:
     # the look-up is by a hash that nobody can steer; what is compared with what was stored is compared in constant time
     matches = hmac.compare_digest((key.digest if key else "").encode(), digest.encode())
     matches &= hmac.compare_digest((key.name if key else "").encode(), name.encode("utf-8", "surrogateescape"))
-    if key is None or not matches or (key.expires_at is not None and key.expires_at <= now_us()):
+    if key is None or not matches or _expired(key):
         return None
     return key
+
+
+def still_valid(key: ApiKey, catalogue: Catalogue) -> bool:
+    """Neither revoked nor expired by now."""
+    known = catalogue.key(key.digest)
+    return known is not None and not _expired(known)
+
+
+def _expired(key: ApiKey) -> bool:
+    return key.expires_at is not None and key.expires_at <= now_us()
 
 
 def allow(key: ApiKey, namespace: str, scope: str, catalogue: Catalogue) -> None:
@@ -94,5 +104,6 @@ def forbidden() -> Problem:
     return Problem(403, "The key is not for this namespace, or its scope does not reach that far.")
 
 
-def _unauthorized(detail: str) -> Problem:
+def unauthorized(detail: str) -> Problem:
+    """401, with the schemes that there are."""
     return Problem(401, detail, headers={"WWW-Authenticate": _CHALLENGE})

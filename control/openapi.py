@@ -20,6 +20,7 @@ from control.problem import CONTENT_TYPE
 from control.shapes import ProblemView
 
 Document = dict[str, Any]
+OPENAPI: Final = web.AppKey("openapi", bytes)
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 _JSON: Final = "application/json"
@@ -35,7 +36,7 @@ _PATH: Final[Mapping[str, Document]] = {
 }
 _HEADERS: Final[Mapping[str, str]] = {
     "Allow": "The methods of this path.",
-    "ETag": "A validator of this representation; `If-Match` takes it.",
+    "ETag": "A validator of the answer: `If-None-Match` takes it; that of a service, `If-Match` of a write, too.",
     "Link": "RFC 8288: first, prev, next and last page.",
     "Location": "Where what was made can be read.",
     "Retry-After": "Seconds to wait.",
@@ -69,7 +70,7 @@ _WHY: Final[Mapping[int, str]] = {
 
 
 def document(routes: Iterable[web.AbstractRoute], version: str) -> Document:
-    """The whole of it. Every route must have been declared: raises KeyError."""
+    """The whole of it."""
     operations = sorted(_operations(routes), key=lambda found: (found[0], found[1]))
     schemas, components = _schemas(operation for _, _, operation in operations)
     paths: Document = {}
@@ -109,10 +110,8 @@ def _operations(routes: Iterable[web.AbstractRoute]) -> Iterator[tuple[str, str,
     for route in routes:
         if route.method == "HEAD" or route.resource is None:
             continue  # GET says all about it
-        found = declared(route.handler)
-        if found is None:
-            raise KeyError(f"{route.method} {route.resource.canonical} has no declared operation")
-        yield route.resource.canonical, route.method.lower(), found
+        if found := declared(route.handler):
+            yield route.resource.canonical, route.method.lower(), found
 
 
 _Key = tuple[int, JsonSchemaMode]

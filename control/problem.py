@@ -100,11 +100,6 @@ class ProblemResponse(web.Response):
         self.headers.popall("Server", None)
 
 
-async def without_banner(_: web.BaseRequest, response: web.StreamResponse) -> None:
-    """A signal before each answer of a route: what this server is made of is nobody's business."""
-    response.headers.popall("Server", None)
-
-
 def guarded(handler: Handler) -> Handler:
     """The boundary: gives the request its id, and turns whatever is raised into a problem document.
 
@@ -116,8 +111,9 @@ def guarded(handler: Handler) -> Handler:
         try:
             response = await handler(request)
         except Exception as error:
-            return ProblemResponse(_translate(error, request), request_id)
-        response.headers["X-Request-Id"] = request_id
+            return ProblemResponse(translated(error, request), request_id)
+        if not response.prepared:
+            response.headers["X-Request-Id"] = request_id
         return response
 
     return answered
@@ -127,7 +123,8 @@ def new_request_id() -> str:
     return secrets.token_hex(16)
 
 
-def _translate(error: Exception, request: web.Request) -> Problem:
+def translated(error: Exception, request: web.Request) -> Problem:
+    """What the caller is told of an exception; what he is not told is logged."""
     match error:
         case Problem():
             return error

@@ -93,19 +93,24 @@ def either(values: Mapping[str, T], names: tuple[str, ...], default: T) -> T:
     return values[given[0]] if given else default
 
 
-async def json_body(request: web.Request) -> Any:
-    """The body as JSON. Raises Problem 400, 408, 413, 415."""
-    if request.content_type != "application/json" or request.charset not in (None, "utf-8", "UTF-8"):
-        raise Problem(415, "The body must be JSON: Content-Type: application/json, in UTF-8.")
+async def body(request: web.Request) -> bytes:
+    """The whole body; it can be read again. Raises Problem 400, 408, HTTPRequestEntityTooLarge."""
     if request.content_length is not None and request.content_length > BODY_LIMIT:
         raise web.HTTPRequestEntityTooLarge(BODY_LIMIT, request.content_length)
     try:
         async with asyncio.timeout(_BODY_TIMEOUT):
-            raw = await request.read()
+            return await request.read()
     except TimeoutError:
         raise Problem(408, "The body did not come in time.", headers={"Connection": "close"}) from None
     except web.RequestPayloadError as error:
         raise Problem(400, "The body could not be read.") from error
+
+
+async def json_body(request: web.Request) -> Any:
+    """The body as JSON. Raises Problem 400, 408, 415, HTTPRequestEntityTooLarge."""
+    if request.content_type != "application/json" or request.charset not in (None, "utf-8", "UTF-8"):
+        raise Problem(415, "The body must be JSON: Content-Type: application/json, in UTF-8.")
+    raw = await body(request)
     try:
         return json.loads(raw.decode(), object_pairs_hook=_object, parse_constant=_refuse, parse_int=_integer)
     except (ValueError, RecursionError) as error:

@@ -38,6 +38,7 @@ class Config:
     public_https: Address | None
     api: Address
     api_insecure: bool
+    api_rate: int  # requests a minute of one key; 0: any number
     api_host: str | None
     domain: str
     workers: int

@@ -300,6 +300,8 @@ class Control:
             key_use=self._key_use,
             logs=self._logs,
             site=site,
+            vault=self._vault,
+            rate=self._config.api_rate,
             metrics=lambda: self._metrics.exposition(self._activation, self._certificates.left()),
             unready=self._unready,
         )

@@ -118,6 +118,7 @@ OPTIONS: tuple[Option, ...] = (
         "api", values.listener, "127.0.0.1:8081", "Services API, dashboard, /metrics, /healthz.", metavar="HOST:PORT"
     ),
     Option("api_insecure", boolean, "false", "Allow --api without TLS beyond loopback.", boolean=True),
+    Option("api_rate", integer(0, 1_000_000), "600", "Requests a minute of one API key; 0 = any number.", metavar="N"),
     Option(
         "api_host", values.hostname, None, "Host under which the gateway serves the API.", metavar="HOST", later=True
     ),

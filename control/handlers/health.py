@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
@@ -13,6 +14,8 @@ from control.access import Access
 from control.answers import answer
 from control.auth import forbidden
 from control.catalogue import Catalogue
+from control.conditions import tag_of
+from control.openapi import OPENAPI
 from control.operations import Content, operation
 from control.shapes import AliveView, ReadyView
 from control.site import Site
@@ -33,6 +36,7 @@ class HealthHandlers:
             web.get("/healthz", self.healthz),
             web.get("/readyz", self.readyz),
             web.get("/metrics", self.exposition),
+            web.get("/openapi.json", self.openapi),
         ]
 
     @operation("Alive?", needs=None, answers={200: AliveView})
@@ -61,6 +65,13 @@ class HealthHandlers:
         query.parameters(request, {})
         body, content_type = await self.metrics()
         return web.Response(body=body, headers={"Content-Type": content_type})
+
+    @operation("Read this document", needs=None, answers={200: dict[str, Any], 304: None}, headers=("ETag",))
+    async def openapi(self, request: web.Request) -> web.Response:
+        """OpenAPI 3.1: every path, parameter, body and answer."""
+        query.parameters(request, {})
+        body = request.app[OPENAPI]
+        return web.Response(body=body, content_type="application/json", headers={"ETag": tag_of(body)})
 
 
 def _from_loopback(request: web.Request) -> bool:

@@ -161,9 +161,12 @@ async def _use(mirror: Mirror, key_use: KeyUse, identity: str) -> None:
 
 @contextlib.asynccontextmanager
 async def opened(
-    store: Store, site: Site, directory: Path, vault: Vault, token: str | None = None
+    store: Store, site: Site, directory: Path, vault: Vault, token: str | None = None, rate: int = 0
 ) -> AsyncIterator[Rig]:
-    """An API process on the store; the first one makes the admin key, whose `token` another one is given."""
+    """An API process on the store; the first one makes the admin key, whose `token` another one is given.
+
+    `rate`: requests a minute of one key, 0 = any number.
+    """
     changed: list[Callable[[Any], None]] = []
     mirror = Mirror(store, list(Kind), lambda touched: changed[0](touched))
     catalogue = Catalogue(mirror)
@@ -186,8 +189,10 @@ async def opened(
         key_use=key_use,
         logs=logs,
         site=site,
+        vault=vault,
         metrics=_metrics,
         unready=lambda: () if mirror.connected else ("the store can't be reached",),
+        rate=rate,
     )
     listener = socket.create_server(("127.0.0.1", 0))
     server = ApiServer(api.application(), [listener], grace=1.0)
