@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
@@ -28,6 +28,7 @@ ANY: Final = -1
 
 REPORTS: Final = "wg:reports"
 WAKES: Final = "wg:wakes"
+EVENTS: Final = "wg:events"  # the ids of services that have a new one
 WINDOWS: Final = "wg:windows"
 
 REVISION_KEY: Final = "{wg}:revision"
@@ -98,6 +99,14 @@ class Fence:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """An event and its place among those of its service: places rise, each is one event's for ever."""
+
+    place: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One commit in the feed: `(kind, id, payload)`; payload `None` = deleted.
 
@@ -116,6 +125,10 @@ def script(name: str) -> str:
 
 def kind_key(kind: Kind) -> str:
     return f"{{wg}}:{kind}"
+
+
+def events_key(service: str) -> str:
+    return f"{{{service}}}:stream:events"
 
 
 def _parse(value: bytes) -> Record:
@@ -173,6 +186,7 @@ class Store:
         self._waiting: Any = _client(url, timeout, timeout + 2)
         self._commit_script = self._client.register_script(script("commit.lua"))
         self._lease_script = self._client.register_script(script("lease.lua"))
+        self._event_script = self._client.register_script(script("append_event.lua"))
         self._release_script = self._client.register_script(script("release.lua"))
 
     async def close(self) -> None:
@@ -334,28 +348,32 @@ class Store:
                 await asyncio.sleep(0.2)  # the pace of reconnecting, not a wait for a condition
 
     async def append_event(self, service: str, event: Event) -> None:
-        """Keep an event of a service; the oldest beyond EVENTS_KEPT go. Raises Unavailable.
+        """Keep an event of a service, once however often it is tried; the oldest beyond EVENTS_KEPT go. Unavailable.
 
         Those of a service that is not stored (any more) are kept for EVENTS_LINGER seconds.
         """
-        key = f"{{{service}}}:events"
-        async with translated(), self._client.pipeline(transaction=False) as pipe:
-            pipe.rpush(key, encode(event))
-            pipe.ltrim(key, -EVENTS_KEPT, -1)
-            await pipe.execute()
+        args: list[Any] = [encode(event), event.time, EVENTS_KEPT, EVENTS, service]
+        async with translated():
+            await self._event_script(keys=[events_key(service)], args=args)
             if not await self._client.hexists(kind_key(Kind.SERVICE), service):
-                await self._client.expire(key, EVENTS_LINGER)
+                await self._client.expire(events_key(service), EVENTS_LINGER)
 
-    async def events(self, service: str, limit: int = EVENTS_KEPT) -> list[Event]:
+    async def events(self, service: str, limit: int = EVENTS_KEPT) -> list[Told]:
         """The newest `limit` events, oldest first. Raises Unavailable."""
         async with translated():
-            values = await self._client.lrange(f"{{{service}}}:events", -limit, -1)
-        return [decode(Event, value) for value in values]
+            entries = await self._client.xrevrange(events_key(service), count=limit)
+        return [_told(*entry) for entry in reversed(entries)]
+
+    async def events_after(self, service: str, place: int, limit: int = EVENTS_KEPT) -> list[Told]:
+        """The oldest `limit` events behind a place, oldest first. Raises Unavailable."""
+        async with translated():
+            entries = await self._client.xrange(events_key(service), min=f"({place}-0", count=limit)
+        return [_told(*entry) for entry in entries]
 
     async def forget_events(self, service: str, after: int = EVENTS_LINGER) -> None:
         """They are gone in `after` seconds, with whatever a late writer adds until then. Raises Unavailable."""
         async with translated():
-            await self._client.expire(f"{{{service}}}:events", after)
+            await self._client.expire(events_key(service), after)
 
 
 class _Silence:
@@ -376,6 +394,10 @@ class _Silence:
         elif now - self._asked_at >= _QUIET:
             raise Unavailable("the subscription went silent")
         return False
+
+
+def _told(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Told:
+    return Told(int(entry_id.partition(b"-")[0]), decode(Event, fields[b"event"]))
 
 
 def _entry(entry_id: bytes, fields: Any) -> Entry:

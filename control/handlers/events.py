@@ -33,4 +33,4 @@ class EventHandlers:
         service_id = self.access.service_id(request)
         limit = query.parameters(request, _READ).get("limit", 100)
         events = await self.store.events(service_id, limit)
-        return answer({"items": [event_view(event) for event in events]})
+        return answer({"items": [event_view(told.event) for told in events]})

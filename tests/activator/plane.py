@@ -397,7 +397,7 @@ class Plane:
         return [int(line) for line in path.read_text().split()] if path.exists() else []
 
     async def events(self, service: str) -> list[Event]:
-        return await self.store.events(service)
+        return [told.event for told in await self.store.events(service)]
 
 
 def states(view: View | None) -> list[ReplicaState]:

@@ -9,7 +9,7 @@ from plane import Plane, only, states, until
 
 from state.kinds import Kind
 from state.models import DeploymentState, ReplicaState, Scaling
-from state.store import EVENTS_LINGER, Change, Fence, Store, Unavailable
+from state.store import EVENTS_LINGER, Change, Fence, Store, Unavailable, events_key
 
 
 async def test_from_creation_to_sleep_and_back(plane: Plane) -> None:
@@ -119,7 +119,7 @@ async def test_the_events_of_a_removed_service_expire_though_an_answer_was_lost(
     await plane.delete(service, force=True)
     await until(lambda: control.mirror.get(Kind.SERVICE, service) is None)
     assert store.lost == 1
-    assert 0 < await plane.store._client.ttl(f"{{{service}}}:events") <= EVENTS_LINGER
+    assert 0 < await plane.store._client.ttl(events_key(service)) <= EVENTS_LINGER
 
 
 async def test_deleting_by_force_does_not_wait(plane: Plane) -> None:

@@ -10,7 +10,7 @@ from scenes import deploy
 from control.remains import Gone
 from state.codec import decode
 from state.kinds import Kind
-from state.store import LEASES_KEY, REVISION_KEY, WORKERS_KEY, kind_key
+from state.store import LEASES_KEY, REVISION_KEY, WORKERS_KEY, events_key, kind_key
 
 pytestmark = pytest.mark.e2e
 
@@ -55,4 +55,4 @@ def everything(store: redis.Redis) -> set[tuple[Kind, str]]:
 
 def lingers(store: redis.Redis, service: str) -> bool:
     """Events are gone, or go by themselves."""
-    return store.ttl(f"{{{service}}}:events") != -1  # -1: no time to live
+    return store.ttl(events_key(service)) != -1  # -1: no time to live

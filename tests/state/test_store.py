@@ -13,6 +13,7 @@ from state.store import (
     ABSENT,
     ANY,
     CONNECTIONS,
+    EVENTS_KEPT,
     EVENTS_LINGER,
     FEED_INLINE,
     REPORTS,
@@ -23,6 +24,7 @@ from state.store import (
     Record,
     Store,
     Unavailable,
+    events_key,
 )
 from tests.conftest import Valkey
 
@@ -179,23 +181,49 @@ async def test_a_subscription_on_a_silent_path_connects_anew(valkey: Valkey, sto
 async def test_events_are_kept_in_order(store: Store) -> None:
     for n in range(3):
         await store.append_event("svc", Event(n, "replica.ready", f"r{n}"))
-    assert [e.time for e in await store.events("svc", 2)] == [1, 2]
+    assert [told.event.time for told in await store.events("svc", 2)] == [1, 2]
+
+
+async def test_events_have_places_that_rise_whatever_the_clocks_of_their_writers_say(store: Store) -> None:
+    for time in (5000, 7000, 6000, 6000, 9000):
+        await store.append_event("svc", Event(time, "replica.ready", f"at {time}"))
+    told = await store.events("svc")
+    assert [one.event.time for one in told] == [5000, 7000, 6000, 9000]
+    assert [one.place for one in told] == [5000, 7000, 7001, 9000]
+    assert await store.events_after("svc", 0) == told
+    assert await store.events_after("svc", 7000) == told[2:]
+    assert await store.events_after("svc", 7000, 1) == told[2:3]
+    assert await store.events_after("svc", 9000) == []
+
+
+async def test_an_event_that_is_tried_again_is_kept_once(store: Store) -> None:
+    """Its writer can't know whether the first time, whose answer was lost, was told."""
+    first, second = Event(5, "service.woke", "a request is waiting"), Event(5, "replica.ready", "it is healthy")
+    for event in (first, second, first, second, second):
+        await store.append_event("svc", event)
+    assert [told.event for told in await store.events("svc")] == [first, second]
+
+
+async def test_the_last_thousand_events_are_kept(store: Store) -> None:
+    for n in range(EVENTS_KEPT + 30):
+        await store.append_event("svc", Event(n, "replica.ready", "it is healthy"))
+    assert [told.event.time for told in await store.events("svc")] == list(range(30, EVENTS_KEPT + 30))
 
 
 async def test_forgotten_events_go_and_take_a_late_one_along(store: Store) -> None:
     await store.commit([Change(Kind.SERVICE, "svc", b"{}")])
     await store.append_event("svc", Event(0, "service.removed", "its last replica is gone"))
-    assert await store._client.ttl("{svc}:events") == -1
+    assert await store._client.ttl(events_key("svc")) == -1
     await store.forget_events("svc")
     await store.append_event("svc", Event(1, "service.deleted", "gracefully"))
-    assert EVENTS_LINGER - 10 < await store._client.ttl("{svc}:events") <= EVENTS_LINGER
+    assert EVENTS_LINGER - 10 < await store._client.ttl(events_key("svc")) <= EVENTS_LINGER
     await store.forget_events("svc", 0)
     assert await store.events("svc") == []
 
 
 async def test_events_told_after_their_service_are_not_kept_for_ever(store: Store) -> None:
     await store.append_event("svc", Event(1, "build.cancelled", "its service was deleted"))
-    assert EVENTS_LINGER - 10 < await store._client.ttl("{svc}:events") <= EVENTS_LINGER
+    assert EVENTS_LINGER - 10 < await store._client.ttl(events_key("svc")) <= EVENTS_LINGER
 
 
 async def test_a_store_that_is_gone_is_unavailable(tmp_path: object) -> None:
