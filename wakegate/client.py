@@ -32,6 +32,7 @@ _TIMEOUT: Final = 60.0  # seconds; a delete may wait for the workers
 _QUIET: Final = 45.0  # seconds without a byte on a stream, three heartbeats of the API: its connection is dead
 _REPEATED: Final = ("GET", "POST")  # after a broken connection
 _REPEATS: Final = 2  # of a call whose connection broke, without more patience
+_CLAIMS: Final = 60  # of the answer of a call whose connection broke
 _PAUSE: Final = 0.25  # seconds before the first repetition; doubles
 _LONGEST_PAUSE: Final = 5.0
 _PASSING: Final = frozenset({429, 500, 502, 503, 504})  # statuses that may differ a little later
@@ -122,14 +123,15 @@ class Client:
         if method == "POST":
             headers["Idempotency-Key"] = secrets.token_hex(16)
         target, content = self._target(path, query), None if body is None else json.dumps(body)
-        deadline = time.monotonic() + patience
+        deadline, broke = time.monotonic() + patience, False
         for attempt in itertools.count():
             try:
                 return self._exchange(method, target, headers, content)
             except (Broken, Failed) as error:
-                pause = pause_before_repeat(method, error, attempt, deadline - time.monotonic())
+                pause = pause_before_repeat(method, error, attempt, deadline - time.monotonic(), broke=broke)
                 if pause is None:
                     raise
+                broke = broke or isinstance(error, Broken)
             time.sleep(pause)
         raise AssertionError
 
@@ -187,11 +189,14 @@ class Client:
         return http.client.HTTPConnection(host, port, timeout=timeout)
 
 
-def pause_before_repeat(method: str, error: Broken | Failed, attempt: int, patience: float) -> float | None:
+def pause_before_repeat(
+    method: str, error: Broken | Failed, attempt: int, patience: float, *, broke: bool = False
+) -> float | None:
     """Seconds until the call is made again; None: it is not. `attempt` counts from 0, `patience` is what is left.
 
     A connection that broke is made again even without patience: of all that can happen that is the likeliest to pass.
-    One that is refused is not: nobody is there.
+    One that is refused is not: nobody is there. `broke`: an earlier attempt did; a 409 with `Retry-After` says then
+    that this attempt is still being carried out, and its answer can be had soon.
     """
     if method not in _REPEATED:
         return None
@@ -199,6 +204,8 @@ def pause_before_repeat(method: str, error: Broken | Failed, attempt: int, patie
     if isinstance(error, Broken):
         return pause if (attempt < _REPEATS and not error.refused) or pause < patience else None
     pause = pause if error.retry_after is None else max(error.retry_after, pause)
+    if broke and error.status == 409 and error.retry_after is not None:
+        return pause if attempt < _CLAIMS else None
     return pause if error.passing and pause < patience else None
 
 

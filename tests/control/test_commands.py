@@ -19,7 +19,6 @@ from state.kinds import Kind
 from state.models import Deployment, DeploymentState, Event, Service
 from state.store import Change
 from wakegate.cli import main
-from wakegate.client import ClientError, find
 
 CREATE = ["services", "create", "api", "--namespace", "acme", "--repo", "acme/api"]
 
@@ -242,14 +241,3 @@ async def test_following_logs_misses_and_repeats_nothing(rig):
     process.kill()
     await process.wait()
     assert seen == ["before", "line 0", "more 0", "line 1", "more 1", "line 2", "more 2"]
-
-
-def test_beside_a_data_directory_both_are_found(tmp_path):
-    (tmp_path / "api.url").write_text("http://127.0.0.1:9\n")
-    (tmp_path / "admin.key").write_text("admin$x\n")
-    assert find({"WAKEGATE_DATA_DIR": str(tmp_path)}).url == "http://127.0.0.1:9"
-    assert find({"WAKEGATE_DATA_DIR": str(tmp_path), "WAKEGATE_API_URL": "https://api/"}).url == "https://api"
-    with pytest.raises(ClientError, match="WAKEGATE_API_KEY"):
-        find({"WAKEGATE_DATA_DIR": "/nowhere", "WAKEGATE_API_URL": "https://api/"})
-    with pytest.raises(ClientError, match="WAKEGATE_API_URL"):
-        find({"WAKEGATE_DATA_DIR": "/nowhere"})

@@ -9,11 +9,9 @@ from typing import Any
 import click
 
 from wakegate.commands import fields
-from wakegate.commands.naming import Target, collection, on_service
+from wakegate.commands.naming import Target, collection, if_match, on_service
 from wakegate.commands.output import as_json, print_rows
 from wakegate.commands.progress import Rollout, wait_options
-
-if_match = click.option("--if-match", metavar="ETAG", help="Only if it is as `get` showed it with this etag.")
 
 
 @click.command()

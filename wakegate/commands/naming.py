@@ -71,6 +71,9 @@ in_namespace = namespace_option(f"{_DEFAULT}, or `default`.")
 in_namespaces = namespace_option(f"{_DEFAULT}; all of them if it has every namespace.")
 
 
+if_match = click.option("--if-match", metavar="ETAG", help="Only if it is still as `get` showed it with this etag.")
+
+
 def on_service(command: Callable[..., Any], *, short: bool = True) -> Callable[..., Any]:
     """The command is about one service: it gets a `target`; its calls that fail end it with exit status 1."""
 

@@ -10,8 +10,7 @@ from typing import Any, Final
 
 import click
 
-from wakegate.commands.configuring import if_match
-from wakegate.commands.naming import Target, on_service
+from wakegate.commands.naming import Target, if_match, on_service
 from wakegate.commands.output import FAILED, as_json, fail, note
 from wakegate.commands.progress import Show, Told, print_service, progress, wait_options
 from wakegate.terminal import visible
@@ -21,22 +20,24 @@ _PATIENCE: Final = 30.0  # seconds that an API which is gone is waited for
 
 
 @click.command()
+@if_match
 @as_json
 @on_service
-def sleep(target: Target, as_json: bool) -> None:
+def sleep(target: Target, if_match: str | None, as_json: bool) -> None:
     """Let a service sleep now; requests in flight finish, and the next one wakes it."""
-    answer = target.write("POST", "sleep")
+    answer = target.write("POST", "sleep", if_match=if_match)
     print_service(answer.body, answer.text, as_json=as_json)
 
 
 @click.command()
+@if_match
 @wait_options
 @as_json
 @on_service
-def wake(target: Target, wait: bool, timeout: float, as_json: bool) -> None:
+def wake(target: Target, if_match: str | None, wait: bool, timeout: float, as_json: bool) -> None:
     """Start a sleeping service as a request would."""
     told = Told.already(target) if wait and not as_json else Told()
-    answer = target.write("POST", "wake")
+    answer = target.write("POST", "wake", if_match=if_match)
     if not wait:
         print_service(answer.body, answer.text, as_json=as_json)
         return
