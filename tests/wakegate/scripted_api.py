@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -65,7 +66,7 @@ class ScriptedApi:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection, connection.makefile("rb") as reader:
+            with connection, connection.makefile("rb") as reader, contextlib.suppress(ConnectionError):
                 self.asked.append(_read(reader))
                 connection.sendall(self.script[min(len(self.asked), len(self.script)) - 1])
                 connection.shutdown(socket.SHUT_WR)

@@ -8,7 +8,7 @@ from typing import IO, Any, Final, NamedTuple
 
 import click
 
-from wakegate.commands.naming import choices
+from wakegate.commands.suggestions import choices
 
 
 class _Field(NamedTuple):

@@ -9,9 +9,10 @@ from typing import Any, Final
 import click
 
 from wakegate.client import Answer, Client, Own, find
-from wakegate.commands.naming import Target, choices, in_namespace, on_service
+from wakegate.commands.naming import Target, in_namespace, on_service
 from wakegate.commands.output import as_json, calls_the_api, echo_json, note, print_rows
 from wakegate.commands.progress import print_service
+from wakegate.commands.suggestions import choices
 from wakegate.commands.views import SERVICE_COLUMNS, service_row
 
 STATUSES: Final = ("deploying", "running", "degraded", "stopped", "failed")

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 import click
 
-from wakegate.commands.naming import Target, choices, on_lines
+from wakegate.commands.naming import Target, on_lines
 from wakegate.commands.output import as_json, echo_json, print_rows
 from wakegate.commands.spans import moment
+from wakegate.commands.suggestions import choices
 from wakegate.terminal import visible
 
 _STREAMS: Final = ("stdout", "stderr", "build")
