@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -17,12 +18,12 @@ def tag_of(body: bytes) -> str:
     return f'"{hashlib.sha256(body).hexdigest()[:20]}"'
 
 
-def tag_of_both(configured: str, body: bytes) -> str:
-    """A tag that changes with every byte of the answer and begins with that of what the owner configured.
+def exact(configured: str, shown: Any) -> str:
+    """A tag that changes with whatever is `shown` and begins with that of what the owner configured.
 
     A write with `If-Match` compares only the beginning: that a replica came or went meanwhile is no conflict.
     """
-    return f'"{configured.strip(chr(34))}-{tag_of(body).strip(chr(34))}"'
+    return f"{configured[:-1]}-{tag_of(json.dumps(shown).encode())[1:]}"
 
 
 def unless_known(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:

@@ -12,6 +12,7 @@ from control import names, query, waiting
 from control.access import Access
 from control.answers import answer, links
 from control.catalogue import Catalogue
+from control.conditions import exact
 from control.operations import operation
 from control.records import Outcome, service_not_found
 from control.schemas import EnvBody, NoBody, RollbackBody, UpdateBody, read, read_update
@@ -201,7 +202,8 @@ class DeploymentHandlers:
 
     def _answer(self, outcome: Outcome) -> web.Response:
         facts = self.catalogue.now(outcome.facts)
-        return answer(service_view(facts, self.site), headers={"ETag": etag(facts.service)})
+        shown = service_view(facts, self.site)
+        return answer(shown, headers={"ETag": exact(etag(facts.service), shown)})
 
 
 def _if_match(request: web.Request) -> str | None:

@@ -13,6 +13,7 @@ from control import names, query, waiting
 from control.access import Access
 from control.answers import answer, links
 from control.catalogue import Catalogue, Facts
+from control.conditions import exact
 from control.operations import operation
 from control.records import service_not_found
 from control.schemas import CreateBody, read_create
@@ -63,7 +64,8 @@ class ServiceHandlers:
     async def get(self, request: web.Request) -> web.Response:
         service = self.access.service(request)
         query.parameters(request, {})
-        return answer(self._shown(service), headers={"ETag": etag(service)})
+        shown = self._shown(service)
+        return answer(shown, headers={"ETag": exact(etag(service), shown)})
 
     @operation(
         "Create a service",
@@ -82,11 +84,15 @@ class ServiceHandlers:
             if patience is not None and outcome.started is not None:
                 await self.catalogue.deployed(outcome.started, patience)
         facts = self.catalogue.now(outcome.facts)
-        headers = {"Location": f"/{namespace}/service/{facts.service.name}", "ETag": etag(facts.service)}
+        shown = service_view(facts, self.site)
+        headers = {
+            "Location": f"/{namespace}/service/{facts.service.name}",
+            "ETag": exact(etag(facts.service), shown),
+        }
         webhook = None if outcome.secret is None else {"url": self._hook(request, facts), "secret": outcome.secret}
         if webhook is not None:
             headers["Cache-Control"] = "no-store"
-        return answer({**service_view(facts, self.site), "webhook": webhook}, status=201, headers=headers)
+        return answer({**shown, "webhook": webhook}, status=201, headers=headers)
 
     @operation("Delete a service", needs="write", query=_FORCE, answers={204: None}, if_match=True)
     async def delete(self, request: web.Request) -> web.Response:
