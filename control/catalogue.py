@@ -5,14 +5,14 @@ Indexes over the mirror, kept by its changes, so that a look-up costs no walk ov
 
 from __future__ import annotations
 
-import bisect
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from activator.status import service_status
 from control import names
+from control.listing import Listing
 from control.ports import Objects
 from control.waiting import Waiting
 from state.codec import DecodeError
@@ -49,15 +49,14 @@ class Catalogue:
     def __init__(self, objects: Objects) -> None:
         self.waiting = Waiting()
         self._objects = objects
-        self._place: dict[str, tuple[str, tuple[int, str]]] = {}  # service id -> namespace, (created_at, id)
-        self._order: dict[str, list[tuple[int, str]]] = defaultdict(list)  # namespace -> (created_at, id), sorted
+        self._listing = Listing(self._status_of)
         self._owner: dict[str, str] = {}  # replica id -> service id
         self._replicas: dict[str, set[str]] = defaultdict(set)  # service id -> replica ids
         self._deployment_owner: dict[str, str] = {}  # deployment id -> service id
         self._deployments: dict[str, set[str]] = defaultdict(set)  # service id -> deployment ids
-        self._status: dict[str, str] = {}  # service id -> status, as long as nothing of it changed
         self._digest: dict[str, str] = {}  # key id -> digest
         self._key: dict[str, str] = {}  # digest -> key id
+        self._keyed: Counter[str] = Counter()  # namespace -> its keys
 
     def changed(self, touched: Sequence[tuple[Kind, str]]) -> None:
         for kind, object_id in touched:
@@ -77,23 +76,23 @@ class Catalogue:
         """Also one that is being deleted."""
         return self._objects.decoded(Kind.SERVICE, service_id, Service)
 
-    def service_ids(self, namespace: str, status: str | None = None) -> list[str]:
-        """Those of a namespace, or those of them with a status, ordered by `created_at` and id."""
-        ids = [service_id for _, service_id in self._order.get(namespace, ())]
-        return ids if status is None else [service_id for service_id in ids if self._status_of(service_id) == status]
+    async def page(self, namespace: str, status: str | None, number: int, limit: int) -> tuple[list[Service], int]:
+        """A page (from 1) of the services of a namespace, or of those of them with a status, ordered by `created_at`
+        and id; and how many there are in all."""
+        ids, total = await self._listing.page(namespace, status, (number - 1) * limit, number * limit)
+        return self.services(ids), total
 
     def services(self, ids: Iterable[str]) -> list[Service]:
         found = (self.service_by_id(service_id) for service_id in ids)
         return [service for service in found if service]
 
-    def namespaces(self) -> set[str]:
-        """Those that exist: with a key of their own, or with a service."""
-        keyed = {key_id.partition("/")[0] for key_id in self._digest} - {names.EVERY_NAMESPACE}
-        return keyed | self.inhabited()
+    def exists(self, namespace: str) -> bool:
+        """With a key of its own, or with a service."""
+        return namespace in self._keyed or self._listing.inhabited(namespace)
 
     def inhabited(self) -> set[str]:
         """Those with a service."""
-        return {namespace for namespace, order in self._order.items() if order}
+        return self._listing.namespaces()
 
     def facts(self, service: Service) -> Facts:
         record = self._objects.get(Kind.SERVICE, service.id)
@@ -155,32 +154,26 @@ class Catalogue:
             case Kind.DEPLOYMENT:
                 self._note_deployment(object_id)
             case Kind.SCALE:
-                self._status.pop(object_id, None)
+                self._listing.stir(object_id)
             case Kind.KEY:
                 self._note_key(object_id)
             case _:
                 pass
 
     def _status_of(self, service_id: str) -> str | None:
-        """Remembered until a part of the service changes: a list by status asks for those of a whole namespace."""
-        known = self._status.get(service_id)
-        if known is None and (service := self.service_by_id(service_id)):
-            known = self._status[service_id] = self.facts(service).status
-        return known
+        service = self.service_by_id(service_id)
+        return self.facts(service).status if service else None
 
     def _note_service(self, service_id: str) -> None:
-        self._status.pop(service_id, None)
         service = self.service_by_id(service_id)
         if service is None or service.deleted_at is not None:
-            if place := self._place.pop(service_id, None):
-                self._order[place[0]].remove(place[1])
-        elif service_id not in self._place:
-            self._place[service_id] = service.namespace, (service.created_at, service_id)
-            bisect.insort(self._order[service.namespace], (service.created_at, service_id))
+            self._listing.drop(service_id)
+        else:
+            self._listing.put(service.namespace, service_id, service.created_at)
 
     def _note_replica(self, replica_id: str) -> None:
         replica = self._objects.decoded(Kind.REPLICA, replica_id, Replica)
-        self._status.pop(replica.service if replica else self._owner.get(replica_id, ""), None)
+        self._listing.stir(replica.service if replica else self._owner.get(replica_id, ""))
         if replica is None:
             if owner := self._owner.pop(replica_id, None):
                 self._replicas[owner].discard(replica_id)
@@ -193,7 +186,7 @@ class Catalogue:
     def _note_deployment(self, deployment_id: str) -> None:
         deployment = self._objects.decoded(Kind.DEPLOYMENT, deployment_id, Deployment)
         if deployment is not None:
-            self._status.pop(deployment.service, None)
+            self._listing.stir(deployment.service)
             self._deployment_owner[deployment_id] = deployment.service
             self._deployments[deployment.service].add(deployment_id)
         elif owner := self._deployment_owner.pop(deployment_id, None):
@@ -202,8 +195,13 @@ class Catalogue:
                 del self._deployments[owner]
 
     def _note_key(self, key_id: str) -> None:
+        namespace = key_id.partition("/")[0]
         if old := self._digest.pop(key_id, None):
             del self._key[old]
+            self._keyed[namespace] -= 1
         if key := self._objects.decoded(Kind.KEY, key_id, ApiKey):
             self._digest[key_id] = key.digest
             self._key[key.digest] = key_id
+            self._keyed[namespace] += 1
+        if not self._keyed[namespace]:
+            del self._keyed[namespace]

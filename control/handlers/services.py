@@ -55,10 +55,9 @@ class ServiceHandlers:
         namespace = self.access.allowed(request, "read")
         given = query.parameters(request, _LISTING)
         page, limit = given.get("page", 1), query.either(given, ("limit", "per_page"), 20)
-        ids = self.catalogue.service_ids(namespace, given.get("status"))
-        shown = self.catalogue.services(ids[(page - 1) * limit : page * limit])
-        body = {"items": [self._shown(s) for s in shown], "page": page, "limit": limit, "total": len(ids)}
-        return answer(body, headers=links(request, page, limit, len(ids)))
+        shown, total = await self.catalogue.page(namespace, given.get("status"), page, limit)
+        body = {"items": [self._shown(s) for s in shown], "page": page, "limit": limit, "total": total}
+        return answer(body, headers=links(request, page, limit, total))
 
     @operation("Get a service", needs="read", answers={200: ServiceView, 304: None}, headers=("ETag",))
     async def get(self, request: web.Request) -> web.Response:
