@@ -194,6 +194,10 @@ class Edge:
             **self._doors.counters(),
         }
 
+    def books(self) -> list[Service]:
+        """The counters of each service, and those without a service (id "")."""
+        return self._office.books
+
     @property
     def connections(self) -> int:
         """Open client connections."""

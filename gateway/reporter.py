@@ -227,8 +227,9 @@ class Ledger:
         self._told: dict[str, Any] = {}  # by service, the longest untold first
 
     def choose(self, services: Mapping[str, Any]) -> Counters:
-        """Of all counters: those that changed, then those that were told longest ago; `limit` at most."""
-        changed = [i for i, counters in services.items() if self._told.get(i) != counters]
+        """Of all counters: those that changed, then the others; each the longest untold first, and `limit` at most."""
+        changed = [i for i in services if i not in self._told]
+        changed += [i for i, told in self._told.items() if i in services and services[i] != told]
         self.behind = len(changed) > self._limit
         chosen = changed[: self._limit]
         if room := self._limit // 10 - len(chosen):

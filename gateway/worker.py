@@ -1,7 +1,8 @@
 """The runtime of one gateway worker: sockets, the copy of the store, reports, and the data plane between them.
 
 The order of its life keeps the acknowledgement protocol (DESIGN): register, read the snapshot, acknowledge, and only
-then accept; to end: stop accepting, finish what is in flight, report for the last time, and only then unregister.
+then accept; to end: stop accepting, finish what is in flight, report for the last time and deliver what was counted,
+and only then unregister.
 With the store out of reach at the start it serves from the local cache and makes up for the rest when it can (law 1);
 with a shared store, no longer than the stale limit.
 Every task has its owner here; one that fails ends the worker, loudly.
@@ -23,6 +24,7 @@ from gateway import cache
 from gateway.access_log import AccessLog
 from gateway.adoption import Listeners
 from gateway.certificates import StoredCertificates
+from gateway.courier import Courier
 from gateway.edge import Edge
 from gateway.freshness import Freshness
 from gateway.membership import Membership
@@ -33,12 +35,14 @@ from gateway.table import Table
 from gateway.telemetry import Telemetry
 from state.kinds import Kind
 from state.mirror import Mirror
+from state.rollups import Rollups
 from state.secret_key import FINGERPRINT_ID, DerivedKey
 from state.secrets import Vault
 from state.store import Store, StoreError
 
 _PATIENCE: Final = 1.0  # seconds for the store to answer at the start, before the cache is used
 _SNAPSHOT_PATIENCE: Final = 10.0  # seconds for the snapshot, once the store has answered
+_CUT: Final = 1.0  # seconds for connections that were cut to be over
 _MANY: Final = 1000  # changes at one go that are taken as "everything"
 
 
@@ -90,6 +94,7 @@ class Worker:
         self._edge = Edge(settings.gateway, table, access_log, self._reporter, self._certificates, telemetry)
         self._edge.complain_to(self._say)
         self._reporter.watch(self._edge)
+        self._courier = Courier(self._store, Rollups(self._store), settings.registration, self._edge.books)
         self._freshness = Freshness(
             self._mirror, self._reporter, settings.stale_limit, self._turned_stale, self._membership.doubt
         )
@@ -144,7 +149,9 @@ class Worker:
                 background.append(self._caching)
             if await self._unless_drained(tasks.create_task(self._first_state(), name="first state")):
                 background.append(tasks.create_task(self._reporter.run(), name="reporter"))
+                background.append(tasks.create_task(self._courier.run(), name="courier"))
                 await self._serve(addresses, secure)
+                await self._last_words()
             for task in background:
                 task.cancel()
         await self._membership.leave()
@@ -170,11 +177,17 @@ class Worker:
             await self._drain
             await asyncio.gather(*(listeners.drain() for listeners in self._listeners))
             await self._finish()
-            await self._reporter.last()
         finally:
             for listeners in self._listeners:
                 listeners.close()
             self._edge.close()
+
+    async def _last_words(self) -> None:
+        """Nothing is served any more: what was counted is told, the requests that had to be cut included."""
+        await self._edge.drain(_CUT)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._reporter.last(), name="last report")
+            tasks.create_task(self._courier.last(), name="last windows")
 
     async def _finish(self) -> None:
         """Wait until all that was accepted is over, or it is time to cut it. The cache is the successor's to write."""
