@@ -228,6 +228,12 @@ async def rig(store: Store, site: Site, tmp_path: Path) -> AsyncIterator[Rig]:
 
 
 @pytest.fixture
+def limited_to(rig: Rig) -> Callable[[int], contextlib.AbstractAsyncContextManager[Rig]]:
+    """Opens another API process on the same store, where each key may make so many requests a minute."""
+    return lambda rate: opened(rig.store, rig.site, rig.log_directory.parent, rig.vault, rig.token, rate)
+
+
+@pytest.fixture
 async def neighbour(rig: Rig, store_url: str) -> AsyncIterator[Rig]:
     """The API of another node: the same store, a client and a mirror of its own."""
     store = Store(store_url)
