@@ -27,9 +27,10 @@ from activator.coldstarts import ColdStarts
 from activator.demand import Demand, MalformedReport, parse
 from activator.drivers import Driver
 from activator.journal import Journal
-from activator.keeper import Environment
 from activator.leader import Leader
 from activator.ledger import Ledger
+from activator.node import Environment
+from activator.outlooks import Unfit
 from activator.registrations import Registrations
 from activator.settings import Settings
 from activator.views import Catalog
@@ -58,6 +59,7 @@ class Activation:
         supervisor: str,
         environment: Environment,
         build_log: BuildLogs,
+        unfit: Unfit = lambda _: None,
         on_unacknowledged: Callable[[list[str]], None] = lambda _: None,
         on_report: OnReport = lambda _: None,
     ) -> None:
@@ -89,6 +91,7 @@ class Activation:
             journal=self.journal,
             cold_starts=self.cold_starts,
             settings=settings,
+            unfit=unfit,
         )
         self.agent = Agent(
             mirror,

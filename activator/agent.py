@@ -17,8 +17,9 @@ from activator.coldstarts import ColdStarts
 from activator.demand import Demand
 from activator.drivers import Driver, Exit
 from activator.journal import Journal
-from activator.keeper import Environment, Keeper, Node
+from activator.keeper import Keeper
 from activator.ledger import Ledger
+from activator.node import Environment, Node
 from activator.racing import unless, within
 from activator.settings import Settings
 from activator.views import Catalog

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from activator import verdicts
 from activator.drivers import Artifact, BuildFailed, BuildJob, BuildLog, Driver, StartFailed
 from activator.journal import Journal
-from activator.keeper import Environment
 from activator.ledger import Ledger
+from activator.node import Environment
 from activator.planning import Note
 from activator.views import View
 from state.ids import now_us
@@ -47,7 +47,7 @@ class Builds:
             deployment = None if view is None else view.deployments.get(deployment_id)
             if deployment is None or deployment.state is not DeploymentState.BUILDING:
                 return
-            self._tell(deployment, "deployment.building", f"{deployment.run.repo} at {deployment.run.branch}")
+            self._tell(deployment, "deployment.building", _source(deployment))
             try:
                 artifact = await self._build(service, deployment)
             except BuildFailed as error:
@@ -64,8 +64,6 @@ class Builds:
 
     async def _build(self, service: Service, deployment: Deployment) -> Artifact:
         run = deployment.run
-        if run.repo is None or run.branch is None:
-            raise BuildFailed("this node's driver can't run images")
         try:
             env = self.environment(service, run)
         except SecretError as error:
@@ -74,10 +72,11 @@ class Builds:
             service_id=service.id,
             namespace=service.namespace,
             deployment_id=deployment.id,
-            repo=run.repo,
-            branch=run.branch,
+            repo=run.repo or "",
+            branch=run.branch or "",
+            image=run.image,
             env=env,
-            commit=deployment.commit,
+            commit=deployment.commit if run.image is None else deployment.digest,
         )
         return await self.driver.build(job, self.logs(service.id, deployment.id))
 
@@ -86,7 +85,8 @@ class Builds:
             return verdicts.built(view, deployment.id, artifact.commit, artifact.ref)
 
         await self.ledger.change(deployment.service, step)
-        self._tell(deployment, "deployment.built", f"commit {artifact.commit}")
+        made_of = "commit" if deployment.run.image is None else "digest"
+        self._tell(deployment, "deployment.built", f"{made_of} {artifact.commit}")
 
     async def _failed(self, deployment: Deployment, error: BuildFailed) -> None:
         stamp = now_us()
@@ -99,3 +99,10 @@ class Builds:
 
     def _tell(self, deployment: Deployment, kind: str, reason: str) -> None:
         self.journal.tell(deployment.service, (Note(kind, reason, deployment=deployment.id),))
+
+
+def _source(deployment: Deployment) -> str:
+    run = deployment.run
+    if run.image is not None:
+        return run.image if deployment.digest is None else f"{run.image}, {deployment.digest}"
+    return f"{run.repo} at {deployment.commit or run.branch}"

@@ -11,64 +11,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from typing import Final
 
 from activator import verdicts
-from activator.acks import Acknowledgements
-from activator.coldstarts import ColdStarts, told
-from activator.demand import Demand
-from activator.drivers import ArtifactMissing, Driver, Exit, Launch, Started, StartFailed
-from activator.journal import Journal
-from activator.ledger import Ledger
+from activator.coldstarts import told
+from activator.drivers import Exit, StartFailed
+from activator.node import Node
 from activator.planning import Note
 from activator.prober import Finding, probe
 from activator.racing import unless, within
-from activator.settings import Settings
-from activator.views import Catalog, View
+from activator.views import View
 from state.ids import now_us
 from state.kinds import Kind
-from state.models import Deployment, Reason, Replica, ReplicaState, RunSpec, Service
-from state.secret_key import SecretError
+from state.models import Reason, Replica, ReplicaState, Service
 
 log = logging.getLogger(__name__)
-
-Environment = Callable[[Service, RunSpec], Mapping[str, str]]
-"""The service's own environment in plain text (the composition root has the key). May raise SecretError."""
 
 AILING_AFTER: Final = 3  # checks in a row
 CONDEMNED_AFTER: Final = 6
 _LINE: Final = 300  # characters of a log line that go into a reason
 _PATIENCE: Final = 2.0  # seconds of waiting for acknowledgements before looking again whether it is still asked for
 _BACKING_OFF: Final = 1.3
-
-
-@dataclass(slots=True)
-class Node:
-    """What the keepers of one node share. `running` and `exits` are what the driver said, by replica id."""
-
-    driver: Driver
-    ledger: Ledger
-    catalog: Catalog
-    demand: Demand
-    acks: Acknowledgements
-    journal: Journal
-    cold_starts: ColdStarts
-    settings: Settings
-    environment: Environment
-    rebuild: Callable[[Service, Deployment], Awaitable[str]]
-    running: set[str] = field(default_factory=set)
-    exits: dict[str, Exit] = field(default_factory=dict)
-    ports: dict[str, int] = field(default_factory=dict)
-    mended: set[str] = field(default_factory=set)  # deployments built again since a replica of theirs was ready
-
-    def allocate(self, replica_id: str) -> int:
-        """A port that no replica of this node has or is about to have. Raises StartFailed."""
-        stored = {r.port for r in self.catalog.replicas() if r.node == self.settings.node}
-        port = self.driver.allocate(stored | set(self.ports.values()))
-        self.ports[replica_id] = port
-        return port
 
 
 class Keeper:
@@ -132,7 +96,7 @@ class Keeper:
             deployment = None if view is None else view.deployments.get(replica.deployment)
             if view is None or deployment is None or not self._is(view, ReplicaState.INTENT):
                 return
-            started = await self._launch(service, deployment, port)
+            started = await node.launch(self._id, service, deployment, port)
         except StartFailed as error:
             how = node.exits.get(self._id)
             await self._broke(replica, error.reason if how is None else _how(how, replica))
@@ -142,31 +106,6 @@ class Keeper:
         self._proving_since = now()
         stamp = now_us()
         await self._change(replica, lambda v: verdicts.started(v, self._id, started.host, started.port, stamp))
-
-    async def _launch(self, service: Service, deployment: Deployment, port: int) -> Started:
-        """Raises StartFailed."""
-        node = self._node
-        try:
-            env = node.environment(service, deployment.run)
-        except SecretError as error:
-            raise StartFailed("its environment can't be read", str(error)) from error
-        launch = Launch(
-            replica_id=self._id,
-            service_id=service.id,
-            namespace=service.namespace,
-            deployment_id=deployment.id,
-            artifact=deployment.artifact or "",
-            port=port,
-            env=env,
-            cpu=deployment.run.cpu,
-            memory=deployment.run.memory,
-        )
-        try:
-            return await node.driver.start(launch)
-        except ArtifactMissing:
-            artifact = await node.rebuild(service, deployment)
-            node.cold_starts.reached(self._id, "fetch", time.monotonic())
-            return await node.driver.start(replace(launch, artifact=artifact))
 
     async def _prove(self, replica: Replica, service: Service) -> None:
         """Probe until it is healthy: as fast as can be while somebody is held."""
@@ -238,7 +177,8 @@ class Keeper:
 
     async def _ailing(self, replica: Replica, reason: Reason) -> None:
         if self._failures >= CONDEMNED_AFTER and replica.state is ReplicaState.UNHEALTHY:
-            await self._change(replica, lambda v: verdicts.condemned(v, self._id, reason), ordered=True)
+            stamp = now_us()
+            await self._judge(replica, lambda v: verdicts.condemned(v, self._id, reason, stamp), reason)
             self._tell(replica, "replica.replaced", str(reason))
         elif self._failures >= AILING_AFTER and replica.state is ReplicaState.READY:
             await self._change(replica, lambda v: verdicts.ailed(v, self._id, reason), ordered=True)
@@ -253,13 +193,17 @@ class Keeper:
             self._tell(replica, "replica.lost", f"its checkout was changed or removed: it is built again; {reason}")
             return
         stamp = now_us()
-        before = self._node.catalog.deployment(replica.deployment)
 
         def step(view: View) -> View:
             return verdicts.broke(view, self._id, reason, stamp, tried_enough=tried_enough)
 
-        view = await self._change(replica, step, ordered=True)
         self._tell(replica, "replica.failed", str(reason))
+        await self._judge(replica, step, reason)
+
+    async def _judge(self, replica: Replica, step: Callable[[View], View], reason: Reason) -> None:
+        """What befell the replica may end its deployment."""
+        before = self._node.catalog.deployment(replica.deployment)
+        view = await self._change(replica, step, ordered=True)
         after = None if view is None else view.deployments.get(replica.deployment)
         if before is not None and after is not None and before.state is not after.state:
             note = Note("deployment.failed", str(reason), deployment=after.id)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from activator import backends, planning
+from activator import backends, rollouts
 from activator.lifecycle import DEPLOYMENT, REPLICA, DeploymentEvent, ReplicaEvent
 from activator.views import View
 from state.models import Deployment, DeploymentState, Reason, Replica, ReplicaState
@@ -50,9 +50,15 @@ def ailed(view: View, replica_id: str, reason: Reason) -> View:
     return _moved(view, replica_id, ReplicaEvent.AILED, reason)
 
 
-def condemned(view: View, replica_id: str, reason: Reason) -> View:
-    """It drains and is not called back; the leader puts another in its place."""
-    return _moved(view, replica_id, ReplicaEvent.CONDEMNED, reason)
+def condemned(view: View, replica_id: str, reason: Reason, now: int) -> View:
+    """It drains and is not called back; the leader puts another in its place. A deployment that was never active fails
+    with it: another would turn healthy and ill again, and the rollout never end."""
+    replica = view.replicas.get(replica_id)
+    after = _moved(view, replica_id, ReplicaEvent.CONDEMNED, reason)
+    deployment = None if replica is None else after.deployments.get(replica.deployment)
+    if after is view or deployment is None or deployment.state is not DeploymentState.STARTING:
+        return after
+    return _judged(after, deployment, reason, now, tried_enough=True)
 
 
 def lost(view: View, replica_id: str) -> View:
@@ -68,7 +74,7 @@ def broke(view: View, replica_id: str, reason: Reason, now: int, *, tried_enough
         return after
     deployment = after.deployments.get(replica.deployment)
     if deployment is not None and deployment.state is DeploymentState.STARTING:
-        return _judged(after, deployment, reason, now, tried_enough)
+        return _judged(after, deployment, reason, now, tried_enough=tried_enough)
     return after.put(replace(after.scale, failures=after.scale.failures + 1, reason=reason.public))
 
 
@@ -82,12 +88,14 @@ def building(view: View, deployment_id: str) -> View:
     return _built(view, deployment_id, DeploymentEvent.BUILD)
 
 
-def built(view: View, deployment_id: str, commit: str, artifact: str) -> View:
-    deployment = view.deployments.get(deployment_id)
+def built(view: View, deployment_id: str, source: str, artifact: str) -> View:
+    """`source`: the commit of a repo, the digest of an image."""
     after = _built(view, deployment_id, DeploymentEvent.BUILT)
-    if deployment is None or after is view:
+    if after is view:
         return view
-    return after.put(replace(after.deployments[deployment_id], commit=commit, artifact=artifact))
+    deployment = replace(after.deployments[deployment_id], artifact=artifact)
+    of_image = deployment.run.image is not None
+    return after.put(replace(deployment, digest=source) if of_image else replace(deployment, commit=source))
 
 
 def unbuilt(view: View, deployment_id: str, reason: Reason, now: int, commit: str | None = None) -> View:
@@ -120,15 +128,21 @@ def _failed(view: View, deployment: Deployment, reason: Reason, now: int) -> Vie
     failed = replace(
         deployment, state=DeploymentState.FAILED, reason=reason.public, detail=reason.detail, finished_at=now
     )
-    return planning.first_desired(view.put(failed))
+    return rollouts.first_desired(view.put(failed))
 
 
-def _judged(view: View, deployment: Deployment, reason: Reason, now: int, tried_enough: bool) -> View:
+def _judged(view: View, deployment: Deployment, reason: Reason, now: int, *, tried_enough: bool) -> View:
     own = view.of(deployment)
     broken = sum(replica.state is ReplicaState.FAILED for replica in own)
     if broken < TRIES and not tried_enough:
         return view
     return _failed(view.put(*(_released(replica) for replica in own)), deployment, reason, now)
+
+
+def pushed(view: View) -> View:
+    """The head of its branch is to be deployed, after a deployment in progress."""
+    service = view.service
+    return view if service.queued or service.deleted_at is not None else view.put(replace(service, queued=True))
 
 
 def _released(replica: Replica) -> Replica:

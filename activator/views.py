@@ -59,6 +59,10 @@ class View:
     def without(self, replica_id: str) -> View:
         return replace(self, replicas={i: r for i, r in self.replicas.items() if i != replica_id})
 
+    def without_deployments(self, ids: Iterable[str]) -> View:
+        gone = set(ids)
+        return replace(self, deployments={i: d for i, d in self.deployments.items() if i not in gone})
+
     def of(self, deployment: Deployment | None) -> list[Replica]:
         """A deployment's replicas, oldest first."""
         if deployment is None:

@@ -23,7 +23,7 @@ FINDINGS: dict[str, Callable[[View], View]] = {
     "started": lambda v: verdicts.started(v, "a", "127.0.0.1", 2000, 9),
     "passed": lambda v: verdicts.passed(v, "a", 9),
     "ailed": lambda v: verdicts.ailed(v, "a", Reason("ill")),
-    "condemned": lambda v: verdicts.condemned(v, "a", Reason("ill")),
+    "condemned": lambda v: verdicts.condemned(v, "a", Reason("ill"), 9),
     "lost": lambda v: verdicts.lost(v, "a"),
     "broke": lambda v: verdicts.broke(v, "a", BOOM, 9),
     "removed": lambda v: verdicts.removed(v, "a"),

@@ -1,0 +1,178 @@
+"""What a leader knows of services beyond the store: loads, ages, acknowledgements; in sum the outlook of a plan.
+
+Durations run on this process' monotonic clock; a new leader takes only the idle time from the store, and waits itself
+for the last seconds of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from activator.acks import NOBODY_READ, Acknowledgements
+from activator.autoscaler import PANIC_WINDOW, STABLE_WINDOW, Decision, Memory, Signals, Spec, decide
+from activator.averages import Average
+from activator.backends import backoff
+from activator.demand import Demand, Load
+from activator.planning import Outlook
+from activator.settings import Settings
+from activator.views import View
+from state.ids import now_us
+from state.kinds import Kind
+from state.mirror import Mirror
+from state.models import Replica, ReplicaState, Service
+
+Unfit = Callable[[Service], str | None]
+"""Why this node can't run a service, in a sentence for anybody; None: it can."""
+
+_WATCHES_ITSELF: Final = 10.0  # seconds of idle time that a new leader does not take from the store
+
+
+class Watch:
+    """What a leader remembers of a service that is not asleep. All times are monotonic seconds."""
+
+    def __init__(self, memory: Memory, now: float) -> None:
+        self.memory = memory
+        self.average = Average(now)
+        self.since: dict[tuple[str, ReplicaState], float] = {}
+        self.woken_at: float | None = None
+        self.stored_at = now
+
+    def age(self, replica: Replica, now: float) -> float:
+        """For how long it has been seen in its state."""
+        return now - self.since.get((replica.id, replica.state), now)
+
+    def see(self, view: View, now: float) -> None:
+        self.since = {(r.id, r.state): self.since.get((r.id, r.state), now) for r in view.replicas.values()}
+
+
+class Outlooks:
+    """The watches of one tenure. `roster`: the workers that count, as last read."""
+
+    def __init__(
+        self, mirror: Mirror, demand: Demand, acks: Acknowledgements, settings: Settings, unfit: Unfit
+    ) -> None:
+        self.watches: dict[str, Watch] = {}
+        self.roster = NOBODY_READ
+        self._mirror = mirror
+        self._demand = demand
+        self._acks = acks
+        self._settings = settings
+        self._unfit = unfit
+        self._noted: set[str] = set()
+
+    def clear(self) -> None:
+        """Another tenure remembers nothing of the one before."""
+        self.watches.clear()
+        for replica_id in self._noted:
+            self._acks.note(replica_id, ())
+        self._noted.clear()
+        self.roster = NOBODY_READ
+
+    async def read_roster(self) -> None:
+        """Raises Unavailable."""
+        self.roster = await self._acks.roster()
+        self._demand.keep(self.roster.workers)
+
+    def settle(self, view: View) -> None:
+        """Nobody is asked any more about replicas that do not drain."""
+        for replica in view.replicas.values():
+            if replica.id in self._noted and replica.state is not ReplicaState.DRAINING:
+                self._noted.discard(replica.id)
+                self._acks.note(replica.id, ())
+
+    def watch(self, view: View, now: float) -> Watch:
+        """The watch of a service, which begins here if there is none."""
+        service = view.service
+        watch = self.watches.get(service.id)
+        if watch is None:
+            idle = self._idle_before(view)
+            watch = self.watches[service.id] = Watch(Memory(view.scale.desired, now - idle), now)
+        watch.see(view, now)
+        if watch.memory.desired != view.scale.desired:
+            # what is stored rules: a switch or a wake that was given up is not this clock's decision
+            woke = watch.memory.desired == 0
+            active_at = now if woke else watch.memory.active_at
+            watch.memory = replace(watch.memory, desired=view.scale.desired, active_at=active_at, fewer_since=None)
+        return watch
+
+    def _idle_before(self, view: View) -> float:
+        """Idle seconds taken from the store, where the wall clock may have been stepped: never the last of them."""
+        if view.scale.active_at is None:
+            return 0.0
+        idle = max(0.0, (now_us() - view.scale.active_at) / 1e6)
+        return min(idle, max(0.0, self._idle_timeout(view.service) - _WATCHES_ITSELF))
+
+    def _idle_timeout(self, service: Service) -> float:
+        own = service.scaling.idle_timeout
+        return self._settings.idle_timeout if own is None else float(own)
+
+    def outlook(self, view: View, watch: Watch, load: Load, now: float) -> Outlook:
+        """What the plan needs to know."""
+        settled = self._settled(view)
+        decision = self._decide(view, watch, load, settled, now)
+        watch.memory = replace(decision.memory, desired=view.scale.desired)
+        draining = [r for r in view.replicas.values() if r.state is ReplicaState.DRAINING]
+        failed = [r for r in view.replicas.values() if r.state is ReplicaState.FAILED]
+        return Outlook(
+            now=now_us(),
+            desired=decision.desired,
+            load=load,
+            settled=settled,
+            drained=frozenset(r.id for r in draining if self._drained(view, r)),
+            overdue=frozenset(r.id for r in draining if self._overdue(view, watch, r, now)),
+            rested=frozenset(r.id for r in failed if watch.age(r, now) >= backoff(r, view.scale)),
+            stable=self._stable(view, watch, now),
+            node=self._settings.node,
+            unfit=self._unfit(view.service),
+        )
+
+    def _decide(self, view: View, watch: Watch, load: Load, settled: bool, now: float) -> Decision:
+        service = view.service
+        scaling = service.scaling
+        spec = Spec.of(
+            service.min_replicas,
+            service.max_replicas,
+            scaling.target_concurrency,
+            scaling.concurrency,
+            scaling.scale_down_delay,
+            self._idle_timeout(service),
+        )
+        watch.average.observe(load.in_flight + load.held, now)
+        active_at = max(watch.memory.active_at, self._demand.active_at(service.id) or watch.memory.active_at)
+        ready = sum(r.state is ReplicaState.READY for r in view.of(view.serving))
+        signals = Signals(
+            busy=load.busy,
+            stable=watch.average.over(STABLE_WINDOW, now),
+            panic=watch.average.over(PANIC_WINDOW, now),
+            ready=ready,
+            complete=settled,
+        )
+        return decide(spec, signals, replace(watch.memory, active_at=active_at), now)
+
+    def _settled(self, view: View) -> bool:
+        """Every registered worker has been heard under this run of the store (law 3)."""
+        run_id = self._mirror.run_id
+        return self.roster.covers(0, run_id) and self._demand.complete(self.roster.workers, run_id)
+
+    def _drained(self, view: View, replica: Replica) -> bool:
+        version = view.version(Kind.REPLICA, replica.id)
+        workers, run_id = self.roster.workers, self._mirror.run_id
+        if not self.roster.covers(version, run_id):
+            return False
+        self._acks.note(replica.id, self._demand.missing(version, workers, run_id))
+        self._noted.add(replica.id)
+        return self._demand.drained(view.service.id, replica.id, version, workers, run_id)
+
+    def _overdue(self, view: View, watch: Watch, replica: Replica, now: float) -> bool:
+        """The drain time is over, and every worker has taken it out of rotation all the same."""
+        version = view.version(Kind.REPLICA, replica.id)
+        patience = 0.0 if view.service.forced else self._settings.drain_timeout
+        run_id = self._mirror.run_id
+        over = watch.age(replica, now) >= patience and self.roster.covers(version, run_id)
+        return over and not self._demand.missing(version, self.roster.workers, run_id)
+
+    def _stable(self, view: View, watch: Watch, now: float) -> bool:
+        ready = (r for r in view.of(view.serving) if r.state is ReplicaState.READY)
+        return any(watch.age(r, now) >= self._settings.stable_after for r in ready)
