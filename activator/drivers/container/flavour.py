@@ -1,0 +1,66 @@
+"""The one place that knows in what Docker and Podman differ, behind the API that they share.
+
+What both do alike is not here: names, labels, published ports, limits, an init process, `kill`, `die` events. Measured
+with Podman 4.3.1; of Docker 20.10 to 28 as its API says.
+
+- `POST /containers/{id}/wait` is not used: Podman answers it by looking without a pause (130 % of a core, measured).
+- Times of log lines: Docker to the nanosecond, Podman 4 to the second (`follow` counts lines of equal times).
+- No ulimits are sent: Podman refuses any above those of its own service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_LOG_SIZE = 16 * 1024 * 1024  # bytes in one file of a container's log, from which it is taken over into ours
+_LOG_FILES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Flavour:
+    """What engine it is, and what follows. `limits`: it can hold a container to its CPUs and memory."""
+
+    podman: bool
+    version: str
+    cpus: int
+    limits: bool = True
+    swap_limit: bool = False
+
+    @classmethod
+    def of(cls, version: Mapping[str, Any], info: Mapping[str, Any]) -> Flavour:
+        """From the answers of `/version` and `/info`."""
+        components = [part.get("Name", "") for part in version.get("Components") or ()]
+        return cls(
+            podman=any("podman" in name.lower() for name in components),
+            version=str(version.get("Version", "?")),
+            cpus=int(info.get("NCPU") or 1),
+            limits=bool(info.get("MemoryLimit")) and bool(info.get("CpuCfsQuota", info.get("CPUCfsQuota"))),
+            swap_limit=bool(info.get("SwapLimit")),
+        )
+
+    @property
+    def name(self) -> str:
+        return f"{'Podman' if self.podman else 'Docker'} {self.version}"
+
+    def log_config(self) -> dict[str, Any]:
+        """A bounded log that can be read back. Podman keeps one file and starts it anew, so it gets all of the size."""
+        if self.podman:
+            return {"Type": "k8s-file", "Config": {"max-size": str(_LOG_SIZE * _LOG_FILES)}}
+        return {"Type": "json-file", "Config": {"max-size": str(_LOG_SIZE), "max-file": str(_LOG_FILES)}}
+
+    def network_options(self) -> dict[str, str]:
+        """Bridges of Docker can't reach each other; those of Podman can, unless told."""
+        return {"isolate": "true"} if self.podman else {}
+
+    @property
+    def gpus(self) -> bool:
+        """Whether GPUs can be had through this API: Podman takes a device request, answers 201 and gives no GPU."""
+        return not self.podman
+
+    def device_requests(self, devices: Sequence[str]) -> list[dict[str, Any]]:
+        """NVIDIA GPUs by their numbers (or UUIDs) on the node."""
+        if not devices:
+            return []
+        return [{"Driver": "nvidia", "DeviceIDs": list(devices), "Capabilities": [["gpu"]]}]

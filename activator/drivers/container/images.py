@@ -1,0 +1,203 @@
+"""From a deployment to an image that this node keeps: pulled, or built from the Dockerfile of a repository's commit.
+
+Each is kept under a name of this driver's own (`Shelf`), by which the same commit or digest is found again in one
+look-up, and by which `prune` removes what nothing needs. The same one is made once, however many ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakValueDictionary
+
+from activator.drivers import Artifact, BuildFailed, BuildJob, BuildLog, Needed
+from activator.drivers.process import git
+from activator.drivers.process.cloning import MOVES, Cloning, Limits
+
+from .credentials import Credentials
+from .engine import Engine, EngineError
+from .failures import build_failed, pull_failed
+from .progress import Progress
+from .references import Reference, Shelf, is_digest
+from .source import Sources
+
+_TAIL = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One pull or build under way."""
+
+    job: BuildJob
+    log: BuildLog
+
+    async def say(self, *lines: str) -> None:
+        if lines:
+            await asyncio.to_thread(self.log, [git.redact(line) for line in lines])
+
+
+class Images:
+    """The images of one node. `credentials` are those of the node's own user for registries."""
+
+    def __init__(
+        self, engine: Engine, shelf: Shelf, sources: Sources, credentials: Credentials, limits: Limits
+    ) -> None:
+        self._engine = engine
+        self._shelf = shelf
+        self._sources = sources
+        self._credentials = credentials
+        self._limits = limits
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def make(self, job: BuildJob, log: BuildLog) -> Artifact:
+        """Raises `BuildFailed`."""
+        work = _Work(job, log)
+        try:
+            return await (self._build(work) if job.image is None else self._pull(work, Reference.of(job.image)))
+        except OSError as error:
+            raise BuildFailed("the node could not build it", error.strerror or type(error).__name__) from error
+        except EngineError as error:
+            raise BuildFailed("the container engine of the node failed", error.message) from error
+        except BuildFailed as failure:
+            await work.say(str(failure.reason))
+            raise
+
+    # -- images
+
+    async def _pull(self, work: _Work, reference: Reference) -> Artifact:
+        job, pinned = work.job, work.job.commit
+        if pinned is not None:
+            name = self._shelf.name(job.namespace, job.service_id, pinned)
+            if await self._engine.image(name) is not None:
+                await work.say(f"image {reference} with digest {pinned} is here already")
+                return Artifact(pinned, name)
+        if pinned is not None and is_digest(pinned) and not reference.local:
+            reference = reference.at(pinned)
+        async with self._locks.setdefault(f"pull {reference.name}", asyncio.Lock()):
+            return await self._pulled(work, reference)
+
+    async def _pulled(self, work: _Work, reference: Reference) -> Artifact:
+        job = work.job
+        before = await self._engine.image(str(reference))
+        told = None if reference.local else await self._fetch(work, reference)
+        found = await self._engine.image(str(reference))
+        if found is None:
+            raise BuildFailed(f"image '{reference}' is not on this node, and localhost is no registry to pull from")
+        digest = reference.digest or told or reference.digest_among(found.get("RepoDigests") or []) or found["Id"]
+        if job.commit is not None and digest != job.commit:
+            raise BuildFailed(f"image '{job.image}' with digest {job.commit} is not on this node any more")
+        name = self._shelf.name(job.namespace, job.service_id, digest)
+        repository = self._shelf.repository(job.namespace, job.service_id)
+        await self._engine.tag(found["Id"], repository, self._shelf.tag(digest))
+        if before is None:  # from now on it is ours alone, and goes with the service
+            await self._engine.untag(str(reference))
+        await work.say(f"digest {digest}")
+        return Artifact(digest, name)
+
+    async def _fetch(self, work: _Work, reference: Reference) -> str | None:
+        """Pull it; the digest, where the engine says one."""
+        await work.say(f"pulling {reference}")
+        credentials = await asyncio.to_thread(self._credentials.header, reference.registry)
+        progress = Progress()
+        try:
+            async with asyncio.timeout(self._limits.build):
+                await self._listen(work, progress, self._engine.pull(reference.name, reference.wanted, credentials))
+        except TimeoutError:
+            raise BuildFailed(f"image '{reference}' took longer than {self._limits.build:.0f} s to pull") from None
+        except EngineError as error:
+            raise pull_failed(str(reference), error) from error
+        return progress.digest
+
+    # -- repositories
+
+    async def _build(self, work: _Work) -> Artifact:
+        job = work.job
+        if job.commit is not None and not git.is_commit(job.commit):
+            raise BuildFailed(f"'{job.commit}' is not a commit")
+        async with self._sources.cloning(job) as cloning:
+            for _ in range(MOVES):
+                commit = job.commit or await self._sources.head(cloning)
+                async with self._locks.setdefault(f"{job.service_id} {commit}", asyncio.Lock()):
+                    name = self._shelf.name(job.namespace, job.service_id, commit)
+                    if await self._engine.image(name) is not None:
+                        await work.say(f"commit {commit} is built already")
+                        return Artifact(commit, name)
+                    if await self._made(work, cloning, commit, name):
+                        return Artifact(commit, name)
+        raise BuildFailed(f"branch '{job.branch}' of '{job.repo}' kept moving while it was cloned; redeploy")
+
+    async def _made(self, work: _Work, cloning: Cloning, commit: str, name: str) -> bool:
+        """Clone and build; `False` if the branch moved on meanwhile."""
+        job = work.job
+        await work.say(f"cloning {job.repo}, branch {job.branch}, commit {commit}")
+        try:
+            context = await self._sources.context(cloning, commit)
+            if context is None:
+                return False
+            await work.say("building its Dockerfile")
+            labels = {"wakegate.service": job.service_id, "wakegate.commit": commit}
+            await self._run(work, self._engine.build(name, context, labels))
+        except BuildFailed as failure:
+            failure.commit = commit
+            raise
+        if await self._engine.image(name) is None:
+            raise BuildFailed("building its Dockerfile gave no image")
+        await work.say("built")
+        return True
+
+    async def _run(self, work: _Work, said: AsyncGenerator[dict[str, Any], None]) -> None:
+        tail: deque[str] = deque(maxlen=_TAIL)
+        try:
+            async with asyncio.timeout(self._limits.build):
+                await self._listen(work, Progress(), said, tail.extend)
+        except TimeoutError:
+            raise BuildFailed(f"the build took longer than {self._limits.build:.0f} s") from None
+        except EngineError as error:
+            raise build_failed(error, list(tail)) from error
+
+    async def _listen(
+        self,
+        work: _Work,
+        progress: Progress,
+        stream: AsyncGenerator[dict[str, Any], None],
+        also: Callable[[Iterable[str]], object] = list,
+    ) -> None:
+        """To the log whatever the engine says. Raises `EngineError` once it says an error."""
+        now = asyncio.get_running_loop().time
+        async with contextlib.aclosing(stream) as said:
+            async for item in said:
+                lines = progress.feed(item, now())
+                also(lines)
+                await work.say(*lines)
+                if "error" in item:
+                    await work.say(*progress.end())
+                    raise EngineError(-1, _error(item))
+        await work.say(*progress.end())
+
+    # -- pruning
+
+    async def prune(self, needed: Needed, used: Callable[[str], set[str]]) -> set[str]:
+        """Remove the images that nothing needs; the namespaces that have one left. Raises `EngineError`."""
+        kept: set[str] = set()
+        for image in await self._engine.images():
+            for name in image.get("RepoTags") or []:
+                owner = self._shelf.owner(name)
+                if owner is None:
+                    continue
+                namespace, service = owner
+                wanted = needed(service)
+                if wanted is None or name in wanted or name in used(service):
+                    kept.add(namespace)
+                else:
+                    await self._engine.untag(name)
+        return kept
+
+
+def _error(item: dict[str, Any]) -> str:
+    detail = item.get("errorDetail")
+    said = detail.get("message") if isinstance(detail, dict) else None
+    return str(said or item.get("error") or "no reason was given").strip()
