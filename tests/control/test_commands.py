@@ -7,35 +7,22 @@ import json
 import os
 import shlex
 import sys
-from dataclasses import replace
 
 import pytest
-from click.testing import CliRunner, Result
+from command_runner import Run, proceed, runner, until
 
 from activator.logs import Stream
-from state.codec import decode, encode
+from state.codec import decode
 from state.ids import now_us
 from state.kinds import Kind
-from state.models import Deployment, DeploymentState, Event, Service
-from state.store import Change
-from wakegate.cli import main
+from state.models import DeploymentState, Event, Service
 
 CREATE = ["services", "create", "api", "--namespace", "acme", "--repo", "acme/api"]
 
 
-def invoke(*arguments: str, env: dict[str, str] | None = None) -> Result:
-    return CliRunner().invoke(main, list(arguments), env=env, prog_name="wakegate")
-
-
 @pytest.fixture
-def run(rig):
-    """Run a command in a thread, as the API lives in this loop."""
-    env = {"WAKEGATE_API_URL": rig.url, "WAKEGATE_API_KEY": rig.token}
-
-    async def run_(*arguments: str, **more: str) -> Result:
-        return await asyncio.to_thread(invoke, *arguments, env={**env, **more})
-
-    return run_
+def run(rig) -> Run:
+    return runner(rig)
 
 
 async def test_create_get_list_delete(rig, run):
@@ -130,29 +117,15 @@ async def test_keys_are_printed_single_quoted_and_work(rig, run):
     assert (await run("keys", "revoke", "ci")).exit_code == 1
 
 
-async def put_deployment(rig, state: DeploymentState, reason: str | None = None) -> None:
-    """What the activator does as a deployment proceeds."""
-    service = rig.catalogue.service("acme", "api")
-    deployment = replace(rig.catalogue.facts(service).latest, state=state, reason=reason)
-    changes = [Change(Kind.DEPLOYMENT, deployment.id, encode(deployment))]
-    if state is DeploymentState.ACTIVE:
-        changes.append(Change(Kind.SERVICE, service.id, encode(replace(service, active=deployment.id))))
-    assert isinstance(deployment, Deployment)
-    await rig.store.append_event(service.id, Event(now_us(), f"deployment.{state}", reason or "as planned"))
-    await rig.store.commit(changes)
-
-
 async def created(rig) -> None:
-    async with asyncio.timeout(10):
-        while rig.catalogue.service("acme", "api") is None:
-            await asyncio.sleep(0.005)
+    await until(lambda: rig.catalogue.service("acme", "api"))
 
 
 async def test_wait_shows_the_progress_until_it_serves(rig, run):
     running = asyncio.create_task(run(*CREATE, "--wait"))
     await created(rig)
     for state in (DeploymentState.BUILDING, DeploymentState.STARTING, DeploymentState.ACTIVE):
-        await put_deployment(rig, state)
+        await proceed(rig, state)
     done = await running
     assert done.exit_code == 0, done.output
     told = [line.split()[1] for line in done.stderr.splitlines()]
@@ -162,7 +135,7 @@ async def test_wait_shows_the_progress_until_it_serves(rig, run):
 async def test_wait_ends_with_the_reason_of_a_failure(rig, run):
     running = asyncio.create_task(run(*CREATE, "--wait", "--json"))
     await created(rig)
-    await put_deployment(rig, DeploymentState.FAILED, "add a Procfile")
+    await proceed(rig, DeploymentState.FAILED, "add a Procfile")
     done = await running
     assert done.exit_code == 1
     assert "add a Procfile" in done.stderr
@@ -192,7 +165,7 @@ async def test_what_tenants_wrote_does_nothing_to_a_terminal(rig, run):
     service = (await rig.create("api")).json["id"]
     rig.logs.append(service, "d", [EVIL.replace("\n", "")], Stream.STDOUT)
     await rig.store.append_event(service, Event(now_us(), "replica.failed", EVIL))
-    await put_deployment(rig, DeploymentState.FAILED, EVIL)
+    await proceed(rig, DeploymentState.FAILED, EVIL)
     told = [
         await run("services", "logs", "acme/api"),
         await run("services", "events", "acme/api"),
@@ -215,7 +188,7 @@ async def test_what_tenants_wrote_does_nothing_to_a_terminal(rig, run):
 async def test_waiting_shows_what_tenants_wrote_harmlessly(rig, run):
     running = asyncio.create_task(run(*CREATE, "--wait"))
     await created(rig)
-    await put_deployment(rig, DeploymentState.FAILED, EVIL)
+    await proceed(rig, DeploymentState.FAILED, EVIL)
     done = await running
     assert done.exit_code == 1
     assert "\x1b" not in done.output

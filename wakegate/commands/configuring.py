@@ -87,13 +87,14 @@ def list_(target: Target, as_json: bool) -> None:
 
 
 def _writes_env(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Stands above the arguments of the command, so that the service is the first."""
     return if_match(wait_options(as_json(on_service(command))))
 
 
 @env.command(name="set")
+@_writes_env
 @click.argument("pairs", metavar="[KEY=VALUE]...", nargs=-1)
 @fields.env_file
-@_writes_env
 def set_(target: Target, pairs: tuple[str, ...], env_file: Mapping[str, str] | None, **how: Any) -> None:
     """Set variables and keep the others. Starts a rolling deployment."""
     values = fields.environment(fields.assignments(pairs), env_file)
@@ -103,8 +104,8 @@ def set_(target: Target, pairs: tuple[str, ...], env_file: Mapping[str, str] | N
 
 
 @env.command()
-@click.argument("keys", metavar="KEY...", nargs=-1, required=True)
 @_writes_env
+@click.argument("keys", metavar="KEY...", nargs=-1, required=True)
 def unset(target: Target, keys: tuple[str, ...], **how: Any) -> None:
     """Take variables away and keep the others. Starts a rolling deployment."""
     _patch(target, dict.fromkeys(keys), **how)
