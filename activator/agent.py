@@ -200,10 +200,9 @@ class Agent:
             await asyncio.sleep(_AFTER_A_FAULT)
         finally:
             del self._building[deployment_id]
+        self._untidy.set()  # older deployments may have been forgotten for it
         known = self._catalog.deployment(deployment_id)
-        if known is None:
-            self._untidy.set()
-        elif not self._closed.is_set():
+        if known is not None and not self._closed.is_set():
             self._look_at((known.service,))
 
     def _own(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -215,7 +214,7 @@ class Agent:
         return task
 
     async def _prune(self) -> None:
-        """Drop the artifacts that no deployment needs: at the start, when a service has gone, and now and then."""
+        """Drop artifacts that nothing needs: at the start, when a service has gone, after a build, and now and then."""
         while True:
             self._untidy.clear()
             self._node.mended.intersection_update(d.id for d in self._catalog.deployments())

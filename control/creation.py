@@ -13,6 +13,7 @@ from typing import Final
 from activator.planning import Note
 from control import names
 from control.catalogue import Facts
+from control.placement import lacking
 from control.problem import FieldError, Problem, unprocessable
 from control.records import ATTEMPTS, Outcome, Records
 from control.schemas import CreateBody
@@ -46,7 +47,7 @@ class Creation:
 
     async def create(self, namespace: str, body: CreateBody) -> Outcome:
         """The secret is that of the push webhook, for a repo. Raises Problem 409, 422; StoreError."""
-        if errors := [*body.together(), *unavailable(body, self.site)]:
+        if errors := [*body.together(), *self._lacking(body)]:
             raise unprocessable(errors)
         secret = secrets.token_hex(_SECRET_BYTES) if body.repo is not None else None
         for _ in range(ATTEMPTS):
@@ -64,6 +65,15 @@ class Creation:
             await self.records.settle(revision, _WAIT)
             return Outcome(Facts(service, revision, deployment, None, (), scale), deployment.id, secret)
         raise Problem(503, "The name is being claimed by others; try again.", headers={"Retry-After": "1"})
+
+    def _lacking(self, body: CreateBody) -> list[FieldError]:
+        return lacking(
+            self.site.offer,
+            gpu=body.gpu,
+            gpu_count=body.gpu_count,
+            region=body.region,
+            image=body.image is not None,
+        )
 
     async def _label(self, namespace: str, name: str) -> Label:
         """The first candidate that is free or already ours."""
@@ -137,20 +147,6 @@ class Creation:
             claim = names.domain_claim_id(service.namespace, service.custom_domain)
             changes.append(Change(Kind.NAME, claim, service.id.encode(), ABSENT))
         return changes
-
-
-def unavailable(body: CreateBody, site: Site) -> list[FieldError]:
-    """What no node here can run (422), each with what there is."""
-    offer, errors = site.offer, []
-    if body.gpu != "none" and offer.gpus.get(body.gpu, 0) < (body.gpu_count or 1):
-        have = ", ".join(f"{count} x {gpu}" for gpu, count in sorted(offer.gpus.items())) or "none"
-        errors.append(FieldError("gpu", f"no node has {body.gpu_count or 1} x {body.gpu}; GPUs here: {have}"))
-    if body.region is not None and body.region not in offer.regions:
-        here = ", ".join(sorted(offer.regions))
-        errors.append(FieldError("region", f"no node is in {body.region}; regions here: {here}"))
-    if body.image is not None and not offer.images:
-        errors.append(FieldError("image", f"no node runs images; the {offer.driver} driver runs a repo"))
-    return errors
 
 
 def _taken(conflict: Conflict, namespace: str, body: CreateBody) -> Problem:

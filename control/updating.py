@@ -15,6 +15,7 @@ from activator.planning import Note
 from control import names
 from control.deploying import begun, next_deployment, refuse_a_second, same_source
 from control.fields import ENV_COUNT
+from control.placement import lacking
 from control.problem import FieldError, Problem, unprocessable
 from control.records import Held, Write
 from control.schemas import EnvBody, ScalingChange, UpdateBody
@@ -33,7 +34,7 @@ _CAPACITY = ("min_replicas", "max_replicas", "target_gpu_utilization")
 
 def updated(held: Held, body: UpdateBody, sealed: Sealed, offer: Offer, new_id: str, now: int) -> Write | None:
     """None if nothing is different. Raises Problem 409, 422."""
-    if errors := [*_together(held.service, body), *_unavailable(body, offer)]:
+    if errors := [*_together(held.service, body), *lacking(offer, image=body.image is not None)]:
         raise unprocessable(errors)
     before = held.service
     run = replace(before.run, **_given(body, _RUN))
@@ -119,12 +120,6 @@ def _together(service: Service, body: UpdateBody) -> list[FieldError]:
     elif low > high:
         errors.append(FieldError("max_replicas", f"is less than min_replicas, {low}"))
     return errors
-
-
-def _unavailable(body: UpdateBody, offer: Offer) -> list[FieldError]:
-    if body.image is None or offer.images:
-        return []
-    return [FieldError("image", f"no node runs images; the {offer.driver} driver runs a repo")]
 
 
 def _told(before: Service, after: Service) -> str:

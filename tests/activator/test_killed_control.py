@@ -260,5 +260,5 @@ def step_clock(monkeypatch: pytest.MonkeyPatch, microseconds: int) -> None:
     def stepped() -> int:
         return now_us() + microseconds
 
-    for module in ("activator.outlooks", "activator.housekeeping", "activator.keeper", "activator.journal", "activator.builds"):
-        monkeypatch.setattr(f"{module}.now_us", stepped)
+    for module in ("outlooks", "housekeeping", "keeper", "journal", "builds"):
+        monkeypatch.setattr(f"activator.{module}.now_us", stepped)

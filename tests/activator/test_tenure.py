@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from plane import Plane, Running, only, until
 
-from activator.lifecycle import ReplicaEvent
 from activator.draft import moved
+from activator.lifecycle import ReplicaEvent
 from activator.views import View
 from state.leases import Lease
 from state.models import ReplicaState, Scaling

@@ -73,6 +73,8 @@ class Builder:
 
     async def build(self, job: BuildJob, log: BuildLog) -> Artifact:
         """Raises `BuildFailed`."""
+        if job.image is not None:
+            raise BuildFailed("this node's driver can't run images")
         try:
             return await self._build(await self._prepare(job, log))
         except (OSError, UsersError) as error:
