@@ -30,6 +30,7 @@ from control.app import Api
 from control.catalogue import Catalogue
 from control.key_use import KeyUse
 from control.keys import Keys, make_first_key
+from control.placement import unfit
 from control.server import ApiServer
 from control.services import Services
 from state.kinds import Kind
@@ -123,6 +124,7 @@ class Control:
         holder = f"{start['node']}/{start['supervisor']}/control/{start['incarnation']}"
         self._lease = Lease(self._store, _LEASE, holder=holder, owner=start["node"])
         self._metrics = Metrics()
+        offer = site_of(config, self._driver).offer
         self._activation = Activation(
             self._store,
             self._mirror,
@@ -132,6 +134,7 @@ class Control:
             supervisor=start["supervisor"],
             environment=self._environment,
             build_log=self._logs.build_log,
+            unfit=lambda service: unfit(service, offer),
             on_unacknowledged=lambda missing: pipe.send({"unacknowledged": missing}),
             on_report=self._metrics.report,
         )
