@@ -13,6 +13,7 @@ from control.access import Access
 from control.catalogue import Catalogue
 from control.door import Door
 from control.failures import LIMIT, Failures
+from control.handlers.analytics import AnalyticsHandlers, Readable
 from control.handlers.deployments import DeploymentHandlers
 from control.handlers.events import EventHandlers
 from control.handlers.health import HealthHandlers
@@ -27,6 +28,7 @@ from control.ports import Logs, Objects
 from control.rate_limit import RateLimit
 from control.services import Services
 from control.site import Site
+from control.streams import Streams
 from state.secrets import Vault
 from state.store import Store
 
@@ -45,11 +47,13 @@ class Api:
     keys: Keys
     key_use: KeyUse
     logs: Logs
+    analytics: Readable
     site: Site
     vault: Vault
     metrics: Callable[[], Awaitable[tuple[bytes, str]]]
     unready: Callable[[], Sequence[str]] = field(default=tuple)
     rate: int = rate_limit.DEFAULT
+    streams: Streams = field(default_factory=Streams)
 
     def application(self) -> web.Application:
         access = Access(self.objects, self.catalogue, self.key_use)
@@ -62,13 +66,15 @@ class Api:
             KeyHandlers(access, self.catalogue, self.keys),
             ServiceHandlers(access, self.catalogue, self.services, self.site),
             DeploymentHandlers(access, self.catalogue, self.services, self.site),
-            LogHandlers(access, self.logs),
-            EventHandlers(access, self.store),
+            LogHandlers(access, self.catalogue, self.logs, self.streams),
+            EventHandlers(access, self.catalogue, self.store, self.streams),
+            AnalyticsHandlers(access, self.analytics),
         ):
             app.add_routes(group.routes())
         app[OPENAPI] = serialized(document(app.router.routes(), metadata.version("wakegate")))
         return app
 
     async def _let_go(self, _: web.Application) -> None:
-        """Calls that wait answer with what there is, before the server waits for them."""
+        """Calls that wait answer with what there is, and streams end, before the server waits for them."""
         self.catalogue.waiting.close()
+        self.streams.close()

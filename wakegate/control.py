@@ -26,6 +26,7 @@ from activator.drivers.process import ProcessDriver, UsersError
 from activator.logs import Collector, LogStore
 from certs import internal
 from control import remains
+from control.analytics.collector import Analytics
 from control.app import Api
 from control.catalogue import Catalogue
 from control.key_use import KeyUse
@@ -124,6 +125,7 @@ class Control:
         holder = f"{start['node']}/{start['supervisor']}/control/{start['incarnation']}"
         self._lease = Lease(self._store, _LEASE, holder=holder, owner=start["node"])
         self._metrics = Metrics()
+        self._analytics = Analytics(self._store, self._mirror, lambda: self._lease.fence)
         offer = site_of(config, self._driver).offer
         self._activation = Activation(
             self._store,
@@ -180,6 +182,7 @@ class Control:
                 tasks.create_task(self._keep_certificates(), name="certificates"),
                 tasks.create_task(self._sweep(), name="sweeper"),
                 tasks.create_task(self._key_use.run(), name="key use"),
+                tasks.create_task(self._keep_analytics(), name="analytics"),
             ]
             await self._server.start()
             life.append(tasks.create_task(self._begin(), name="begin"))
@@ -226,6 +229,10 @@ class Control:
             return
         if revision > known:  # else workers had it in their first snapshot, or have it for long
             await self._activation.acks.wait(revision, _CERTIFICATES)
+
+    async def _keep_analytics(self) -> None:
+        await self._mirror.synced()
+        await self._analytics.run()
 
     async def _sweep(self) -> None:
         await self._mirror.synced()
@@ -282,6 +289,7 @@ class Control:
     def _changed(self, touched: Any) -> None:
         self._catalogue.changed(touched)
         self._activation.changed(touched)
+        self._analytics.changed(touched)
         self._certificates.changed(touched)
         if len(touched) >= _MANY:
             gc.freeze()  # a collection over the objects of 100,000 services would stop the loop for half a second
@@ -302,6 +310,7 @@ class Control:
             keys=Keys(self._store, self._mirror, self._catalogue),
             key_use=self._key_use,
             logs=self._logs,
+            analytics=self._analytics,
             site=site,
             vault=self._vault,
             rate=self._config.api_rate,

@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 
 from activator.logs import LogStore
+from control.analytics.collector import Analytics
 from control.app import Api
 from control.catalogue import Catalogue
 from control.domains import Platform
@@ -105,6 +106,7 @@ class Rig:
     vault: Vault
     workers: Workers
     logs: LogStore
+    analytics: Analytics
     log_directory: Path
     site: Site
     api: Client
@@ -172,6 +174,7 @@ async def opened(
     catalogue = Catalogue(mirror)
     changed.append(catalogue.changed)
     workers, logs = Workers(), LogStore(directory / "logs")
+    analytics = Analytics(store, mirror, lambda: None)
     services = Services(store, mirror, catalogue, vault, workers, site)
     key_use = KeyUse(store, mirror)
     tasks = [asyncio.create_task(mirror.run()), asyncio.create_task(key_use.run())]
@@ -188,6 +191,7 @@ async def opened(
         keys=Keys(store, mirror, catalogue),
         key_use=key_use,
         logs=logs,
+        analytics=analytics,
         site=site,
         vault=vault,
         metrics=_metrics,
@@ -207,6 +211,7 @@ async def opened(
             vault,
             workers,
             logs,
+            analytics,
             directory / "logs",
             site,
             Client(session, url, token),
