@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import machine, memory, report, throughput, wake
+from bench import api, machine, memory, report, throughput, wake
 from bench.backend import Backend
 from bench.connections import raise_file_limit
 from bench.load import WORKS
@@ -17,7 +17,7 @@ from bench.process import BenchError
 from bench.product import Form, Product, backend_files, backend_service, forms
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("throughput", "memory", "wake")
+PARTS = ("throughput", "memory", "wake", "api")
 
 
 def arguments() -> argparse.Namespace:
@@ -29,6 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(PARTS), help=f"comma-separated parts of {','.join(PARTS)}")
     parser.add_argument("--services", type=int, default=10, help="services that wake side by side in the wake report")
     parser.add_argument("--wakes", type=int, default=5, help="wakes of each")
+    parser.add_argument("--stored", type=int, default=10_000, help="services in the store of the API's figures")
     parser.add_argument("--without-wakegate", action="store_true", help="the peers alone")
     parser.add_argument("--quick", action="store_true", help="one round of two seconds, few wakes")
     parser.add_argument("--results", type=Path, default=ROOT / "bench" / "results", help="where the JSON goes")
@@ -38,6 +39,7 @@ def arguments() -> argparse.Namespace:
         parser.error(f"--works: no such load: {', '.join(sorted(unknown))}")
     if chosen.quick:
         chosen.rounds, chosen.seconds, chosen.services, chosen.wakes = 1, min(2, chosen.seconds), 4, 1
+        chosen.stored = min(1000, chosen.stored)
     return chosen
 
 
@@ -97,6 +99,15 @@ def measure_wake(run: "Run") -> dict[str, object]:
     return told
 
 
+def measure_api(run: "Run") -> dict[str, object]:
+    """The first form only: the API is not compiled."""
+    if not run.forms:
+        return {}
+    told = api.report(run.forms[0], run.directory / "api", run.chosen.stored)
+    run.show(api.table(told))
+    return told
+
+
 class Run:
     """One run: what was chosen, where its files are, which proxies there are and which are missing."""
 
@@ -135,6 +146,7 @@ def main() -> int:
         "throughput": measure_throughput,
         "memory": measure_memory,
         "wake": measure_wake,
+        "api": measure_api,
     }
     with tempfile.TemporaryDirectory(prefix="wgbench-") as name:
         directory = Path(name)

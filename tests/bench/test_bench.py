@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.api import change_rows
 from bench.report import MARKS, distribution, write_into
 from bench.throughput import Sample, ratio, summary
 
@@ -33,6 +34,13 @@ def test_summary_sums_what_is_counted_and_takes_medians_of_what_is_measured() ->
     [row] = summary([sample("nginx", n, cpu) for n, cpu in enumerate((1.0, 2.0, 9.0))])
     assert row["cpu_us"] == 2.0
     assert (row["requests"], row["log_lines"], row["upstream_connections"]) == (300, 300, 3)
+
+
+def test_changes_are_told_by_medians_of_the_rounds() -> None:
+    costs = [(10.0, 12.0), (10.0, 30.0), (40.0, 44.0)]
+    rounds = [{10: {"a change": {"worker": few}}, 1000: {"a change": {"worker": many}}} for few, many in costs]
+    [row] = change_rows({"stored": 1000, "change_cpu_us": rounds})
+    assert row == "| a change, worker | 10 | 30 | 1.20 (1.10-3.00) |"
 
 
 def test_distribution() -> None:
