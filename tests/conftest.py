@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from state.store import Store
+from tests import podman
 
 
 def valkey_binary() -> str | None:
@@ -103,3 +104,13 @@ async def store(store_url: str) -> AsyncIterator[Store]:
     store = Store(store_url)
     yield store
     await store.close()
+
+
+@pytest.fixture(scope="session")
+def engines() -> Iterator[podman.Engines]:
+    """A Podman with its Docker API and a registry, one for the session (tests that use it share an xdist group)."""
+    if os.geteuid() != 0:
+        pytest.skip("the Podman of the tests needs to be root")
+    if lacking := podman.lacking():
+        missing(", ".join(lacking))
+    yield from podman.running_engines()

@@ -45,6 +45,7 @@ class Config:
     redis: str | None
     role: str  # all, gateway, control
     driver: str  # process, container, kubernetes
+    engine_socket: Path | None
     region: str
     gpus: str  # auto, none, or "T4=2,L4=1"
     git_url: str

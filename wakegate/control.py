@@ -22,7 +22,8 @@ from typing import Any, Final
 import uvloop
 
 from activator.activation import Activation
-from activator.drivers.process import ProcessDriver, UsersError
+from activator.drivers.container import Engine, EngineMissing
+from activator.drivers.process import UsersError
 from activator.logs import Collector, LogStore
 from certs import internal
 from control import remains
@@ -51,6 +52,7 @@ from state.secrets import Vault
 from state.store import ABSENT, Change, Conflict, Fence, Store, StoreError
 from wakegate.client import KEY_FILE, URL_FILE
 from wakegate.config import Config
+from wakegate.drivers import driver_of, engine_of
 from wakegate.metrics import Metrics
 from wakegate.pipe import Message, Pipe
 from wakegate.site import settings, site_of
@@ -82,11 +84,11 @@ def main() -> None:
 async def _run() -> None:
     pipe, start = await Pipe.from_env()
     try:
-        control = Control(start, pipe)
+        control = Control(start, pipe, await engine_of(Config.from_json(start["config"])))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, control.drain, Drain(0, keep_replicas=True))
         pipe.on_message = control.told
         await control.run()
-    except* (StartError, SecretError, UsersError) as group:
+    except* (StartError, SecretError, UsersError, EngineMissing) as group:
         for error in _leaves(group):
             pipe.say(f"error: {error}")
         await asyncio.sleep(0)  # what was said is written
@@ -104,11 +106,9 @@ class Drain:
 class Control:
     """One control process. `await run()` is its whole life; `told` gets the supervisor's messages."""
 
-    def __init__(self, start: Mapping[str, Any], pipe: Pipe) -> None:
+    def __init__(self, start: Mapping[str, Any], pipe: Pipe, engine: Engine | None) -> None:
         self._pipe = pipe
         self._config = config = Config.from_json(start["config"])
-        if config.driver != "process":
-            raise StartError(f"--driver {config.driver} is not available yet: use --driver process")
         self._secret_key = read_secret_key(Path(start["secret_key_file"]), os.environ.get("WAKEGATE_SECRET_KEY"))
         self._vault = Vault(derive(self._secret_key, ENVIRONMENT))
         self._store = Store(start["store"])
@@ -116,12 +116,7 @@ class Control:
         self._catalogue = Catalogue(self._mirror)
         self._logs = LogStore(config.data_dir / "logs")
         self._collector = Collector(self._logs)
-        self._driver = ProcessDriver(
-            config.data_dir,
-            git_url=config.git_url,
-            logs=self._collector,
-            uids=range(config.process_uids.first, config.process_uids.last + 1),
-        )
+        self._driver = driver_of(config, start["node"], self._collector, engine)
         holder = f"{start['node']}/{start['supervisor']}/control/{start['incarnation']}"
         self._lease = Lease(self._store, _LEASE, holder=holder, owner=start["node"])
         self._metrics = Metrics()

@@ -23,7 +23,7 @@ from wakegate.values import Address
 # Bound to the sockets, the store, the directory or the number of processes of this life.
 FIXED = (
     *("data_dir", "http", "https", "api", "workers", "redis", "role", "driver", "store_fsync", "process_uids"),
-    *("region", "gpus", "domain"),
+    *("engine_socket", "region", "gpus", "domain"),
 )
 
 
@@ -33,7 +33,7 @@ class Holdings:
     def __init__(self, config: Config) -> None:
         """Raises ServeError."""
         os.umask(0o077)
-        uids_of_their_own = config.runs_control and config.driver == "process" and os.geteuid() == 0
+        uids_of_their_own = config.runs_control and os.geteuid() == 0
         if uids_of_their_own:
             _check_reachable(config)
         self.supervisor = secrets.token_hex(8)

@@ -127,6 +127,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("redis", values.store_url, None, "Shared Redis or Valkey instead of a private one.", metavar="URL"),
     Option("role", one_of("all", "gateway", "control"), "all", "all, gateway or control.", metavar="ROLE"),
     Option("driver", one_of("process", "container", "kubernetes"), "process", "Where replicas run.", metavar="NAME"),
+    Option("engine_socket", values.absolute, None, "Docker or Podman; default: the first found.", metavar="SOCKET"),
     Option("region", one_of(*_REGIONS), "us-east-1", "The region of this node.", metavar="NAME"),
     Option("gpus", values.gpus, "auto", "GPUs that this node offers: auto, none, or T4=2.", metavar="WHAT"),
     Option("git_url", values.git_url, "https://github.com/{repo}.git", "Where repo is cloned from.", metavar="URL"),

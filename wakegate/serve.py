@@ -40,8 +40,8 @@ def serve(flags: Mapping[str, Sequence[str]], file: Path | None, *, check: bool)
 
 
 async def _run(loaded: Loaded, read: Callable[[], Loaded]) -> None:
-    if loaded.config.driver != "process":
-        raise ServeError(f"--driver {loaded.config.driver} is not available in this version: use --driver process")
+    if loaded.config.driver == "kubernetes":
+        raise ServeError("--driver kubernetes is not available in this version: use --driver process or container")
     if warning := raise_file_limit():
         say(f"warning: {warning}")
     for note in notes(loaded):
@@ -55,10 +55,8 @@ def notes(loaded: Loaded) -> list[str]:
         f"{source} has no effect yet: certificates of public authorities come with a later version"
         for source in loaded.without_effect()
     ]
-    if loaded.config.redis is not None and loaded.config.driver == "process":
-        told.append(
-            "replicas of --driver process listen on 127.0.0.1: all nodes that share this store must run on this machine"
-        )
+    if loaded.config.redis is not None:
+        told.append("replicas listen on 127.0.0.1: all nodes that share this store must run on this machine")
     return told
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from activator.drivers.process import ProcessDriver
+from activator.drivers import Driver
+from activator.drivers.container import ContainerDriver
 from activator.settings import Settings
 from control.domains import Platform
 from control.site import Offer, Site
 from wakegate.config import Config
+from wakegate.drivers import gpus_of
 
 
 def settings(config: Config, node: str) -> Settings:
@@ -20,7 +22,7 @@ def settings(config: Config, node: str) -> Settings:
     )
 
 
-def site_of(config: Config, driver: ProcessDriver) -> Site:
+def site_of(config: Config, driver: Driver) -> Site:
     """What the API must know of it.
 
     Endpoints are told as https only if the operator says that clients come that way: nobody trusts the development CA.
@@ -29,7 +31,7 @@ def site_of(config: Config, driver: ProcessDriver) -> Site:
         platform=Platform(config.domain, config.api_host),
         http_port=config.public_http_port,
         https_port=config.public_https_port if config.https_redirect == "on" else None,
-        offer=Offer(config.driver, frozenset({config.region}), _gpus(config.gpus)),
+        offer=_offer(config, driver),
         region=config.region,
         idle_timeout=round(config.idle_timeout),
         hold_timeout=round(config.hold_timeout),
@@ -38,8 +40,8 @@ def site_of(config: Config, driver: ProcessDriver) -> Site:
     )
 
 
-def _gpus(text: str) -> dict[str, int]:
-    """`T4=2,L4=1`. The process driver finds none by itself."""
-    if text in ("auto", "none"):
-        return {}
-    return {name: int(count) for name, _, count in (part.partition("=") for part in text.split(","))}
+def _offer(config: Config, driver: Driver) -> Offer:
+    regions = frozenset({config.region})
+    if isinstance(driver, ContainerDriver):
+        return Offer(config.driver, regions, driver.gpus, images=True)
+    return Offer(config.driver, regions, gpus_of(config.gpus))

@@ -108,6 +108,11 @@ class ContainerDriver:
     def isolated(self) -> bool:
         return True
 
+    @property
+    def gpus(self) -> Mapping[str, int]:
+        """What replicas can have: nothing with an engine that ignores requests for GPUs."""
+        return self._gpus if self._engine.flavour.gpus else {}
+
     async def open(self, on_exit: OnExit) -> None:
         """Adopt what an earlier control left. Raises `OSError`, `EngineError`."""
         self._on_exit = on_exit
@@ -269,14 +274,17 @@ class ContainerDriver:
         return tuple(free)
 
     async def listens(self, replica_id: str) -> bool:
-        """Its port is published by the engine for as long as the container runs, so nobody else can have it."""
+        """Its port is published by the engine for as long as the container runs, so nobody else can have it.
+
+        An engine that is being restarted takes nothing from what runs: then what was known last counts.
+        """
         replica = self._replicas.get(replica_id)
         if replica is None or replica.exit is not None or replica.ending or replica.container is None:
             return False
         try:
             return _runs(await self._engine.inspect(replica.container))
         except EngineError:
-            return False
+            return True
 
     # -- ending
 

@@ -43,15 +43,16 @@ class Engine:
     def __init__(self, socket: Path) -> None:
         self.socket = socket
         self._connector = aiohttp.UnixConnector(str(socket), limit=0)  # each replica's log is a connection
-        self._docker = aiodocker.Docker(f"unix://{socket}", connector=self._connector, api_version=API)
+        self._docker = aiodocker.Docker("unix://localhost", connector=self._connector, api_version=API)
         self.flavour = Flavour(podman=False, version="?", cpus=1)
 
     async def connect(self) -> None:
-        """Learn what engine it is. Raises `EngineMissing` if it does not answer."""
+        """Learn what engine it is. Raises `EngineMissing` if it does not answer; it is closed then."""
         try:
             version = await self._json("GET", "version")
             info = await self._json("GET", "info")
         except EngineError as error:
+            await self.close()
             raise EngineMissing(
                 f"the container engine at {self.socket} does not answer: {error}; start it, or name another with "
                 "--engine-socket"
