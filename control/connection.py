@@ -7,9 +7,10 @@ ends with it (RFC 9112 section 2.2: what follows can't be told from the broken p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -32,7 +33,7 @@ _log = logging.getLogger("wakegate.api")
 class Connection(RequestHandler):
     """`settings` are those of aiohttp's connection."""
 
-    __slots__ = ("_router", "_start")
+    __slots__ = ("_router", "_start", "_watchers")
 
     def __init__(self, server: web.Server, router: web.UrlDispatcher, **settings: Any) -> None:
         super().__init__(
@@ -44,7 +45,22 @@ class Connection(RequestHandler):
             **settings,
         )
         self._router = router
+        self._watchers: set[asyncio.Event] = set()
         self._start = b""  # of what came last: the request line, unless requests were sent ahead of answers
+
+    @contextlib.contextmanager
+    def watched(self, lost: asyncio.Event) -> Iterator[None]:
+        """The event is set once the connection is lost."""
+        self._watchers.add(lost)
+        try:
+            yield
+        finally:
+            self._watchers.discard(lost)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        for watcher in self._watchers:
+            watcher.set()
 
     def data_received(self, data: bytes) -> None:
         if data:

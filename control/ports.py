@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from activator.logs import LogPage
@@ -36,3 +37,4 @@ class Logs(Protocol):
     """The lines of replicas and builds, present and gone (`activator.logs.LogStore`)."""
 
     async def read(self, service_id: str, query: Query) -> LogPage: ...
+    def watching(self, service_id: str, told: Callable[[], None]) -> AbstractContextManager[None]: ...

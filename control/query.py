@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -66,8 +66,13 @@ text: Final = Reader(str, {"type": "string"})
 timestamp: Final = Reader(times.parse, {"type": "string", "format": "date-time"})
 
 
-def parameters(request: web.Request, readers: Mapping[str, Reader]) -> dict[str, Any]:
-    """The query's values by name. A reader raises ValueError; aliases are readers too. Raises Problem 400."""
+def parameters(
+    request: web.Request, readers: Mapping[str, Reader], same: Sequence[Sequence[str]] = ()
+) -> dict[str, Any]:
+    """The query's values by name. A reader raises ValueError; aliases are readers too. Raises Problem 400.
+
+    `same`: names that mean the same, of which one may be given.
+    """
     values, errors = {}, []
     for name in dict.fromkeys(request.query):
         texts = request.query.getall(name)
@@ -80,6 +85,9 @@ def parameters(request: web.Request, readers: Mapping[str, Reader]) -> dict[str,
                 values[name] = readers[name](texts[0])
             except ValueError as error:
                 errors.append(FieldError(name, str(error)))
+    for names in same:
+        first, *others = [name for name in names if name in values] or [""]
+        errors += [FieldError(name, f"the same as {first}: give one") for name in others]
     if errors:
         raise bad_request(errors)
     return values

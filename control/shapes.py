@@ -134,6 +134,14 @@ class WebhookView(TypedDict):
     secret: str
 
 
+class ReceptionView(TypedDict):
+    """What became of a delivery. `deployment`: the id of the one that began."""
+
+    action: Literal["redeploy", "queued", "none"]
+    reason: str
+    deployment: str | None
+
+
 class NewServiceView(ServiceView):
     """`webhook`: of a repo."""
 
@@ -180,13 +188,15 @@ class LogView(TypedDict):
     deployment: str | None
     stream: Literal["stdout", "stderr", "build"]
     line: str
+    partial: NotRequired[Literal[True]]
 
 
 class LogPage(TypedDict):
-    """Oldest first. `next`: the cursor behind the last line; `truncated`: older lines were left out."""
+    """Oldest first. `next`: the cursor behind what was looked at; `truncated`: older lines were left out, or, after a
+    cursor, lines that followed it are not kept any more. `partial`: the line goes on in the next one of its stream."""
 
     items: list[LogView]
-    next: str | None
+    next: str
     truncated: bool
 
 
@@ -199,7 +209,11 @@ class EventView(TypedDict):
 
 
 class EventList(TypedDict):
+    """Oldest first. `next`: the cursor behind what was looked at; `truncated`: older events were left out."""
+
     items: list[EventView]
+    next: str
+    truncated: bool
 
 
 class AliveView(TypedDict):

@@ -140,4 +140,5 @@ def log_view(line: LogLine) -> dict[str, Any]:
         "deployment": line.deployment,
         "stream": line.stream.value,
         "line": line.line,
+        **({"partial": True} if line.partial else {}),
     }

@@ -18,7 +18,6 @@ from typing import Any, Final
 from .line import TIME_DIGITS, LogLine, Stream, decode, entry_pattern
 
 PAGE_BYTES: Final = 16 << 20
-"""The text of one page: a page of very long lines has fewer than its limit."""
 
 _BLOCK: Final = 256 * 1024
 _PROBE: Final = 32 * 1024  # more than the longest entry
@@ -28,7 +27,8 @@ _PROBE: Final = 32 * 1024  # more than the longest entry
 class Query:
     """Which lines. `since` (strictly after) and `until` (up to and including) in microseconds since the epoch.
 
-    Of those that match the newest `limit`; with `forward` the oldest, to go on from where another page ended.
+    Of those that match the newest `limit`; with `forward` the oldest, to go on from where another page ended. `room`:
+    bytes of text, which a page of very long lines ends with before its limit; one line fits always.
     """
 
     limit: int = 100
@@ -38,6 +38,7 @@ class Query:
     deployment: str | None = None
     stream: Stream | None = None
     forward: bool = False
+    room: int = PAGE_BYTES
 
     def matches(self, line: LogLine) -> bool:
         """Whether a line passes the filters (times aside)."""
@@ -54,11 +55,13 @@ class LogPage:
 
     `truncated`: older ones that match were left out, or (`forward`) lines that followed have been dropped meanwhile.
     `next`: as `since` of a `forward` query it goes on without a gap or a double, also behind what did not match.
+    `more`: what is behind `next` has not been looked at.
     """
 
     items: tuple[LogLine, ...]
     truncated: bool
-    next: int | None
+    next: int
+    more: bool = False
 
 
 def read(paths: Sequence[Path], query: Query) -> LogPage:
@@ -68,7 +71,7 @@ def read(paths: Sequence[Path], query: Query) -> LogPage:
 
 def _newest(paths: Sequence[Path], query: Query) -> LogPage:
     filters, found = _Filters(query), list[LogLine]()
-    room, truncated, reached = PAGE_BYTES, False, query.since or 0
+    room, truncated, reached = query.room, False, query.since or 0
     for block in _blocks(reversed(_within(paths, query)), query, _backward):
         reached = max(reached, _last_time(block))
         for fields in reversed(list(filters.entries(block))):
@@ -85,13 +88,13 @@ def _newest(paths: Sequence[Path], query: Query) -> LogPage:
 
 def _following(paths: Sequence[Path], query: Query) -> LogPage:
     filters, found, within = _Filters(query), list[LogLine](), _within(paths, query)
-    room, reached = PAGE_BYTES, query.since or 0
+    room, reached = query.room, query.since or 0
     gap = bool(within) and _gap_before(within[0], reached)
     for block in _blocks(within, query, _forward):
         for fields in filters.entries(block):
             room -= len(fields[-1])
             if len(found) == query.limit or (room < 0 and found):
-                return LogPage(tuple(found), gap, found[-1].time)
+                return LogPage(tuple(found), gap, found[-1].time, more=True)
             found.append(decode(fields))
         reached = max(reached, _last_time(block))
     return LogPage(tuple(found), gap, reached)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -174,16 +174,20 @@ def test_a_place_whose_lines_are_dropped_meanwhile_is_told(tmp_path: Path) -> No
     assert log.store.read_now("svc", forward(Query(limit=1000), edge - 1)).truncated
 
 
-def test_a_page_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "PAGE_BYTES", 1000)
+def test_a_page_is_bounded_in_bytes(tmp_path: Path) -> None:
     log = Log(tmp_path, LogLimits())
     log.write(ORIGINS[0], [(b"x" * 300, False)] * 10, 1)
-    page = log.store.read_now("svc", Query(limit=10))
+    page = log.store.read_now("svc", Query(limit=10, room=1000))
     assert (page.items, page.truncated) == (tuple(log.lines[-3:]), True)
-    page = log.store.read_now("svc", forward(Query(limit=10), 0))
-    assert (page.items, page.truncated, page.next) == (tuple(log.lines[:3]), False, log.lines[2].time)
+    page = log.store.read_now("svc", replace(forward(Query(limit=10), 0), room=1000))
+    assert (page.items, page.truncated, page.next, page.more) == (
+        tuple(log.lines[:3]),
+        False,
+        log.lines[2].time,
+        True,
+    )
     log.write(ORIGINS[0], [(b"y" * 5000, False)], 1)
-    assert log.store.read_now("svc", Query(limit=10)).items == (log.lines[-1],)  # one at least
+    assert log.store.read_now("svc", Query(limit=10, room=1000)).items == (log.lines[-1],)  # one at least
 
 
 def test_lines_go_by_age(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from control.keys import Keys, make_first_key
 from control.server import ApiServer
 from control.services import Services
 from control.site import Offer, Site
+from control.streams import Streams
 from state.kinds import Kind
 from state.mirror import Mirror
 from state.models import ApiKey
@@ -113,6 +114,7 @@ class Rig:
     url: str
     token: str
     server: ApiServer
+    streams: Streams
 
     async def create(self, name: str, namespace: str = "acme", **fields: Any) -> Answer:
         body = {"name": name, "repo": "acme/app", "gpu": "none", **fields}
@@ -177,7 +179,8 @@ async def opened(
     analytics = Analytics(store, mirror, lambda: None)
     services = Services(store, mirror, catalogue, vault, workers, site)
     key_use = KeyUse(store, mirror)
-    tasks = [asyncio.create_task(mirror.run()), asyncio.create_task(key_use.run())]
+    streams = Streams()
+    tasks = [asyncio.create_task(work) for work in (mirror.run(), key_use.run(), streams.listen(store))]
     await mirror.synced()
     if token is None:
         token = await make_first_key(store, mirror, directory / "admin.key")
@@ -197,6 +200,7 @@ async def opened(
         metrics=_metrics,
         unready=lambda: () if mirror.connected else ("the store can't be reached",),
         rate=rate,
+        streams=streams,
     )
     listener = socket.create_server(("127.0.0.1", 0))
     server = ApiServer(api.application(), [listener], grace=1.0)
@@ -218,6 +222,7 @@ async def opened(
             url,
             token,
             server,
+            streams,
         )
     await server.stop()
     for task in tasks:
