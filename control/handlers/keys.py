@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlencode
 
 from aiohttp import web
 
@@ -15,7 +16,7 @@ from control.catalogue import Catalogue
 from control.keys import Keys
 from control.operations import operation
 from control.schemas import KeyBody, read_key
-from control.shapes import KeyList, NewKeyView, OwnKeyView
+from control.shapes import KeyList, KeyView, NewKeyView, OwnKeyView
 from control.views import key_view
 from state.ids import now_us
 
@@ -33,6 +34,7 @@ class KeyHandlers:
             web.get("/auth/v1/key", self.own),
             web.get("/auth/v1/keys", self.list),
             web.post("/auth/v1/keys", self.create),
+            web.get("/auth/v1/keys/{name}", self.get),
             web.delete("/auth/v1/keys/{name}", self.revoke),
         ]
 
@@ -64,8 +66,16 @@ class KeyHandlers:
         query.parameters(request, {})
         body = read_key(await query.json_body(request), now_us())
         key, token = await self.keys.create(caller, body)
-        headers = {"Location": f"/auth/v1/keys/{key.name}", "Cache-Control": "no-store"}
+        place = f"/auth/v1/keys/{key.name}?{urlencode({'namespace': key.namespace})}"
+        headers = {"Location": place, "Cache-Control": "no-store"}
         return answer({**key_view(key), "key": token}, status=201, headers=headers)
+
+    @operation("Get a key", needs="admin", query=_CHOICE, answers={200: KeyView}, fails=(409,))
+    async def get(self, request: web.Request) -> web.Response:
+        """`namespace` says which, where several namespaces have a key of that name."""
+        caller = self.access.administrator(request)
+        namespace = query.parameters(request, _CHOICE).get("namespace")
+        return answer(key_view(self.keys.one(caller, request.match_info["name"], namespace)))
 
     @operation("Revoke a key", needs="admin", query=_CHOICE, answers={204: None}, fails=(409,))
     async def revoke(self, request: web.Request) -> web.Response:

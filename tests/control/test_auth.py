@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 
 import pytest
 
-from control import names
+from control import keys, names
 from state.codec import decode, encode
 from state.kinds import Kind
 from state.models import ApiKey
@@ -109,7 +110,10 @@ async def test_a_key_is_shown_once_listed_without_its_secret_and_revoked(rig):
     assert answer.status == 201
     token = answer.json["key"]
     assert token.startswith("ci$")
-    assert answer.headers["Location"] == "/auth/v1/keys/ci"
+    assert answer.headers["Location"] == "/auth/v1/keys/ci?namespace=acme"
+    assert (await rig.api("GET", answer.headers["Location"])).json == {
+        n: v for n, v in answer.json.items() if n != "key"
+    }
     raw = (await rig.store.get(Kind.KEY, "acme/ci")).value.decode()
     listed = await rig.api("GET", "/auth/v1/keys")
     assert token.partition("$")[2] not in raw + listed.text
@@ -184,8 +188,74 @@ async def test_a_name_of_several_namespaces_asks_which(rig):
 
 async def test_the_last_key_over_everything_stays(rig):
     assert (await rig.api("DELETE", "/auth/v1/keys/admin")).status == 409
-    await rig.key("second", "*", "admin")
+    second = await rig.key("second", "*", "admin")
     assert (await rig.api("DELETE", "/auth/v1/keys/admin")).status == 204
+    assert (await rig.api("DELETE", "/auth/v1/keys/second", token=second)).status == 409
+
+
+async def test_one_that_expires_does_not_replace_one_that_does_not(rig):
+    await rig.key("second", "*", "admin", expires="90d")
+    refused = await rig.api("DELETE", "/auth/v1/keys/admin")
+    assert (refused.status, "expire by" in refused.json["detail"]) == (409, True)
+    assert (await rig.api("DELETE", "/auth/v1/keys/second")).status == 204
+
+
+async def test_two_nodes_that_revoke_the_last_two_at_once_leave_one(rig, neighbour):
+    for _ in range(5):
+        await rig.key("second", "*", "admin")
+        await neighbour.mirror.reached(await rig.store.revision())
+        places = ["/auth/v1/keys/admin", "/auth/v1/keys/second"]
+        first, last = await asyncio.gather(rig.api("DELETE", places[0]), neighbour.api("DELETE", places[1]))
+        assert first.status != 204 or last.status != 204
+        if first.status == 204:
+            return  # and the token of these rigs is gone
+        if last.status != 204:
+            await rig.api("DELETE", places[1])
+
+
+async def test_get_one_key(rig):
+    token = await rig.key("ci", "acme", "read")
+    shown = (await rig.api("GET", "/auth/v1/keys/ci")).json
+    assert (shown["name"], shown["namespace"], shown["scope"]) == ("ci", "acme", "read")
+    assert token.partition("$")[2] not in json.dumps(shown)
+    assert (await rig.api("GET", "/auth/v1/keys/none")).status == 404
+    await rig.key("ci", "other", "read")
+    assert (await rig.api("GET", "/auth/v1/keys/ci")).status == 409
+    assert (await rig.api("GET", "/auth/v1/keys/ci?namespace=other")).json["namespace"] == "other"
+    boss = await rig.key("boss", "acme", "admin")
+    assert (await rig.api("GET", "/auth/v1/keys/ci", token=boss)).json["namespace"] == "acme"
+    assert (await rig.api("GET", "/auth/v1/keys/admin", token=boss)).status == 404
+    assert (await rig.api("GET", "/auth/v1/keys/ci?namespace=other", token=boss)).status == 403
+    assert (await rig.api("GET", "/auth/v1/keys/ci", token=token)).status == 403
+
+
+async def test_no_key_makes_one_that_outlives_it(rig):
+    boss = await rig.key("boss", "acme", "admin", expires="10d")
+    made = await rig.api("POST", "/auth/v1/keys", {"name": "same", "scope": "admin"}, token=boss)
+    own = (await rig.api("GET", "/auth/v1/key", token=boss)).json
+    assert (made.status, made.json["expires_at"]) == (201, own["expires_at"])
+    body = {"name": "longer", "scope": "read", "expires": "11d"}
+    longer = await rig.api("POST", "/auth/v1/keys", body, token=boss)
+    assert (longer.status, longer.fields) == (403, {"expires"})
+    shorter = await rig.api("POST", "/auth/v1/keys", body | {"expires": "9d"}, token=boss)
+    assert shorter.status == 201
+
+
+async def test_a_namespace_has_a_bounded_number_of_keys(rig, monkeypatch):
+    monkeypatch.setattr(keys, "_MOST", 2)
+    for name in ("a", "b"):
+        await rig.key(name, "acme", "read")
+    body = {"name": "c", "namespace": "acme", "scope": "read"}
+    assert (await rig.api("POST", "/auth/v1/keys", body)).status == 409
+    assert (await rig.api("POST", "/auth/v1/keys", body | {"namespace": "other"})).status == 201
+
+
+async def test_a_key_is_good_at_another_node_and_revoked_there_at_once(rig, neighbour):
+    token = await rig.key("ci", "acme", "read")
+    await neighbour.mirror.reached(await rig.store.revision())
+    assert (await neighbour.api("GET", "/acme/services", token=token)).status == 200
+    assert (await rig.api("DELETE", "/auth/v1/keys/ci")).status == 204
+    assert (await neighbour.api("GET", "/acme/services", token=token)).status == 401
 
 
 async def test_namespaces_exist_from_their_first_key(rig):
