@@ -164,6 +164,12 @@ class Demand:
             load.held > 0 for r in self._reports.values() if (load := r.services.get(service)) is not None
         )
 
+    def called(self, service: str, revision: int, run_id: str, since: float, now: float) -> bool:
+        """Whether somebody is held who was not merely held before: by the word of a worker that has applied `revision`,
+        or by a wake after `since`."""
+        told = (r.services.get(service, IDLE) for r in self._reports.values() if _applied(r, revision, run_id))
+        return any(load.held > 0 for load in told) or (self._hinted(service, now) and self._hints[service] > since)
+
     def _hinted(self, service: str, now: float) -> bool:
         """A wake counts until every worker has reported since."""
         at = self._hints.get(service)
@@ -196,4 +202,8 @@ class Demand:
 
     def _acknowledged(self, worker: str, revision: int, run_id: str) -> bool:
         report = self._reports.get(worker)
-        return report is not None and report.run_id == run_id and report.revision >= revision
+        return report is not None and _applied(report, revision, run_id)
+
+
+def _applied(report: Report, revision: int, run_id: str) -> bool:
+    return report.run_id == run_id and report.revision >= revision

@@ -38,6 +38,7 @@ class Watch:
         self.since: dict[tuple[str, ReplicaState], float] = {}
         self.woken_at: float | None = None
         self.stored_at = now
+        self.asleep_at: float | None = None
 
     def age(self, replica: Replica, now: float) -> float:
         """For how long it has been seen in its state."""
@@ -45,6 +46,10 @@ class Watch:
 
     def see(self, view: View, now: float) -> None:
         self.since = {(r.id, r.state): self.since.get((r.id, r.state), now) for r in view.replicas.values()}
+        if not view.scale.asleep:
+            self.asleep_at = None
+        elif self.asleep_at is None:  # with nothing left to drain it has been so for long
+            self.asleep_at = now if view.replicas else float("-inf")
 
 
 class Outlooks:
@@ -126,6 +131,7 @@ class Outlooks:
             stable=self._stable(view, watch, now),
             node=self._settings.node,
             unfit=self._unfit(view.service),
+            called=self._called(view, watch, now),
         )
 
     def _decide(self, view: View, watch: Watch, load: Load, settled: bool, now: float) -> Decision:
@@ -172,6 +178,13 @@ class Outlooks:
         run_id = self._mirror.run_id
         over = watch.age(replica, now) >= patience and self.roster.covers(version, run_id)
         return over and not self._demand.missing(version, self.roster.workers, run_id)
+
+    def _called(self, view: View, watch: Watch, now: float) -> bool:
+        """What workers said before they heard that it sleeps is no wish to wake it."""
+        if watch.asleep_at is None:
+            return False
+        version, run_id = view.version(Kind.SCALE, view.service.id), self._mirror.run_id
+        return self._demand.called(view.service.id, version, run_id, watch.asleep_at, now)
 
     def _stable(self, view: View, watch: Watch, now: float) -> bool:
         ready = (r for r in view.of(view.serving) if r.state is ReplicaState.READY)
