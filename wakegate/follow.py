@@ -6,6 +6,7 @@ for, one that refuses is not.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def messages(lines: Iterable[bytes], last_id: str | None = None) -> Iterator[Mes
 def follow(
     client: Client, path: Sequence[str], query: Mapping[str, Any], notice: Callable[[str], None]
 ) -> Iterator[Message]:
-    """Every event from now on, until what is followed is gone; `notice` is told of an outage, once, and of its end.
+    """Every item from now on, until what is followed is gone; `notice` is told of that, of gaps and of outages.
 
     Raises ClientError, Failed: where it can't begin, or once the API refuses.
     """
@@ -80,7 +81,12 @@ def follow(
                 began, outage = True, False
                 for message in messages(response, last_id):
                     last_id, attempt = message.last_id, 0
-                    yield message
+                    if message.kind == "message":
+                        yield message
+                    else:  # `gap`: something is missing; `end`: it is gone
+                        notice(_reason(message))
+                    if message.kind == "end":
+                        return
         except (Failed, Broken) as error:
             if began and isinstance(error, Failed) and error.status == 404:
                 notice("it was deleted")
@@ -92,6 +98,14 @@ def follow(
                 outage = True
         time.sleep(min(_PAUSE * 2.0**attempt, _LONGEST_PAUSE))
         attempt += 1
+
+
+def _reason(message: Message) -> str:
+    """The words of an event about the stream itself."""
+    try:
+        return str(json.loads(message.data)["reason"])
+    except (ValueError, LookupError, TypeError):
+        return message.kind
 
 
 def _why(error: ClientError | Failed) -> str:

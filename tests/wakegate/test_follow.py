@@ -68,6 +68,21 @@ def test_a_stream_that_breaks_off_goes_on_where_it_was():
     assert notes[1:] == ["connected again", "it was deleted"]
 
 
+def test_the_end_and_gaps_are_told_and_not_taken_for_items():
+    script = [
+        chunks(
+            'event: gap\ndata: {"reason": "older ones went"}\n\n',
+            *sent(1),
+            'event: end\ndata: {"reason": "deleted"}\n\n',
+        )
+    ]
+    notes: list[str] = []
+    with ScriptedApi(script) as api:
+        assert [m.data for m in follow(Client(api.url, "k"), ("x",), {}, notes.append)] == ['{"n":1}']
+    assert notes == ["older ones went", "deleted"]
+    assert len(api.asked) == 1
+
+
 @pytest.mark.parametrize("status", [401, 404, 400, 503])
 def test_one_that_can_not_begin_fails(status):
     with ScriptedApi([answer(status, {"status": status, "detail": "no"})]) as api, pytest.raises(Failed, match="no"):

@@ -115,7 +115,7 @@ def print_facts(facts: Mapping[str, Cell | None]) -> None:
     table.add_column(overflow="fold")
     for name, value in facts.items():
         if value is not None and str(value):
-            table.add_row(name, cell(value))
+            table.add_row(cell(name), cell(value))
     show(table)
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import click
 
 from wakegate.commands.naming import Target, on_lines
-from wakegate.commands.output import as_json, echo_json, print_rows
+from wakegate.commands.output import as_json, echo_json, note, print_rows
 from wakegate.commands.spans import moment
 from wakegate.commands.suggestions import choices
+from wakegate.follow import follow
 from wakegate.terminal import visible
 
 _STREAMS: Final = ("stdout", "stderr", "build")
-_POLL: Final = 0.5  # seconds between looks at new lines
 _REPLICA: Final = 6  # characters, the last ones, that tell replicas apart
 
 following = click.option("--follow", "-f", is_flag=True, help="Go on with what is new until interrupted.")
@@ -44,12 +43,8 @@ following = click.option("--follow", "-f", is_flag=True, help="Go on with what i
 def logs(target: Target, follow: bool, as_json: bool, **query: Any) -> None:
     """Show the lines that replicas and builds wrote."""
     if follow:
-        for items in _follow(target, query):
-            if as_json:
-                for item in items:
-                    echo_json(json.dumps(item, ensure_ascii=False))
-            else:
-                _print_lines(map(_line, items))
+        _go_on(target, "logs", query, _line, as_json=as_json)
+        return
     answer = target.read("logs", query=query)
     echo_json(answer.text) if as_json else _print_lines(map(_line, answer.body["items"]))
 
@@ -63,10 +58,14 @@ def logs(target: Target, follow: bool, as_json: bool, **query: Any) -> None:
     show_default=True,
     help="The newest events, up to 1000. (-n is not the namespace here.)",
 )
+@following
 @as_json
 @on_lines
-def events(target: Target, limit: int, as_json: bool) -> None:
+def events(target: Target, limit: int, follow: bool, as_json: bool) -> None:
     """Show what happened to a service, and why."""
+    if follow:
+        _go_on(target, "events", {"limit": limit}, _event, as_json=as_json)
+        return
     answer = target.read("events", query={"limit": limit})
     if as_json:
         echo_json(answer.text)
@@ -74,15 +73,12 @@ def events(target: Target, limit: int, as_json: bool) -> None:
         print_rows(("TIME", "EVENT", "REASON"), [[e["time"], e["kind"], e["reason"]] for e in answer.body["items"]])
 
 
-def _follow(target: Target, query: Mapping[str, Any]) -> Iterator[Sequence[Mapping[str, Any]]]:
-    """Pages of lines as they come. The cursor resumes where the last page ended."""
-    wanted = dict(query)
-    while True:
-        body = target.read("logs", query=wanted).body
-        yield body["items"]
-        if body["next"] is not None:
-            wanted |= {"cursor": body["next"], "since": None, "limit": 10_000}
-        time.sleep(_POLL)
+def _go_on(
+    target: Target, what: str, query: Mapping[str, Any], text: Callable[[Mapping[str, Any]], str], *, as_json: bool
+) -> None:
+    """Print each item as it comes: a line for people, or the API's own as a line of JSON."""
+    for message in follow(target.client, target.path(what), query, note):
+        echo_json(message.data) if as_json else _print_lines([text(json.loads(message.data))])
 
 
 def _print_lines(lines: Iterable[str]) -> None:
@@ -94,3 +90,7 @@ def _print_lines(lines: Iterable[str]) -> None:
 def _line(item: Mapping[str, Any]) -> str:
     replica = (item["replica"] or "-" * _REPLICA)[-_REPLICA:]
     return f"{item['time']} {replica} {item['stream']:6} {item['line']}"
+
+
+def _event(item: Mapping[str, Any]) -> str:
+    return f"{item['time']}  {item['kind']}  {item['reason']}"

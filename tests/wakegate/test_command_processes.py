@@ -1,0 +1,181 @@
+"""Commands as processes: following, interrupts, readers that leave, terminals, colours."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+from scripted_api import ScriptedApi, answer, chunks
+
+EVIL = "\x1b]0;owned\x07\u202e"
+ITEMS = [
+    {"time": f"t{n}", "replica": "0123456789", "deployment": "d", "stream": "stdout", "line": f"l{n}"} for n in range(3)
+]
+SERVICES = {"items": [], "page": 1, "limit": 100, "total": 0}
+
+
+def told(*items: dict[str, object], last: int = 0) -> list[str]:
+    return [f"id: {last + n}\ndata: {json.dumps(item)}\n\n" for n, item in enumerate(items, 1)]
+
+
+END = 'event: end\ndata: {"reason": "deleted"}\n\n'
+
+
+def start(api: ScriptedApi, *arguments: str, **more: object) -> subprocess.Popen[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("WAKEGATE_")}
+    env = {**clean, "WAKEGATE_API_URL": api.url, "WAKEGATE_API_KEY": "k$x", "NO_COLOR": "1", "COLUMNS": "80"}
+    command = [sys.executable, "-m", "wakegate", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    return subprocess.Popen(command, env=env, text=True, **{**pipes, **more})
+
+
+def test_logs_are_followed_over_a_broken_connection():
+    script = [chunks(*told(*ITEMS[:2]), ended=False), chunks(*told(ITEMS[2], last=2), END)]
+    with ScriptedApi(script) as api:
+        out, err = start(api, "services", "logs", "acme/web", "-f").communicate(timeout=30)
+        assert out == "".join(f"t{n} 456789 stdout l{n}\n" for n in range(3))
+        assert err == "deleted\n"
+        assert api.asked[1].headers["last-event-id"] == "2"
+
+
+def test_followed_logs_as_lines_of_json_are_those_of_the_api():
+    with ScriptedApi([chunks(*told(*ITEMS), END)]) as api:
+        done = start(api, "services", "logs", "acme/web", "-f", "--json", "--since", "2026-03-18T12:00:00+02:00")
+        out, _ = done.communicate(timeout=30)
+    assert [json.loads(line) for line in out.splitlines()] == ITEMS
+    assert "since=2026-03-18T12%3A00%3A00%2B02%3A00" in api.asked[0].target
+    assert done.returncode == 0
+
+
+def test_followed_events_of_tenants_do_nothing_to_a_terminal():
+    event = {"time": "t", "kind": "replica.failed", "reason": EVIL, "deployment": None, "replica": None}
+    with ScriptedApi([chunks(*told(event), END)]) as api:
+        out, _ = start(api, "services", "events", "acme/web", "-f").communicate(timeout=30)
+    assert out == "t  replica.failed  \\x1b]0;owned\\x07\\u202e\n"
+
+
+@pytest.mark.parametrize("arguments", [["services", "logs", "acme/web", "-f"], ["top", "--namespace", "acme"]])
+def test_an_interrupt_is_told_by_the_status(arguments):
+    script = (
+        [chunks(*told(ITEMS[0]), ended=True), chunks(": still here\n\n")]
+        if "logs" in arguments
+        else [answer(200, SERVICES)]
+    )
+    with ScriptedApi(script) as api:
+        process = start(api, *arguments)
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert "Traceback" not in err
+
+
+def test_a_reader_that_leaves_is_no_error_to_tell():
+    items = [{**ITEMS[0], "line": "x" * 1000}] * 1000
+    with ScriptedApi([chunks(*told(*items), END)]) as api:
+        process = start(api, "services", "logs", "acme/web", "-f")
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        process.stderr.close()
+        assert process.wait(30) == 1
+
+
+def on_a_terminal(api: ScriptedApi, arguments: Sequence[str], typed: str = "", **more: str) -> tuple[int, str]:
+    """The exit status, and all that was shown."""
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "WAKEGATE_API_URL": api.url, "WAKEGATE_API_KEY": "k$x", "TERM": "xterm-256color", **more}
+    command = [sys.executable, "-m", "wakegate", *arguments]
+    process = subprocess.Popen(command, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    os.write(ours, typed.encode())
+    shown = b""
+    try:
+        while part := os.read(ours, 65_536):
+            shown += part
+    except OSError:  # the last one who had the terminal open has left
+        pass
+    os.close(ours)
+    return process.wait(30), shown.decode()
+
+
+@pytest.mark.parametrize(("typed", "status", "calls"), [("n\n", 1, 0), ("y\n", 0, 1), ("\x04", 130, 0)])
+def test_somebody_who_can_answer_is_asked_before_a_delete(typed, status, calls):
+    with ScriptedApi([answer(204)]) as api:
+        assert on_a_terminal(api, ["services", "delete", "acme/web"], typed)[0] == status
+    assert len(api.asked) == calls
+
+
+def test_whoever_says_yes_at_once_is_not_asked():
+    with ScriptedApi([answer(204)]) as api:
+        assert on_a_terminal(api, ["services", "delete", "acme/web", "-y", "--force"])[0] == 0
+    assert api.asked[0].target.endswith("/web?force=true")
+
+
+@pytest.mark.parametrize(("more", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_colours(more, coloured):
+    replicas = {"ready": 1, "desired": 1}
+    service = {
+        "name": "web",
+        "status": "running",
+        "replicas": replicas,
+        "repo": None,
+        "image": "x",
+        "endpoint": "http://x",
+    }
+    body = {**SERVICES, "items": [{"id": "1", **service}], "total": 1}
+    with ScriptedApi([answer(200, body)]) as api:
+        status, shown = on_a_terminal(api, ["services", "list", "-n", "acme"], **more)
+    assert (status, "running" in shown) == (0, True)
+    assert ("\x1b[32m" in shown) is coloured
+
+
+def test_a_terminal_that_knows_few_characters_gets_escapes():
+    point = {"time": "2026-03-18T12:00:00Z", "requests": 1, "errors": 0, "rate": 1.0}
+    body = {"from": point["time"], "to": point["time"], "step": 60, "totals": point, "series": [point]}
+    with ScriptedApi([answer(200, body)]) as api:
+        env = {**os.environ, "WAKEGATE_API_URL": api.url, "WAKEGATE_API_KEY": "k$x", "PYTHONIOENCODING": "latin-1"}
+        command = [sys.executable, "-m", "wakegate", "services", "analytics", "acme/web", "--sparkline"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert r"\u2588" in done.stdout
+
+
+COMPLETED = {"items": [{"name": "api"}, {"name": "web"}, {"name": "a;b"}], "page": 1, "limit": 100, "total": 3}
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("wakegate services get -n acme ", ["api", "web"]),
+        ("wakegate services get acme/a", ["acme/api"]),
+        ("wakegate services roll", ["rollback"]),
+        ("wakegate services logs acme/web --stream s", ["stdout", "stderr"]),
+    ],
+)
+def test_a_shell_completes(words, offered):
+    with ScriptedApi([answer(200, COMPLETED)]) as api:
+        assert completed(words, api.url) == offered
+
+
+def completed(words: str, url: str) -> list[str]:
+    env = {**os.environ, "WAKEGATE_API_URL": url, "WAKEGATE_API_KEY": "k$x", "_WAKEGATE_COMPLETE": "bash_complete"}
+    env |= {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+    program = "from wakegate.cli import main; main(prog_name='wakegate')"
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+
+
+def test_completion_is_silent_without_an_api():
+    assert completed("wakegate services get acme/", "http://127.0.0.1:1") == []
+    assert completed("wakegate services get ", "gopher://x") == []
