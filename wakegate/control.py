@@ -35,6 +35,7 @@ from control.keys import Keys, make_first_key
 from control.placement import unfit
 from control.server import ApiServer
 from control.services import Services
+from control.streams import Streams
 from state.kinds import Kind
 from state.leases import Lease
 from state.mirror import Mirror
@@ -53,7 +54,7 @@ from state.store import ABSENT, Change, Conflict, Fence, Store, StoreError
 from wakegate.client import KEY_FILE, URL_FILE
 from wakegate.config import Config
 from wakegate.drivers import driver_of, engine_of
-from wakegate.metrics import Metrics
+from wakegate.metrics import Metrics, of_telling
 from wakegate.pipe import Message, Pipe
 from wakegate.site import settings, site_of
 from wakegate.terminal import log_to_stderr
@@ -116,6 +117,7 @@ class Control:
         self._catalogue = Catalogue(self._mirror)
         self._logs = LogStore(config.data_dir / "logs")
         self._collector = Collector(self._logs)
+        self._streams = Streams()
         self._driver = driver_of(config, start["node"], self._collector, engine)
         holder = f"{start['node']}/{start['supervisor']}/control/{start['incarnation']}"
         self._lease = Lease(self._store, _LEASE, holder=holder, owner=start["node"])
@@ -177,6 +179,7 @@ class Control:
                 tasks.create_task(self._keep_certificates(), name="certificates"),
                 tasks.create_task(self._sweep(), name="sweeper"),
                 tasks.create_task(self._key_use.run(), name="key use"),
+                tasks.create_task(self._streams.listen(self._store), name="events"),
                 tasks.create_task(self._keep_analytics(), name="analytics"),
             ]
             await self._server.start()
@@ -305,13 +308,18 @@ class Control:
             keys=Keys(self._store, self._mirror, self._catalogue),
             key_use=self._key_use,
             logs=self._logs,
+            streams=self._streams,
             analytics=self._analytics,
             site=site,
             vault=self._vault,
             rate=self._config.api_rate,
-            metrics=lambda: self._metrics.exposition(self._activation, self._certificates.left()),
+            metrics=self._exposition,
             unready=self._unready,
         )
+
+    async def _exposition(self) -> tuple[bytes, str]:
+        told = of_telling(self._streams, self._collector, self._activation.journal)
+        return await self._metrics.exposition(self._activation, self._certificates.left(), told)
 
     def _unready(self) -> list[str]:
         reasons = [] if self._mirror.connected else ["the store can't be reached"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -12,6 +12,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from activator.activation import Activation
 from activator.coldstarts import BUCKETS, Histogram
+from activator.journal import Journal
+from activator.logs import Collector
+from control.streams import Streams
 from gateway.exposition import Totals
 
 
@@ -28,12 +31,14 @@ class Metrics:
         except (ValueError, KeyError, TypeError, AttributeError):
             self._totals.unreadable += 1
 
-    async def exposition(self, activation: Activation, certificates: Mapping[str, float]) -> tuple[bytes, str]:
+    async def exposition(
+        self, activation: Activation, certificates: Mapping[str, float], more: Iterable[Metric] = ()
+    ) -> tuple[bytes, str]:
         """The text, and its content type. A thread writes it: with thousands of services it would stop the loop.
 
-        `certificates`: by name, the seconds that they last.
+        `certificates`: by name, the seconds that they last. `more` goes along.
         """
-        snapshot, others = self._totals.snapshot(), [*_of_control(activation), _of_certificates(certificates)]
+        snapshot, others = self._totals.snapshot(), [*_of_control(activation), _of_certificates(certificates), *more]
         return await asyncio.to_thread(snapshot.text, others), CONTENT_TYPE_LATEST
 
 
@@ -58,6 +63,22 @@ def _of_certificates(left: Mapping[str, float]) -> Metric:
     for name, until in left.items():
         seconds.add_metric([name], until)
     return seconds
+
+
+def of_telling(streams: Streams, collector: Collector, journal: Journal) -> Iterator[Metric]:
+    """What tenants are told, and what was lost of it."""
+    yield GaugeMetricFamily("wakegate_streams", "Clients that follow logs or events.", value=streams.count)
+    for name, text, count in (
+        ("wakegate_streams_refused", "Streams that were refused: too many of one key, or in all.", streams.refused),
+        ("wakegate_streams_cut", "Streams that were cut: their clients did not take what was sent.", streams.dropped),
+        (
+            "wakegate_log_dropped_bytes",
+            "Output of replicas that was written faster than it is kept.",
+            collector.dropped,
+        ),
+        ("wakegate_events_dropped", "Events of services that were lost while the store was gone.", journal.dropped),
+    ):
+        yield CounterMetricFamily(name, text, value=count)
 
 
 def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
