@@ -121,7 +121,7 @@ async def test_many_who_follow_through_a_flood_see_every_line_once(rig):
     """Also those that are further behind than what is in memory, and across segments."""
     rig.logs.limits = LogLimits(segment=100_000)
     service = (await rig.create("api")).json["id"]
-    total = 6000
+    total = 3000
     async with contextlib.AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(follow(rig, f"{LOGS}&cursor=0")) for _ in range(4)]
         reading = [asyncio.create_task(client.lines(total)) for client in clients]
@@ -150,7 +150,9 @@ async def test_lines_that_are_not_kept_any_more_are_a_gap(rig):
     assert (page["truncated"], page["items"][0]) == (True, left[0])
 
 
-async def test_the_end_of_a_service_ends_its_streams(rig):
+async def test_the_end_of_a_service_ends_its_streams(rig, monkeypatch):
+    monkeypatch.setattr(streams_module, "LOOK", 0.1)
+    monkeypatch.setattr(streams_module, "_LAST_WORDS", 0.5)
     service = (await rig.create("api")).json["id"]
     async with follow(rig, LOGS) as logs, follow(rig, EVENTS) as events:
         assert (await events.message())["kind"] == "service.created"
@@ -265,6 +267,7 @@ async def test_who_may_not_read_may_not_follow(rig):
 
 
 async def test_a_stream_ends_with_its_key(rig, monkeypatch):
+    monkeypatch.setattr(streams_module, "LOOK", 0.1)
     monkeypatch.setattr(streams_module, "HEARTBEAT", 0.1)
     await rig.create("api")
     token = await rig.key("reader", "acme", "read")
