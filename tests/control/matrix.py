@@ -189,3 +189,21 @@ KEY: Final[Mapping[str, Field]] = {
         ],
     ),
 }
+
+
+def fixed(*values: Any) -> Field:
+    """Taken by create alone: whatever an update says of it is refused."""
+    return Field((), values)
+
+
+UPDATE: Final[Mapping[str, Field]] = {
+    "custom_domain": DOMAINS,
+    **RUN,
+    **CAPACITY,
+    "name": fixed("api", "other", 1),
+    "repo": fixed("acme/api", "acme/other", True),
+    "gpu": fixed("none", "T4", ""),
+    "gpu_count": fixed(1, "1"),
+    "region": fixed("us-east-1", "mars", []),
+}
+ROLLBACK: Final[Mapping[str, Field]] = {"deployment": Field((), NOT_TEXTS)}

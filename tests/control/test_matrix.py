@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import redis
-from matrix import CREATE, KEY, NOT_OBJECTS, Bad, Field
+from matrix import CREATE, KEY, NOT_OBJECTS, ROLLBACK, UPDATE, VALUES, Bad, Field
 
 from state.kinds import Kind
 
@@ -43,6 +43,11 @@ class Operation:
     fields: Mapping[str, Field]
     taken: int
 
+    async def prepare(self, rig) -> None:
+        """What it is about exists."""
+        if "/services/api" in self.path:
+            assert (await CREATES(rig, CREATES.base)).status == 201
+
     async def __call__(self, rig, body):
         return await rig.api(self.method, self.path, body)
 
@@ -56,7 +61,14 @@ CREATES = Operation(
     "POST", "/auth/v1/seed/acme/services", {"name": "api", "repo": "acme/api", "gpu": "none"}, CREATE, 201
 )
 KEYS = Operation("POST", "/auth/v1/keys", {"name": "k", "scope": "read"}, KEY, 201)
-OPERATIONS = {"create": CREATES, "key": KEYS}
+SERVICE = "/auth/v1/seed/acme/services/api"
+UPDATES = Operation("PUT", SERVICE, {}, UPDATE, 200)
+MAKING = {"create": CREATES, "key": KEYS}
+OPERATIONS = MAKING | {
+    "update": UPDATES,
+    "rollback": Operation("POST", f"{SERVICE}/rollback", {}, ROLLBACK, 200),
+    **{what: Operation("POST", f"{SERVICE}/{what}", {}, {}, 200) for what in ("redeploy", "cancel", "sleep", "wake")},
+}
 
 
 def put(body: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
@@ -111,6 +123,7 @@ async def refused(rig, operation: Operation, body: Any, expected: set[str]) -> s
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 async def test_every_bad_value_is_400_by_the_name_of_its_field(rig, valkey, operation):
+    await operation.prepare(rig)
     before = await dump(rig, valkey)
     wrong = [
         await refused(
@@ -126,9 +139,10 @@ async def test_every_bad_value_is_400_by_the_name_of_its_field(rig, valkey, oper
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 async def test_every_bad_field_is_named_at_once(rig, valkey, operation):
     """Rounds of one bad value of each field, until each of them had its turn; an unknown field is beside them."""
+    await operation.prepare(rig)
     before, wrong = await dump(rig, valkey), []
     table = {name: list(field.refusals(name)) for name, field in operation.fields.items() if name != "scaling"}
-    for turn in range(max(map(len, table.values()))):
+    for turn in range(max(map(len, table.values()), default=len(UNKNOWN))):
         unknown = UNKNOWN[turn % len(UNKNOWN)]
         body, expected = {unknown: 1}, {unknown}
         for name, refusals in table.items():
@@ -142,6 +156,7 @@ async def test_every_bad_field_is_named_at_once(rig, valkey, operation):
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 async def test_what_is_required_and_not_there_is_named_with_the_rest(rig, valkey, operation):
+    await operation.prepare(rig)
     before = await dump(rig, valkey)
     required = {name for name, field in operation.fields.items() if field.required}
     for name in required:
@@ -155,6 +170,7 @@ async def test_what_is_required_and_not_there_is_named_with_the_rest(rig, valkey
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 async def test_unknown_fields_are_named_all_at_once(rig, valkey, operation):
+    await operation.prepare(rig)
     before = await dump(rig, valkey)
     unknown = [name for name in UNKNOWN if name not in operation.fields]
     wrong = [await refused(rig, operation, {**operation.base, name: 1}, spelled(frozenset({name}))) for name in unknown]
@@ -166,11 +182,12 @@ async def test_unknown_fields_are_named_all_at_once(rig, valkey, operation):
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
 async def test_a_body_is_an_object(rig, operation):
+    await operation.prepare(rig)
     for body in NOT_OBJECTS:
         assert await refused(rig, operation, body, {"body"}) is None
 
 
-@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+@pytest.mark.parametrize("operation", MAKING.values(), ids=MAKING)
 async def test_every_good_value_is_taken_and_shown(rig, operation):
     numbers, wrong = count(), []
     for name, field in operation.fields.items():
@@ -198,7 +215,7 @@ def _shows(shown, name, field, value) -> bool:
     return bool(look(shown, name) == (field.shown.get(value, value) if isinstance(value, str) else value))
 
 
-@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
+@pytest.mark.parametrize("operation", MAKING.values(), ids=MAKING)
 async def test_null_is_absent(rig, operation):
     wrong = []
     for number, (name, field) in enumerate(operation.fields.items()):
@@ -247,3 +264,96 @@ async def test_what_is_wrong_with_the_body_comes_after_the_key_and_before_the_na
     assert (await CREATES(rig, {**CREATES.base, "gpu": "L4"})).status == 422
     assert (await CREATES(rig, CREATES.base)).status == 409
     assert await dump(rig, valkey) == before
+
+
+# Update, and the environment alone
+
+
+async def update(rig, body):
+    """An update that may start a deployment, and the end of that."""
+    answer = await UPDATES(rig, body)
+    ended = await rig.api("POST", f"{SERVICE}/cancel")
+    assert ended.status == (200 if answer.status == 200 and answer.json["deployment"]["state"] == "pending" else 409)
+    return answer
+
+
+@pytest.fixture
+async def resting(rig):
+    """A service without a deployment in progress."""
+    await UPDATES.prepare(rig)
+    assert (await rig.api("POST", f"{SERVICE}/cancel")).status == 200
+    return rig
+
+
+async def test_an_update_takes_and_shows_every_good_value(resting):
+    wrong = [
+        _taken(await update(resting, put(field.beside, name, value)), UPDATES, name, field, value)
+        for name, field in UPDATE.items()
+        for value in field.good
+    ]
+    assert [reason for reason in wrong if reason] == []
+
+
+async def test_what_an_update_does_not_name_or_calls_null_stays(resting, valkey):
+    body = {name: field.good[0] for name, field in UPDATE.items() if field.good and name != "image" and "." not in name}
+    body |= {"custom_domain": "www.acme.com", "min_replicas": 2, "max_replicas": 3, "env": {"A": "a"}, "port": 81}
+    assert (await update(resting, body | {"scaling": {"concurrency": 3}})).status == 200
+    before = await dump(resting, valkey)
+    shown = (await resting.api("GET", "/acme/service/api")).json
+    for nothing in ({}, dict.fromkeys(set(body) - {"custom_domain"}), {"scaling": {}}):
+        answer = await update(resting, nothing)
+        assert (answer.status, answer.json) == (200, shown)
+    assert await dump(resting, valkey) == before
+
+
+async def test_null_takes_a_domain_away_and_puts_scaling_back_to_its_default(resting):
+    members = {name.partition(".")[2]: field for name, field in UPDATE.items() if name.startswith("scaling.")}
+    changed = {name: next(v for v in field.good if v != field.default) for name, field in members.items()}
+    answer = await update(resting, {"custom_domain": "www.acme.com", "scaling": changed})
+    assert (answer.json["custom_domain"], answer.json["scaling"]) == ("www.acme.com", changed)
+    answer = await update(resting, {"custom_domain": None, "scaling": dict.fromkeys(changed)})
+    assert answer.json["custom_domain"] is None
+    assert answer.json["scaling"] == {name: field.default for name, field in members.items()}
+    assert (await resting.create("sister", custom_domain="www.acme.com")).status == 201
+
+
+@pytest.mark.parametrize(
+    ("change", "fields"),
+    [
+        ({"min_replicas": 3}, {"min_replicas"}),
+        ({"max_replicas": 1}, {"max_replicas"}),
+        ({"min_replicas": 5, "max_replicas": 4}, {"min_replicas"}),
+        ({"image": "nginx"}, {"image"}),
+        ({"image": "nginx", "min_replicas": 9}, {"image", "min_replicas"}),
+    ],
+)
+async def test_an_update_is_judged_by_what_would_come_of_it(resting, valkey, change, fields):
+    assert (await update(resting, {"min_replicas": 2, "max_replicas": 2})).status == 200
+    before = await dump(resting, valkey)
+    answer = await UPDATES(resting, change)
+    assert (answer.status, answer.fields) == (422, fields)
+    assert await refused(resting, UPDATES, {**change, "port": 0}, {"port"}) is None
+    assert await dump(resting, valkey) == before
+
+
+async def test_the_environment_is_patched_by_name(resting, valkey):
+    environment = Operation("PATCH", f"{SERVICE}/env", {}, {}, 200)
+    assert (await update(resting, {"env": {"A": "1", "B": "2"}})).status == 200
+    before, wrong = await dump(resting, valkey), []
+    for refusal in VALUES:
+        body = {name: value for name, value in refusal.value.items() if value is not None}
+        if body:
+            expected = spelled(frozenset(name.removeprefix("env.") for name in refusal.named))
+            wrong.append(await refused(resting, environment, body, expected))
+    wrong += [await refused(resting, environment, body, {"body"}) for body in NOT_OBJECTS]
+    wrong.append(await refused(resting, environment, {"PORT": None, "1A": None, "C": "c"}, {"PORT", "1A"}))
+    assert [reason for reason in wrong if reason] == []
+    too_many = await environment(resting, {f"N{n}": "v" for n in range(255)})
+    assert (too_many.status, too_many.fields) == (422, {"env"})
+    for nothing in ({}, {"C": None}):
+        assert (await environment(resting, nothing)).json["env"] == {"A": "***", "B": "***"}
+    assert await dump(resting, valkey) == before
+    answer = await environment(resting, {"A": None, "C": "3", **{f"N{n}": "v" for n in range(254)}})
+    assert (answer.status, len(answer.json["env"])) == (200, 256)
+    assert {"B", "C"} <= set(answer.json["env"])
+    assert "A" not in answer.json["env"]
