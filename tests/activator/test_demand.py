@@ -118,3 +118,19 @@ def test_drained_only_if_every_registered_worker_said_so(
         last[worker] = (applied, busy)
     expected = all(w in last and last[w][0] >= revision and last[w][1] == 0 for w in registered)
     assert demand.drained("a", "x", revision, registered, "r") is expected
+
+
+def test_who_was_held_before_is_not_calling() -> None:
+    """A worker's word counts from the revision on that put the service to sleep, a wake from that moment on."""
+    demand = Demand()
+    demand.report(report(seq=1, revision=9, a=Load(0, 1)), 0.0)
+    demand.hint("a", 0.0)
+    assert demand.held("a", 0.1)
+    assert not demand.called("a", 10, "r", 0.1, 0.2)
+    demand.hint("a", 0.3)
+    assert demand.called("a", 10, "r", 0.1, 0.4)
+    demand.report(report(seq=2, revision=10), 5.0)
+    assert not demand.called("a", 10, "r", 0.1, 6.0)
+    demand.report(report(seq=3, revision=10, a=Load(0, 1)), 6.0)
+    assert demand.called("a", 10, "r", 0.1, 6.0)
+    assert not demand.called("a", 10, "another run", 0.1, 6.0)

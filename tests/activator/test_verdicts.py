@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from activator import verdicts
 from activator.views import View
 from state.codec import encode
 from state.models import DeploymentState as D
-from state.models import Phase, Reason, Scale
+from state.models import Phase, Reason, RunSpec, Scale
 from state.models import ReplicaState as R
 
 BOOM = Reason("boom", "last line of its log: DB=postgres://u:p@db")
@@ -133,3 +134,19 @@ def test_no_detail_reaches_the_workers() -> None:
         assert after.derived().phase is Phase.REFUSING
         assert "postgres" not in encode(after.derived()).decode()
     assert "postgres" in encode(never.deployments["d1"]).decode()
+
+
+def test_what_was_built_is_a_commit_or_a_digest() -> None:
+    of_repo = verdicts.built(view(deployments=[deployment(state=D.BUILDING)]), "d1", "c0ffee", "ref")
+    assert (of_repo.deployments["d1"].commit, of_repo.deployments["d1"].digest) == ("c0ffee", None)
+    image = replace(deployment(state=D.BUILDING), run=RunSpec(image="acme/app:1"))
+    of_image = verdicts.built(view(deployments=[image]), "d1", "sha256:ab", "ref").deployments["d1"]
+    assert (of_image.commit, of_image.digest, of_image.artifact) == (None, "sha256:ab", "ref")
+
+
+def test_a_push_is_remembered_but_not_for_what_is_deleted() -> None:
+    once = verdicts.pushed(view())
+    assert once.service.queued
+    assert verdicts.pushed(once) is once
+    deleted = view(of=service(deleted_at=9))
+    assert verdicts.pushed(deleted) is deleted
