@@ -1,9 +1,9 @@
 -- Windows become lines of their services: all of this or nothing, by the leader only (law 6).
 --
--- KEYS: leases, inbox, folded, due, levels, then the lines of each service.
+-- KEYS: leases, inbox, folded, due, ready, then the lines of each service.
 -- ARGV: lease, token, time (s) when these services are to be tended at the latest,
 --       number of windows, then worker, number, time (s) of each,
---       number of services whose level changed, then id, level of each,
+--       number of services whose ready replicas changed, then id, ids of these ("" = none) of each,
 --       then for each service: id, number of lines, lines.
 -- Returns "ok" or "fenced".
 local lease = redis.call("HGET", KEYS[1], ARGV[1])
@@ -20,7 +20,7 @@ for _ = 1, tonumber(ARGV[at]) do
 end
 at = at + 1
 for _ = 1, tonumber(ARGV[at]) do
-  if ARGV[at + 2] == "0" then
+  if ARGV[at + 2] == "" then
     redis.call("HDEL", KEYS[5], ARGV[at + 1])
   else
     redis.call("HSET", KEYS[5], ARGV[at + 1], ARGV[at + 2])

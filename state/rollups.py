@@ -5,7 +5,7 @@
   same script as the lines, so that a window counts once whoever delivers it, however often.
 - `<service>:lines` (list): JSON, `[slot, …row]` of `state.counts`, or `[time, level]`: ready replicas from then on.
 - `<service>` (hash): chunks by name, as `control.analytics.chunks` makes them of the lines.
-- `levels` (hash): the last level of each service that was put down; zeros left out.
+- `ready` (hash): the ready replicas of each service as they were put down last, and when they were looked at.
 - `due` (sorted set): when a service is to be tended next.
 
 Laws kept here: 6 (what the leader writes is fenced, and all or nothing) and 7 (the inbox is bounded; a worker whose
@@ -14,7 +14,7 @@ window finds no room keeps it). All keys share the tag `{wg}`, for one script wr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,19 +23,24 @@ from state.store import LEASES_KEY, Fence, Fenced, Store, script, translated
 INBOX: Final = 2000  # windows
 INBOX_KEY: Final = "{wg}:analytics:inbox"
 FOLDED_KEY: Final = "{wg}:analytics:folded"
-LEVELS_KEY: Final = "{wg}:analytics:levels"
+READY_KEY: Final = "{wg}:analytics:ready"
 DUE_KEY: Final = "{wg}:analytics:due"
 
 _BATCH: Final = 1000  # of a scan
+_LOOKED: Final = "@"  # the field of the time; no service has such an id
 
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """What one commit of the leader adds. `windows`: worker, number; `lines` and `levels` by service."""
+    """What one commit of the leader adds: windows by worker and number, lines by service.
+
+    `ready`: by service the ids of its ready replicas, where they changed; `looked_at`: Unix seconds, None = not now.
+    """
 
     windows: Sequence[tuple[str, int]]
     lines: Mapping[str, Sequence[bytes]]
-    levels: Mapping[str, int]
+    ready: Mapping[str, Collection[str]] = field(default_factory=dict)
+    looked_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +110,26 @@ class Rollups:
         async with translated():
             return _folded(await self._client.hgetall(FOLDED_KEY))
 
-    async def levels(self) -> dict[str, int]:
-        """The last level of each service that was put down."""
+    async def ready(self) -> tuple[dict[str, frozenset[str]], int | None]:
+        """The ready replicas of each service as they were put down last; and when that was (None: never)."""
         async with translated():
-            return {service.decode(): int(level) for service, level in (await self._client.hgetall(LEVELS_KEY)).items()}
+            found = {name.decode(): ids.decode() for name, ids in (await self._client.hgetall(READY_KEY)).items()}
+        looked_at = found.pop(_LOOKED, None)
+        ready = {service: frozenset(ids.split(",")) for service, ids in found.items()}
+        return ready, None if looked_at is None else int(looked_at)
 
     async def fold(self, fold: Fold, fence: Fence, now: int, due: int) -> None:
         """All of it, or nothing. `due`: when its services are to be tended at the latest. Raises Fenced, too."""
-        keys = [LEASES_KEY, INBOX_KEY, FOLDED_KEY, DUE_KEY, LEVELS_KEY, *(lines_key(s) for s in fold.lines)]
+        keys = [LEASES_KEY, INBOX_KEY, FOLDED_KEY, DUE_KEY, READY_KEY, *(lines_key(s) for s in fold.lines)]
         args: list[Any] = [fence.lease, fence.token, due, len(fold.windows)]
         for worker, number in fold.windows:
             args += (worker, number, now)
-        args.append(len(fold.levels))
-        for service, level in fold.levels.items():
-            args += (service, level)
+        ready = {service: ",".join(sorted(ids)) for service, ids in fold.ready.items()}
+        if fold.looked_at is not None:
+            ready[_LOOKED] = str(fold.looked_at)
+        args.append(len(ready))
+        for name, value in ready.items():
+            args += (name, value)
         for service, lines in fold.lines.items():
             args += (service, len(lines), *lines)
         async with translated():
@@ -179,7 +190,7 @@ class Rollups:
         """All that is known of a service goes."""
         async with translated(), self._client.pipeline(transaction=True) as pipe:
             pipe.unlink(chunks_key(service), lines_key(service))
-            pipe.hdel(LEVELS_KEY, service)
+            pipe.hdel(READY_KEY, service)
             pipe.zrem(DUE_KEY, service)
             await pipe.execute()
 

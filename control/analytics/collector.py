@@ -32,6 +32,7 @@ from state.store import WINDOWS, Fence, Fenced, Store, StoreError
 
 _PASS: Final = 1.0  # seconds between passes
 _GRACE: Final = 2.0  # seconds after a slot's end, for all workers to have delivered it
+_LOOKED: Final = 30.0  # seconds after which it is said that the replicas are still as they were
 _TENDED: Final = 600  # seconds after its first line that a service is tended
 _LINES: Final = 2000  # of a service that are looked at in one go
 _WINDOWS: Final = 16  # windows that are folded in one commit…
@@ -60,6 +61,7 @@ class Analytics:
         self._tenure: Fence | None = None
         self._connected: tuple[str, float] = ("", 0.0)  # run of the store, since when
         self._folded_at = 0  # the slot before which all is folded
+        self._put_at = float("-inf")
         self._swept_at = float("-inf")
 
     @property
@@ -110,7 +112,8 @@ class Analytics:
     async def work(self, fence: Fence, now: float) -> None:
         """One pass of the leader. `now`: Unix seconds. Raises Fenced, Unavailable."""
         if self._tenure != fence:
-            self._levels.begin(await self._rollups.levels(), now)
+            stored, looked_at = await self._rollups.ready()
+            self._levels.begin(stored, now if looked_at is None else looked_at, now)
             self._tenure = fence
         await self._compare()
         await self._execute_wills()
@@ -142,9 +145,10 @@ class Analytics:
                 await self._rollups.deliver(worker, number, window, unless_there=True)
 
     async def _put_down(self, fence: Fence, now: float) -> None:
-        lines, levels = self._levels.take()
-        if lines:
-            await self._rollups.fold(Fold((), lines, levels), fence, int(now), int(now) + _TENDED)
+        lines, ready = self._levels.take()
+        if ready or now - self._put_at >= _LOOKED:
+            self._put_at = now
+            await self._rollups.fold(Fold((), lines, ready, int(now)), fence, int(now), int(now) + _TENDED)
 
     async def fold(self, fence: Fence, now: int) -> None:
         """Everything in the inbox. Raises Fenced, Unavailable."""
@@ -154,7 +158,7 @@ class Analytics:
             for part in _parts(windows):
                 lines, unreadable = await asyncio.to_thread(_lines, part)
                 self.unreadable += unreadable
-                await self._rollups.fold(Fold(list(part), lines, {}), fence, now, now + _TENDED)
+                await self._rollups.fold(Fold(list(part), lines), fence, now, now + _TENDED)
 
     async def _tend(self, fence: Fence, now: int) -> None:
         until = time.monotonic() + _BUSY

@@ -15,7 +15,7 @@ from typing import Final
 from state.counts import Counts, Header, MalformedWindow, decode_window, read_header
 
 BYTES: Final = 64 * 2**20  # of all windows together
-LATE: Final = 10.0  # seconds without a word after which a worker may be gone
+LATE: Final = 3.0  # seconds without a word after which a worker may be gone
 
 
 @dataclass(frozen=True, slots=True)

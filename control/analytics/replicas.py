@@ -1,9 +1,9 @@
 """How many replicas of each service are ready, as changes in time; and cold starts.
 
-What is stored of the replicas says both, so that any leader can put it down. The level that was put down last is
+What is stored of the replicas says both, so that any leader can put it down. Who was ready when it was put down last is
 stored beside the lines, in one commit with them: a new leader, or one whose commit got no answer, compares that with
-what there is and goes on from there, so that nothing is told twice. A cold start is told when a service that had no
-ready replica gets one that was not ready before. Pure: times are arguments.
+what there is and goes on from there, so that nothing is told twice. A cold start is told when a service gets ready
+replicas of which none was ready before, and none is still. Pure: times are arguments.
 """
 
 from __future__ import annotations
@@ -77,53 +77,62 @@ class ReplicaLevels:
     def __init__(self, ready: ReadyReplicas) -> None:
         self.dropped = 0  # changes that had no room
         self._ready = ready
-        self._known: dict[str, int] | None = None  # zeros left out; None: not leading
-        self._last: dict[str, frozenset[str]] = {}  # who was ready when somebody last was
+        self._known: dict[str, frozenset[str]] | None = None  # as put down last; None: not leading
+        self._last: dict[str, frozenset[str]] = {}  # who was ready when somebody last was, as far as we led
         self._lines: list[tuple[str, bytes]] = []
-        self._levels: dict[str, int] = {}
+        self._changed: dict[str, frozenset[str]] = {}
 
-    def begin(self, stored: Mapping[str, int], now: float) -> None:
-        """`stored`: what was put down last. `now`: Unix seconds."""
+    def begin(self, stored: Mapping[str, frozenset[str]], looked_at: float, now: float) -> None:
+        """`stored`: who was ready when that was looked at last. Unix seconds.
+
+        Whoever was and is not any more has gone at that moment as far as we know: the node may have been down since.
+        """
         self.end()
         self._known = dict(stored)
-        self._last.update({service: self._ready(service) for service in stored})
+        self._last.update(stored)
+        for service, replicas in stored.items():
+            if not replicas & self._ready(service):
+                self._put(service, _NOBODY, min(looked_at, now))
         self.changed({*self._ready.services(), *stored}, now)
 
     def end(self) -> None:
-        """Somebody else leads, or it is not known what was stored. Who was ready last stays true."""
+        """Somebody else leads, or it is not known what was stored."""
         self._known = None
-        self._lines, self._levels = [], {}
+        self._lines, self._changed = [], {}
 
     def changed(self, services: Iterable[str], now: float) -> None:
         """They have other ready replicas than before."""
+        if self._known is None:
+            return
         for service in services:
             ready = self._ready(service)
-            if self._known is not None and len(ready) != self._known.get(service, 0):
+            if ready != self._known.get(service, _NOBODY):
                 self._put(service, ready, now)
-            if ready:
-                self._last[service] = ready
 
     def keep(self, services: Collection[str]) -> None:
         """There are no others any more."""
         if len(self._last) > len(services) + _DELETED:
             self._last = {service: ready for service, ready in self._last.items() if service in services}
 
-    def take(self) -> tuple[dict[str, list[bytes]], dict[str, int]]:
-        """What changed since it was last asked: lines, and the last level, by service."""
+    def take(self) -> tuple[dict[str, list[bytes]], dict[str, frozenset[str]]]:
+        """What changed since it was last asked, by service: lines, and who is ready."""
         lines: dict[str, list[bytes]] = {}
         for service, line in self._lines:
             lines.setdefault(service, []).append(line)
-        levels, self._lines, self._levels = self._levels, [], {}
-        return lines, levels
+        changed, self._lines, self._changed = self._changed, [], {}
+        return lines, changed
 
     def _put(self, service: str, ready: frozenset[str], now: float) -> None:
         if self._known is None or len(self._lines) >= _PENDING:
             self.dropped += 1
             return
-        before = self._known.pop(service, 0)
+        before = self._known.pop(service, _NOBODY)
         if ready:
-            self._known[service] = len(ready)
-        self._levels[service] = len(ready)
-        self._lines.append((service, level_line(round(now * 1000), len(ready))))
-        if not before and not ready & self._last.get(service, _NOBODY):
+            self._known[service] = ready
+        self._changed[service] = ready
+        if len(before) != len(ready):
+            self._lines.append((service, level_line(round(now * 1000), len(ready))))
+        if ready and not ready & self._last.get(service, _NOBODY):
             self._lines.append((service, row_line(slot_of(now), Counts(cold_starts=1))))
+        if ready:
+            self._last[service] = ready
