@@ -67,18 +67,13 @@ class _Seen:
 
 @dataclass(slots=True)
 class _Row:
-    """What a service did in the open slot. `text`: as JSON, until it changes."""
+    """What a service did in the open slot, and that as JSON."""
 
     counts: Counts = field(default_factory=Counts)
     text: str = ""
 
-    def written(self) -> str:
-        if not self.text:
-            self.text = _written(self.counts)
-        return self.text
 
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Closed:
     """A slot that is over: rows by service, and the numbers of the windows that they are told in."""
 
@@ -86,13 +81,6 @@ class _Closed:
     numbers: list[int]
     rows: dict[str, str]
     tried: bool = False
-
-    def merge(self, later: _Closed) -> None:
-        """Take in a slot that comes after this one, and its numbers: the highest count for all."""
-        for service, text in later.rows.items():
-            known = self.rows.get(service)
-            self.rows[service] = text if known is None else _sum(known, text)
-        self.numbers = (self.numbers + later.numbers)[-_parts(len(self.rows)) :]
 
 
 class Windows:
@@ -121,7 +109,7 @@ class Windows:
         """Look at all services. `now`: Unix seconds; what happened since the last look is of the slot that is open."""
         async with self._looking:
             slot = slot_of(now)
-            if not self._rows:
+            if self._at is None:
                 self._slot = slot
             elapsed = 0.0 if self._at is None else min(monotonic - self._at, _LONGEST)
             self._at = monotonic
@@ -135,17 +123,18 @@ class Windows:
                 present = {book.id for book in books}
                 self._seen = {service: seen for service, seen in self._seen.items() if service in present}
             if slot != self._slot:
-                self._close()
+                await self._close()
                 self._slot = slot
 
     async def close(self, books: Collection[Book], now: float, monotonic: float) -> None:
         """The last look: nothing is counted any more."""
         await self.sample(books, now, monotonic)
-        self._close()
+        async with self._looking:
+            await self._close()
 
     def open(self) -> list[bytes]:
         """The windows that are not over, as they are now."""
-        rows = [(service, row.written()) for service, row in self._rows.items()]
+        rows = [(service, row.text) for service, row in self._rows.items()]
         return [self._wire(n, self._slot, part, compress=False) for n, part in _split(self._numbers, rows)]
 
     def oldest(self) -> tuple[int, bytes] | None:
@@ -190,7 +179,7 @@ class Windows:
         _grow(counts.duration, book.duration, seen.duration)
         _grow(counts.hold, book.hold, seen.hold)
         seen.requests, seen.errors, seen.bytes_in, seen.bytes_out = total, errors, book.bytes_in, book.bytes_out
-        row.text = ""
+        row.text = _written(counts)
         return 1
 
     def _row(self, service: str) -> _Row:
@@ -202,24 +191,35 @@ class Windows:
                 self._numbers.append(self._number)
         return row
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
         if self._rows:
-            rows = {service: row.written() for service, row in self._rows.items()}
+            rows = {service: row.text for service, row in self._rows.items()}
             self._closed.append(_Closed(self._slot, self._numbers, rows))
             self._numbers, self._rows = [], {}
-        while self._too_many() and self._merge_two():
-            self.merged += 1
+        while self._too_many() and (pair := self._pair()) is not None:
+            await self._merge(*pair)
 
     def _too_many(self) -> bool:
         return len(self._closed) > WAITING or sum(len(closed.rows) for closed in self._closed) > ROWS
 
-    def _merge_two(self) -> bool:
-        """Merge two untried neighbours: of one minute, of one hour, or the oldest. False: there are no two."""
+    def _pair(self) -> tuple[_Closed, _Closed] | None:
+        """Two neighbours that were not tried: of one minute, of one hour, or the oldest."""
         free = [i for i in range(len(self._closed) - 1) if not self._closed[i].tried]
         for first in (*(i for span in _COARSER for i in free if self._same(i, span)), *free):
-            self._closed[first].merge(self._closed.pop(first + 1))
-            return True
-        return False
+            return self._closed[first], self._closed[first + 1]
+        return None
+
+    async def _merge(self, one: _Closed, other: _Closed) -> None:
+        """Both in one, with the highest of their numbers; unless one of them is tried meanwhile."""
+        rows = dict(one.rows)
+        for count, (service, text) in enumerate(other.rows.items(), 1):
+            rows[service] = _sum(rows[service], text) if service in rows else text
+            if count % _PAUSE == 0:
+                await asyncio.sleep(0)
+        if not (one.tried or other.tried):
+            one.rows, one.numbers = rows, (one.numbers + other.numbers)[-_parts(len(rows)) :]
+            self._closed.remove(other)
+            self.merged += 1
 
     def _same(self, first: int, span: int) -> bool:
         return self._closed[first].slot // span == self._closed[first + 1].slot // span
