@@ -42,6 +42,9 @@ class Builds:
     places: asyncio.Semaphore
 
     async def run(self, service: Service, deployment_id: str) -> None:
+        if self.places.locked():
+            note = Note("deployment.waiting", "other builds of this node come first", deployment=deployment_id)
+            self.journal.tell(service.id, (note,))
         async with self.places:
             view = await self.ledger.change(service.id, lambda v: verdicts.building(v, deployment_id), ordered=False)
             deployment = None if view is None else view.deployments.get(deployment_id)
@@ -84,9 +87,10 @@ class Builds:
         def step(view: View) -> View:
             return verdicts.built(view, deployment.id, artifact.commit, artifact.ref)
 
-        await self.ledger.change(deployment.service, step)
-        made_of = "commit" if deployment.run.image is None else "digest"
-        self._tell(deployment, "deployment.built", f"{made_of} {artifact.commit}")
+        view = await self.ledger.change(deployment.service, step)
+        if _is(view, deployment, DeploymentState.STARTING):
+            made_of = "commit" if deployment.run.image is None else "digest"
+            self._tell(deployment, "deployment.built", f"{made_of} {artifact.commit}")
 
     async def _failed(self, deployment: Deployment, error: BuildFailed) -> None:
         stamp = now_us()
@@ -94,11 +98,18 @@ class Builds:
         def step(view: View) -> View:
             return verdicts.unbuilt(view, deployment.id, error.reason, stamp, error.commit)
 
-        await self.ledger.change(deployment.service, step)
-        self._tell(deployment, "deployment.failed", str(error.reason))
+        view = await self.ledger.change(deployment.service, step)
+        if _is(view, deployment, DeploymentState.FAILED):
+            self._tell(deployment, "deployment.failed", str(error.reason))
 
     def _tell(self, deployment: Deployment, kind: str, reason: str) -> None:
         self.journal.tell(deployment.service, (Note(kind, reason, deployment=deployment.id),))
+
+
+def _is(view: View | None, deployment: Deployment, state: DeploymentState) -> bool:
+    """Not so if it was cancelled meanwhile, or its service is gone."""
+    found = None if view is None else view.deployments.get(deployment.id)
+    return found is not None and found.state is state
 
 
 def _source(deployment: Deployment) -> str:

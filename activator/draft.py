@@ -19,7 +19,7 @@ class Outlook:
     has applied the replica's leaving and has nothing in flight on it. `overdue`: they have applied it, and the drain
     time is over. `rested`: the backoff after its failure is over. `stable`: a replica that serves has been ready for so
     long that earlier failures count no more. `node` runs what has no node yet; `unfit`: why it can't run this service.
-    `called`: somebody is held who came after it was put to sleep by its owner.
+    `called`: somebody is held who came after it was put to sleep by its owner. `why`: `desired` is what it is now.
     """
 
     now: int  # wall clock, microseconds, for `created_at` alone
@@ -33,6 +33,7 @@ class Outlook:
     node: str = ""
     unfit: str | None = None
     called: bool = False
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

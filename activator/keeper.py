@@ -9,6 +9,7 @@ stops).
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from activator import verdicts
 from activator.coldstarts import told
 from activator.drivers import Exit, StartFailed
 from activator.node import Node
+from activator.patience import Patience
 from activator.planning import Note
 from activator.prober import Finding, probe
 from activator.racing import unless, within
@@ -48,6 +50,7 @@ class Keeper:
         self._last = Finding("it was not asked")
         self._failures = 0
         self._check_at = 0.0
+        self._patience = Patience()
 
     def nudge(self) -> None:
         self._changed.set()
@@ -76,7 +79,7 @@ class Keeper:
         elif self._id in self._node.exits:
             await self._broke(replica, _how(self._node.exits[self._id], replica))
         elif self._id not in self._node.running:
-            await self._node.ledger.change(replica.service, lambda view: verdicts.lost(view, self._id))
+            await self._lost(replica, "it does not run any more, and nobody saw it end (a restart of its node?)")
         elif replica.state is ReplicaState.STARTING:
             await self._prove(replica, service)
         elif replica.state is ReplicaState.DRAINING:
@@ -105,7 +108,10 @@ class Keeper:
         node.cold_starts.reached(self._id, "start", now())
         self._proving_since = now()
         stamp = now_us()
-        await self._change(replica, lambda v: verdicts.started(v, self._id, started.host, started.port, stamp))
+        view = await self._change(replica, lambda v: verdicts.started(v, self._id, started.host, started.port, stamp))
+        if view is not None and self._is(view, ReplicaState.STARTING):
+            path, limit = deployment.run.health_check_path, service.scaling.startup_timeout
+            self._tell(replica, "replica.started", f"it has {limit} s to answer 200 at {path}")
 
     async def _prove(self, replica: Replica, service: Service) -> None:
         """Probe until it is healthy: as fast as can be while somebody is held."""
@@ -124,6 +130,8 @@ class Keeper:
         if finding.healthy:
             await self._passed(replica)
             return
+        if self._patience.over(finding.problem, now - since):
+            self._tell(replica, "replica.waiting", f"{finding.problem} for {now - since:.0f} s; the limit is {limit} s")
         self._hurry.clear()
         if self._node.demand.held(replica.service, time.monotonic()):
             self._pace = settings.probe_fast
@@ -178,8 +186,8 @@ class Keeper:
     async def _ailing(self, replica: Replica, reason: Reason) -> None:
         if self._failures >= CONDEMNED_AFTER and replica.state is ReplicaState.UNHEALTHY:
             stamp = now_us()
-            await self._judge(replica, lambda v: verdicts.condemned(v, self._id, reason, stamp), reason)
-            self._tell(replica, "replica.replaced", str(reason))
+            step = functools.partial(verdicts.condemned, replica_id=self._id, reason=reason, now=stamp)
+            await self._judge(replica, step, "replica.replaced", reason)
         elif self._failures >= AILING_AFTER and replica.state is ReplicaState.READY:
             await self._change(replica, lambda v: verdicts.ailed(v, self._id, reason), ordered=True)
             self._tell(replica, "replica.unhealthy", str(reason))
@@ -189,21 +197,26 @@ class Keeper:
     async def _broke(self, replica: Replica, reason: Reason, *, tried_enough: bool = False) -> None:
         self._node.cold_starts.abandon(self._id)
         if replica.state is ReplicaState.STARTING and await self._spoilt(replica):
-            await self._change(replica, lambda view: verdicts.lost(view, self._id), ordered=True)
-            self._tell(replica, "replica.lost", f"its checkout was changed or removed: it is built again; {reason}")
+            await self._lost(replica, f"its checkout was changed or removed: it is built again; {reason}")
             return
         stamp = now_us()
 
         def step(view: View) -> View:
             return verdicts.broke(view, self._id, reason, stamp, tried_enough=tried_enough)
 
-        self._tell(replica, "replica.failed", str(reason))
-        await self._judge(replica, step, reason)
+        await self._judge(replica, step, "replica.failed", reason)
 
-    async def _judge(self, replica: Replica, step: Callable[[View], View], reason: Reason) -> None:
+    async def _lost(self, replica: Replica, why: str) -> None:
+        view = await self._change(replica, lambda view: verdicts.lost(view, self._id), ordered=True)
+        if view is not None and self._is(view, ReplicaState.STOPPING):
+            self._tell(replica, "replica.lost", why)
+
+    async def _judge(self, replica: Replica, step: Callable[[View], View], kind: str, reason: Reason) -> None:
         """What befell the replica may end its deployment."""
         before = self._node.catalog.deployment(replica.deployment)
         view = await self._change(replica, step, ordered=True)
+        retry = None if view is None else verdicts.retry(view, self._id)
+        self._tell(replica, kind, str(reason) if retry is None else f"{reason}; {retry}")
         after = None if view is None else view.deployments.get(replica.deployment)
         if before is not None and after is not None and before.state is not after.state:
             note = Note("deployment.failed", str(reason), deployment=after.id)

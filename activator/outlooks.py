@@ -132,6 +132,7 @@ class Outlooks:
             node=self._settings.node,
             unfit=self._unfit(view.service),
             called=self._called(view, watch, now),
+            why=decision.reason,
         )
 
     def _decide(self, view: View, watch: Watch, load: Load, settled: bool, now: float) -> Decision:

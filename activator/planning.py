@@ -56,7 +56,16 @@ def plan(view: View, outlook: Outlook, new_id: Callable[[], str]) -> Plan:
 def _delete(draft: Draft) -> None:
     for replica in draft.view.replicas.values():
         if replica.state not in (ReplicaState.DRAINING, ReplicaState.STOPPING):
-            draft.move(replica, ReplicaEvent.RELEASE, "its service was deleted")
+            _release(draft, replica, "its service was deleted", "its service was deleted")
+
+
+def _release(draft: Draft, replica: Replica, told: str, reason: str | None) -> None:
+    """It leaves: by draining if it takes requests, at once if it never did. With a `reason` it is not called back."""
+    draft.move(replica, ReplicaEvent.RELEASE, reason)
+    if draft.view.replicas[replica.id].state is ReplicaState.DRAINING:
+        draft.note("replica.draining", told, deployment=replica.deployment, replica=replica.id)
+    else:
+        draft.note("replica.stopping", told, deployment=replica.deployment, replica=replica.id)
 
 
 def _release_the_unwanted(draft: Draft) -> None:
@@ -67,7 +76,8 @@ def _release_the_unwanted(draft: Draft) -> None:
         if replica.deployment in wanted or replica.state in (ReplicaState.DRAINING, ReplicaState.STOPPING):
             continue
         if draft.outlook.settled or replica.state not in _ENTERED:
-            draft.move(replica, ReplicaEvent.RELEASE, "its deployment does not serve any more")
+            why = "its deployment does not serve any more"
+            _release(draft, replica, why, why)
 
 
 def _forgive(draft: Draft) -> None:
@@ -85,7 +95,9 @@ def _forgive(draft: Draft) -> None:
 
 def _give_up_waking(draft: Draft) -> None:
     if not any(r.state in backends.ALIVE for r in draft.view.of(draft.view.serving)):
-        draft.view = draft.view.put(replace(draft.view.scale, desired=0))
+        scale = draft.view.scale
+        draft.view = draft.view.put(replace(scale, desired=0))
+        draft.note("service.wake_failed", f"{scale.reason or 'its replica failed'}; the next request tries again")
 
 
 def _scale(draft: Draft) -> None:
@@ -114,18 +126,19 @@ def _desired(view: View, outlook: Outlook, serving: Deployment) -> int:
 
 def _remember(draft: Draft, desired: int) -> None:
     scale = draft.view.scale
+    why = draft.outlook.why if desired == draft.outlook.desired else None
     if draft.outlook.stable and scale.failures:
         scale = replace(scale, failures=0, reason=None)
     if scale.desired == desired:
         draft.view = draft.view.put(scale)
         return
     if desired == 0:  # asleep in good health: whatever failed before is over
-        draft.note("service.slept", "idle")
+        draft.note("service.slept", why or "idle")
         scale = replace(scale, failures=0, reason=None)
     elif scale.desired == 0:
-        draft.note("service.woke", "a request is waiting" if draft.outlook.load.held else "it is wanted")
+        draft.note("service.woke", "a request is waiting" if draft.outlook.load.held else why or "it is wanted")
     else:
-        draft.note("service.scaled", f"from {scale.desired} to {desired}")
+        draft.note("service.scaled", f"from {scale.desired} to {desired}" + (f": {why}" if why else ""))
     draft.view = draft.view.put(replace(scale, desired=desired, asleep=scale.asleep and desired == 0))
 
 
@@ -144,7 +157,7 @@ def _bring_to(draft: Draft, deployment: Deployment, target: int) -> None:
     if missing < 0 and draft.outlook.settled:
         for replica in _least_useful(present, draft.outlook.load.replicas)[:-missing]:
             ailing = "its health checks failed" if replica.state is ReplicaState.UNHEALTHY else None
-            draft.move(replica, ReplicaEvent.RELEASE, ailing)
+            _release(draft, replica, ailing or f"{target} of {len(present)} are wanted", ailing)
 
 
 def _callable(replicas: Iterable[Replica], load: Mapping[str, int]) -> list[Replica]:
@@ -185,3 +198,6 @@ def _stop_the_drained(draft: Draft) -> None:
     for replica in draft.view.replicas.values():
         if replica.state is ReplicaState.DRAINING and replica.id in draft.outlook.drained | draft.outlook.overdue:
             draft.move(replica, ReplicaEvent.STOP)
+            if replica.id not in draft.outlook.drained:
+                why = "what was in flight did not end within the drain time"
+                draft.note("replica.cut", why, deployment=replica.deployment, replica=replica.id)

@@ -78,6 +78,17 @@ def broke(view: View, replica_id: str, reason: Reason, now: int, *, tried_enough
     return after.put(replace(after.scale, failures=after.scale.failures + 1, reason=reason.public))
 
 
+def retry(view: View, replica_id: str) -> str | None:
+    """What comes after a replica that failed, in a clause; None: nothing more."""
+    replica = view.replicas.get(replica_id)
+    if replica is None or replica.state is not ReplicaState.FAILED or view.service.deleted_at is not None:
+        return None
+    deployment = view.deployments.get(replica.deployment)
+    if deployment is not None and deployment.state is DeploymentState.STARTING:
+        return "tried once more"
+    return f"tried again in {backends.backoff(replica, view.scale)} s"
+
+
 def removed(view: View, replica_id: str) -> View:
     """It is gone, and every worker knows: its address may be used again."""
     replica = view.replicas.get(replica_id)

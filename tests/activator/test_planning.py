@@ -12,7 +12,7 @@ from samples import deployment, replica, service, view
 from activator.backends import ALIVE
 from activator.demand import Load
 from activator.lifecycle import REPLICA
-from activator.planning import Outlook, plan
+from activator.planning import Note, Outlook, plan
 from activator.views import View
 from state.models import DeploymentState as D
 from state.models import ReplicaState as R
@@ -213,12 +213,29 @@ def test_the_laws(
             assert len(alive) <= high
             assert deleted is None
             assert deployed.state in (D.ACTIVE, D.STARTING)
+    _changes_are_told(before, after, planned.notes, outlook)
     for _ in range(4):  # called back, switched, scaled
         last, planned = planned, plan(planned.view, outlook, lambda: f"new{next(counter)}")
         if planned.view is None or planned.view == last.view:
             break
     else:
         raise AssertionError("it does not come to rest")
+
+
+def _changes_are_told(before: View, after: View, notes: tuple[Note, ...], outlook: Outlook) -> None:
+    """Why is it not waking, why did it go: whatever changes has an event that says why."""
+    told = {note.replica for note in notes} | {note.deployment for note in notes}
+    for name, old in before.replicas.items():
+        new = after.replicas[name].state
+        orderly = (old.state, new) == (R.DRAINING, R.STOPPING) and name in outlook.drained
+        forgiven = (old.state, new) == (R.FAILED, R.STOPPING) and name in outlook.rested
+        assert old.state is new or orderly or forgiven or name in told
+    for name, deployed in before.deployments.items():
+        state = after.deployments[name].state
+        assert deployed.state is state or state is D.SUPERSEDED or name in told
+    if before.scale.desired != after.scale.desired and after.service.active is not None:
+        assert any(note.kind.startswith("service.") or note.kind == "deployment.active" for note in notes)
+    assert all(note.reason for note in notes)
 
 
 def _ways(state: R) -> set[R]:

@@ -1,0 +1,83 @@
+"""Events that answer: why is it not waking, why did it sleep, what comes next."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from samples import deployment, replica, service, view
+
+from activator import verdicts
+from activator.demand import Load
+from activator.patience import Patience
+from activator.planning import Outlook, plan
+from activator.views import View
+from state.models import DeploymentState as D
+from state.models import Reason, Scale
+from state.models import ReplicaState as R
+
+
+def told(before: View, **fields: object) -> list[tuple[str, str]]:
+    ids = (f"new{n}" for n in itertools.count())
+    return [(note.kind, note.reason) for note in plan(before, Outlook(now=5, **fields), ids.__next__).notes]  # type: ignore[arg-type]
+
+
+def test_why_it_sleeps_wakes_and_scales() -> None:
+    awake = view(replica("a"))
+    assert told(awake, desired=0, why="no request for 300 s") == [
+        ("service.slept", "no request for 300 s"),
+        ("replica.draining", "0 of 1 are wanted"),
+    ]
+    assert told(awake, desired=3, why="230.0 at once over 60 s") == [
+        ("service.scaled", "from 1 to 3: 230.0 at once over 60 s")
+    ]
+    asleep = view(scale=Scale(desired=0))
+    assert told(asleep, desired=1, load=Load(0, 2), why="x") == [("service.woke", "a request is waiting")]
+    assert told(view(of=service(min_replicas=1), scale=Scale(desired=0)), desired=1, why="min_replicas is 1") == [
+        ("service.woke", "min_replicas is 1")
+    ]
+
+
+def test_why_replicas_leave() -> None:
+    deployments = [deployment("d1", D.SUPERSEDED), deployment("d2")]
+    of = service(active="d2", latest="d2")
+    before = view(replica("a"), replica("b", of="d2"), of=of, deployments=deployments, scale=Scale(desired=1))
+    assert told(before, desired=1) == [("replica.draining", "its deployment does not serve any more")]
+    deleted = view(replica("a"), replica("b", R.STARTING), of=service(deleted_at=1))
+    assert told(deleted, desired=1) == [
+        ("replica.draining", "its service was deleted"),
+        ("replica.stopping", "its service was deleted"),
+    ]
+    draining = view(replica("a", R.DRAINING), scale=Scale(desired=0))
+    assert told(draining, desired=0, drained=frozenset("a")) == []
+    cut = told(draining, desired=0, overdue=frozenset("a"))
+    assert cut == [("replica.cut", "what was in flight did not end within the drain time")]
+
+
+def test_a_wake_that_failed_says_why_and_what_comes_next() -> None:
+    starting = view(replica("a", R.STARTING), scale=Scale(desired=1, failures=2))
+    broken = verdicts.broke(starting, "a", Reason("exited with code 1", "last line of its log: no database"), 5)
+    assert verdicts.retry(broken, "a") == "tried again in 4 s"
+    assert told(broken, desired=1, load=Load(0, 1)) == []
+    assert told(broken, desired=1, rested=frozenset("a")) == [
+        ("service.wake_failed", "exited with code 1; the next request tries again")
+    ]
+
+
+def test_the_first_failure_of_a_new_deployment_is_tried_once_more_and_the_second_is_its_end() -> None:
+    rollout = view(
+        replica("a", R.STARTING), of=service(active=None), deployments=[deployment(state=D.STARTING)], scale=Scale(1)
+    )
+    once = verdicts.broke(rollout, "a", Reason("exited with code 1"), 5)
+    assert verdicts.retry(once, "a") == "tried once more"
+    twice = verdicts.broke(once.put(replica("b", R.STARTING)), "b", Reason("exited with code 1"), 6)
+    assert (twice.deployments["d1"].state, verdicts.retry(twice, "b")) == (D.FAILED, None)
+    gone = verdicts.broke(view(replica("a"), of=service(deleted_at=1)), "a", Reason("exited"), 5)
+    assert (verdicts.retry(gone, "a"), verdicts.retry(gone, "z")) == (None, None)
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_a_start_that_takes_long_is_told_now_and_then(changes: bool) -> None:
+    patience = Patience()
+    found = [second for second in range(300) if patience.over(f"GET / answered {500 + second * changes}", second)]
+    assert found == ([10, 70, 130, 190, 250] if changes else [10])
