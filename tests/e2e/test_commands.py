@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,7 +28,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(os.environ.get("WORD", "none").encode())
     def log_message(self, *args):
-        print(self.path, flush=True)
+        if self.path != "/":  # where health is looked at
+            print(self.path, flush=True)
 print("listening", flush=True)
 http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler).serve_forever()
 """
@@ -165,22 +167,37 @@ def test_logs_and_events(web):
     events = said(web, "services", "events", "acme/web", "-n", "3").splitlines()
     assert len(events) == 4
     assert value(web, "services", "events", "acme/web", "--limit", "1000")["items"][0]["kind"] == "service.created"
+    ready = value(web, "services", "events", "acme/web", "--kind", "replica", "--replica", item["replica"])["items"]
+    assert {event["kind"].partition(".")[0] for event in ready} == {"replica"}
+    assert value(web, "services", "events", "acme/web", "--until", "1h")["items"] == []
 
 
-def test_following_shows_what_comes(web):
-    for what, sign, most in (("logs", "/followed", "5"), ("events", "service.updated", "6")):
-        command = [sys.executable, "-m", "wakegate", "services", what, "acme/web", "-f", "-n", "1"]
-        env = {name: text for name, text in {**web.env, **environment(web)}.items() if text is not None}
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        try:
-            assert process.stdout.readline()
-            web.request(HOST, "/followed")
-            said(web, "services", "update", "acme/web", "--max-replicas", most)
-            assert any(sign in line for line in process.stdout)
-        finally:
+def start(node: Node, *arguments: str) -> subprocess.Popen[str]:
+    """A command that goes on."""
+    env = {name: text for name, text in {**node.env, **environment(node)}.items() if text is not None}
+    command = [sys.executable, "-m", "wakegate", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_following_shows_what_comes_also_after_control_died(web):
+    logs = start(web, "services", "logs", "acme/web", "-f", "-n", "1", "--stream", "stdout")
+    events = start(web, "services", "events", "acme/web", "-f", "-n", "1", "--json")
+    assert logs.stdout is not None
+    assert events.stdout is not None
+    try:
+        assert "listening" in logs.stdout.readline()
+        assert json.loads(events.stdout.readline())["kind"]
+        web.request(HOST, "/before")
+        assert "/before" in logs.stdout.readline()
+        web.replaced("control", web.kill("control"))
+        web.request(HOST, "/after")
+        assert "/after" in logs.stdout.readline()
+        said(web, "services", "update", "acme/web", "--max-replicas", "5")
+        assert any(json.loads(line)["kind"] == "service.updated" for line in events.stdout)
+        logs.send_signal(signal.SIGINT)
+        assert logs.wait(30) == 130
+    finally:
+        for process in (logs, events):
             process.kill()
             process.communicate()
 
@@ -214,6 +231,10 @@ def test_keys(web):
     (key,) = shlex.split(made.stdout)
     assert re.search(r"acme +ci +read", said(web, "keys", "list"))
     assert any(item["name"] == "ci" and item["expires_at"] for item in value(web, "keys", "list")["items"])
+    assert re.search(r"scope +read", said(web, "keys", "get", "ci", "-n", "acme"))
+    assert value(web, "keys", "get", "ci")["namespace"] == "acme"
+    assert json.loads(run(web, "keys", "own", "--json", WAKEGATE_API_KEY=key).stdout)["namespaces"] == ["acme"]
+    assert re.search(r"sees +acme", run(web, "keys", "own", WAKEGATE_API_KEY=key).stdout)
     mine = run(web, "services", "list", WAKEGATE_API_KEY=key)
     assert (mine.exit_code, "acme/web@main" in mine.stdout) == (0, True)
     refused = run(web, "services", "sleep", "web", WAKEGATE_API_KEY=key)

@@ -24,7 +24,7 @@ from wakegate.terminal import visible
 
 _POLL: Final = 0.2  # seconds between two looks; grows, as the rate of calls is limited
 _LONGEST_POLL: Final = 1.0
-_EVENTS: Final = 100
+_EVENTS: Final = 1000  # at once, as many as are kept
 _PATIENCE: Final = 30.0  # seconds that an API which is gone is waited for
 _UNFINISHED: Final = ("pending", "building", "starting")
 
@@ -47,23 +47,23 @@ def newest(service: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class Told:
-    """Which events were shown: those up to a time, all of which have one width, so that texts sort as they do."""
+    """Which events were shown: those up to a place, the `next` of what was read last; at first none."""
 
-    def __init__(self, until: str = "") -> None:
-        self._until = until
+    def __init__(self, place: str = "0") -> None:
+        self._place = place
 
     @classmethod
     def already(cls, target: Target) -> Told:
         """All that happened before now. Raises ClientError, Failed."""
-        events = target.read("events", query={"limit": 1}).body["items"]
-        return cls(events[-1]["time"] if events else "")
+        return cls(target.read("events", query={"limit": 1}).body["next"])
 
     def tell(self, target: Target, show: Show) -> None:
         """What is new. Raises ClientError, Failed."""
-        events = target.read("events", query={"limit": _EVENTS}, patience=_PATIENCE).body["items"]
-        for event in [event for event in events if event["time"] > self._until]:
+        query = {"cursor": self._place, "limit": _EVENTS}
+        body = target.read("events", query=query, patience=_PATIENCE).body
+        for event in body["items"]:
             show(f"{event['time'][11:23]}  {event['kind']}  {event['reason']}")
-            self._until = event["time"]
+        self._place = body["next"]
 
 
 @dataclass(frozen=True, slots=True)

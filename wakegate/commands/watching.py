@@ -18,26 +18,31 @@ from wakegate.terminal import visible
 _STREAMS: Final = ("stdout", "stderr", "build")
 _REPLICA: Final = 6  # characters, the last ones, that tell replicas apart
 
-following = click.option("--follow", "-f", is_flag=True, help="Go on with what is new until interrupted.")
+
+def _filters(what: str, most: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Which lines or events, and whether to go on."""
+    newest = f"The newest {what}, up to {most}. (-n is not the namespace here.)"
+    since = "Only after this time (2026-03-18T12:00:00Z) or for this long (10m)."
+    options = (
+        click.option("--limit", "-n", type=int, default=100, show_default=True, help=newest),
+        click.option("--since", metavar="WHEN", callback=moment, help=since),
+        click.option("--until", metavar="WHEN", callback=moment, help="Only up to this time, or so long ago."),
+        click.option("--replica", metavar="ID", help="Only of this replica."),
+        click.option("--deployment", metavar="ID", help="Only of this deployment."),
+        click.option("--follow", "-f", is_flag=True, help="Go on with what is new until interrupted."),
+    )
+
+    def filtered(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return filtered
 
 
 @click.command()
-@click.option(
-    "--limit",
-    "-n",
-    type=int,
-    default=100,
-    show_default=True,
-    help="The newest lines, up to 10000. (-n is not the namespace here.)",
-)
-@click.option(
-    "--since", metavar="WHEN", callback=moment, help="Only after this time (2026-03-18T12:00:00Z) or span (10m)."
-)
-@click.option("--until", metavar="WHEN", callback=moment, help="Only up to this time, or so long ago.")
-@click.option("--replica", metavar="ID")
-@click.option("--deployment", metavar="ID")
-@click.option("--stream", help=f"{', '.join(_STREAMS)}.", shell_complete=choices(*_STREAMS))
-@following
+@_filters("lines", 10_000)
+@click.option("--stream", help=f"Only of this: {', '.join(_STREAMS)}.", shell_complete=choices(*_STREAMS))
 @as_json
 @on_lines
 def logs(target: Target, follow: bool, as_json: bool, **query: Any) -> None:
@@ -50,23 +55,16 @@ def logs(target: Target, follow: bool, as_json: bool, **query: Any) -> None:
 
 
 @click.command()
-@click.option(
-    "--limit",
-    "-n",
-    type=int,
-    default=100,
-    show_default=True,
-    help="The newest events, up to 1000. (-n is not the namespace here.)",
-)
-@following
+@_filters("events", 1000)
+@click.option("--kind", help="Only these: `replica.ready`, or `replica` for all of that sort.")
 @as_json
 @on_lines
-def events(target: Target, limit: int, follow: bool, as_json: bool) -> None:
+def events(target: Target, follow: bool, as_json: bool, **query: Any) -> None:
     """Show what happened to a service, and why."""
     if follow:
-        _go_on(target, "events", {"limit": limit}, _event, as_json=as_json)
+        _go_on(target, "events", query, _event, as_json=as_json)
         return
-    answer = target.read("events", query={"limit": limit})
+    answer = target.read("events", query=query)
     if as_json:
         echo_json(answer.text)
     else:
