@@ -1,13 +1,17 @@
-"""The types of fields in the API's bodies, with their bounds (SPEC section 2, Create) in the words of its users."""
+"""The types of fields in the API's bodies, with their bounds (SPEC section 2, Create) in the words of its users.
+
+Each rule says in JSON Schema what it takes, for `/openapi.json`; where that language can't, by a `format` of our own.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, Field
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
 from control import names, refs
 from control.site import GPUS, REGIONS
@@ -17,22 +21,38 @@ _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 ENV_COUNT: Final = 256
 _ENV_BYTES: Final = 32 * 1024
 _PATH_LENGTH: Final = 1024
+_PATH_PATTERN: Final = r"^/[\x21\x22\x24-\x7e]*$"
+_NO_NUL: Final = r"^[^\x00]*$"
 
 NOT_UNICODE: Final = "must be valid Unicode"
 
 
-def checked(why_not: Callable[[str], str | None]) -> AfterValidator:
-    """A validator from a function that says what is wrong."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """A check of a value of the right type, and its JSON Schema."""
+
+    check: Callable[[Any], Any]
+    schema: Mapping[str, Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), **self.schema}
+
+
+def checked(why_not: Callable[[str], str | None], **schema: Any) -> Rule:
+    """From a function that says what is wrong."""
 
     def check(value: str) -> str:
         if reason := why_not(value) if is_unicode(value) else NOT_UNICODE:
             raise PydanticCustomError("refused", "{reason}", {"reason": reason})
         return value
 
-    return AfterValidator(check)
+    return Rule(check, schema)
 
 
-def one_of(*choices: int | str) -> AfterValidator:
+def one_of(*choices: int | str) -> Rule:
     def check(value: Any) -> Any:
         if isinstance(value, str) and not is_unicode(value):
             raise PydanticCustomError("refused", "{reason}", {"reason": NOT_UNICODE})
@@ -41,7 +61,7 @@ def one_of(*choices: int | str) -> AfterValidator:
             raise PydanticCustomError("refused", "{reason}", {"reason": f"must be one of {listed}"})
         return value
 
-    return AfterValidator(check)
+    return Rule(check, {"enum": list(choices)})
 
 
 def path_error(path: str) -> str | None:
@@ -76,13 +96,16 @@ def _env_name_error(name: str) -> str | None:
     return "is set by the platform" if name == "PORT" else None
 
 
+_env_name: Final = checked(_env_name_error, pattern=f"^(?!PORT$){_ENV_NAME.pattern}$")
+_env_value: Final = checked(_env_value_error, pattern=_NO_NUL, maxLength=_ENV_BYTES, **{"not": {"const": MASK}})
+
 Text = Annotated[str, Field(strict=True)]
-Name = Annotated[Text, checked(names.service_name_error)]
-KeyName = Annotated[Text, checked(names.key_name_error)]
+Name = Annotated[Text, checked(names.service_name_error, pattern=names.SERVICE_PATTERN)]
+KeyName = Annotated[Text, checked(names.key_name_error, pattern=names.KEY_PATTERN)]
 Scope = Annotated[Text, one_of("read", "write", "admin")]
-Repo = Annotated[Text, checked(refs.repo_error)]
-Image = Annotated[Text, checked(refs.image_error)]
-Branch = Annotated[Text, checked(refs.branch_error)]
+Repo = Annotated[Text, checked(refs.repo_error, pattern=refs.REPO_PATTERN, maxLength=refs.REPO_LENGTH)]
+Image = Annotated[Text, checked(refs.image_error, format="image-reference")]
+Branch = Annotated[Text, checked(refs.branch_error, format="git-branch", minLength=1, maxLength=refs.BRANCH_LENGTH)]
 Gpu = Annotated[Text, one_of(*GPUS)]
 GpuCount = Annotated[int, Field(strict=True), one_of(1, 2, 4, 8)]
 Cpu = Annotated[int, Field(strict=True), one_of(2, 4, 8, 16, 32, 64)]
@@ -91,11 +114,20 @@ MinReplicas = Annotated[int, Field(strict=True, ge=0, le=100)]
 MaxReplicas = Annotated[int, Field(strict=True, ge=1, le=100)]
 Utilization = Annotated[int, Field(strict=True, ge=10, le=95)]
 Port = Annotated[int, Field(strict=True, ge=1, le=65_535)]
-HealthPath = Annotated[Text, checked(path_error)]
+HealthPath = Annotated[Text, checked(path_error, pattern=_PATH_PATTERN, maxLength=_PATH_LENGTH)]
 Region = Annotated[Text, one_of(*REGIONS)]
-EnvName = Annotated[str, Field(strict=True), checked(_env_name_error)]
-EnvValue = Annotated[str, Field(strict=True), checked(_env_value_error)]
-Env = Annotated[dict[EnvName, EnvValue], AfterValidator(_env_error)]
+EnvName = Annotated[str, Field(strict=True), _env_name]
+EnvValue = Annotated[
+    str,
+    Field(strict=True),
+    _env_value,
+]
+Env = Annotated[dict[EnvName, EnvValue], Rule(_env_error, {"maxProperties": ENV_COUNT, "additionalProperties": False})]
+
+# checked by what only the reader of the whole body knows (`control.schemas`)
+Domain = Annotated[Text, Field(json_schema_extra={"format": "custom-domain"})]
+Expiry = Annotated[Text, Field(json_schema_extra={"format": "expiry"})]
+KeyNamespace = Annotated[Text, Field(json_schema_extra={"format": "namespace-of-key"})]
 
 Concurrency = Annotated[int, Field(strict=True, ge=0, le=10_000)]
 TargetConcurrency = Annotated[int, Field(strict=True, ge=1, le=10_000)]

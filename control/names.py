@@ -34,6 +34,8 @@ _NAMESPACE: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,37}[a-z0-9])?")
 NAMESPACE_PATTERN: Final = f"^{_NAMESPACE.pattern}$"  # as JSON Schema writes it
 _SERVICE: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+SERVICE_PATTERN: Final = f"^{_SERVICE.pattern}$"
+KEY_PATTERN: Final = f"^{_KEY.pattern}$"
 _LABEL_LENGTH: Final = 63  # RFC 1035 section 2.3.4
 
 

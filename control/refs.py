@@ -6,8 +6,9 @@ import re
 from typing import Final
 
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9._-]+")
-_REPO_LENGTH: Final = 255
-_BRANCH_LENGTH: Final = 1024
+REPO_PATTERN: Final = r"^(?!\.{1,2}/)[A-Za-z0-9._-]+/(?!\.{1,2}$)[A-Za-z0-9._-]+$"  # as JSON Schema writes it
+REPO_LENGTH: Final = 255
+BRANCH_LENGTH: Final = 1024
 _IMAGE_LENGTH: Final = 255  # of the name, without tag and digest
 
 _FORBIDDEN_IN_REF: Final = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//")
@@ -25,7 +26,7 @@ _IMAGE: Final = re.compile(
 def repo_error(repo: str) -> str | None:
     """Why this can't be a repository's full name, or None."""
     segments = repo.split("/")
-    if len(segments) != 2 or len(repo) > _REPO_LENGTH:
+    if len(segments) != 2 or len(repo) > REPO_LENGTH:
         return "must be the repository's full name, namespace/repo"
     if not all(_SEGMENT.fullmatch(s) and s not in {".", ".."} for s in segments):
         return "must be two names of A-Z, a-z, 0-9, ., _ and -, neither of them . or .."
@@ -34,8 +35,8 @@ def repo_error(repo: str) -> str | None:
 
 def branch_error(branch: str) -> str | None:
     """Why git would not take this as a branch (`git check-ref-format --branch`), or None."""
-    if not branch or len(branch) > _BRANCH_LENGTH:
-        return f"must be 1-{_BRANCH_LENGTH} characters"
+    if not branch or len(branch) > BRANCH_LENGTH:
+        return f"must be 1-{BRANCH_LENGTH} characters"
     if branch.startswith("-") or branch in {"@", "HEAD"}:
         return "must not start with -, nor be @ or HEAD"
     if _FORBIDDEN_IN_REF.search(branch):

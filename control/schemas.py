@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, RootModel, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, RootModel, ValidationError, model_validator
+from pydantic_core import CoreSchema, ErrorDetails
 
 from control import names, times
 from control.domains import BadDomain, Platform, custom_domain
@@ -23,15 +23,18 @@ from control.fields import (
     Concurrency,
     Cpu,
     Delay,
+    Domain,
     Env,
     EnvName,
     EnvValue,
+    Expiry,
     Gpu,
     GpuCount,
     HealthPath,
     IdleTimeout,
     Image,
     KeyName,
+    KeyNamespace,
     MaxReplicas,
     Memory,
     MinReplicas,
@@ -59,6 +62,16 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
     nullable: ClassVar[frozenset[str]] = frozenset()
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Every field that may be absent may be null."""
+        shown = handler.resolve_ref_schema(handler(schema))
+        for name, field in shown.get("properties", {}).items():
+            if name not in shown.get("required", ()) and {"type": "null"} not in field.get("anyOf", ()):
+                about = {key: field.pop(key) for key in ("default", "title", "description") if key in field}
+                shown["properties"][name] = {"anyOf": [field, {"type": "null"}], **about}
+        return shown
+
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, data: Any) -> Any:
@@ -78,7 +91,15 @@ class ScalingBody(Body):
 
 
 class CreateBody(Body):
-    """`POST /auth/v1/seed/{namespace}/services`."""
+    """`POST /auth/v1/seed/{namespace}/services`. Exactly one of `repo` and `image`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"name": "hello", "repo": "acme/hello", "gpu": "none", "min_replicas": 0, "env": {"MODE": "a"}}
+            ],
+        }
+    )
 
     name: Name
     repo: Repo | None = None
@@ -95,7 +116,7 @@ class CreateBody(Body):
     health_check_path: HealthPath = "/"
     env: Env = {}
     region: Region | None = None
-    custom_domain: Text | None = None
+    custom_domain: Domain | None = None
     scaling: ScalingBody = ScalingBody()
 
     def together(self) -> list[FieldError]:
@@ -141,7 +162,7 @@ class UpdateBody(Body):
     target_gpu_utilization: Utilization | None = None
     env: Env | None = None
     branch: Branch | None = None
-    custom_domain: Text | None = None
+    custom_domain: Domain | None = None
     scaling: ScalingChange | None = None
     image: Image | None = None
     port: Port | None = None
@@ -153,7 +174,7 @@ class UpdateBody(Body):
 class EnvBody(RootModel[dict[EnvName, EnvValue | None]]):
     """`PATCH /auth/v1/seed/{namespace}/services/{name}/env`: names with new values; `null` removes one."""
 
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True, json_schema_extra={"additionalProperties": False})
 
 
 class RollbackBody(Body):
@@ -170,9 +191,9 @@ class KeyBody(Body):
     """`POST /auth/v1/keys`. `namespace`: the caller's own if absent; `expires`: `90d` and the like, or ISO 8601."""
 
     name: KeyName
-    namespace: Text | None = None
+    namespace: KeyNamespace | None = None
     scope: Scope
-    expires: Text | None = None
+    expires: Expiry | None = None
 
 
 _FIXED: Final = CreateBody.model_fields.keys() - UpdateBody.model_fields.keys()
