@@ -17,9 +17,11 @@ from control.handlers.analytics import AnalyticsHandlers, Readable
 from control.handlers.deployments import DeploymentHandlers
 from control.handlers.events import EventHandlers
 from control.handlers.health import HealthHandlers
+from control.handlers.hooks import HookHandlers
 from control.handlers.keys import KeyHandlers
 from control.handlers.logs import LogHandlers
 from control.handlers.services import ServiceHandlers
+from control.hooks import Hooks
 from control.idempotency import Idempotency
 from control.key_use import KeyUse
 from control.keys import Keys
@@ -69,6 +71,7 @@ class Api:
             LogHandlers(access, self.catalogue, self.logs, self.streams),
             EventHandlers(access, self.catalogue, self.store, self.streams),
             AnalyticsHandlers(access, self.analytics),
+            HookHandlers(access, Hooks(self.store, self.objects, self.catalogue, self.services), self.site),
         ):
             app.add_routes(group.routes())
         app[OPENAPI] = serialized(document(app.router.routes(), metadata.version("wakegate")))

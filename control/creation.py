@@ -6,7 +6,6 @@ claims meanwhile means looking again) and 8 (environments and secrets are sealed
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +17,7 @@ from control.problem import FieldError, Problem, unprocessable
 from control.records import ATTEMPTS, Outcome, Records
 from control.schemas import CreateBody
 from control.sealing import Sealing
+from control.signatures import new_secret
 from control.site import Site
 from state.codec import encode
 from state.ids import new_id, now_us
@@ -26,7 +26,6 @@ from state.models import Backend, Deployment, DeploymentState, Route, RunSpec, S
 from state.store import ABSENT, Change, Conflict
 
 _WAIT: Final = 3.0  # seconds for the workers to know a new route: then it is told to the caller anyway
-_SECRET_BYTES: Final = 32  # of a webhook
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class Creation:
         """The secret is that of the push webhook, for a repo. Raises Problem 409, 422; StoreError."""
         if errors := [*body.together(), *self._lacking(body)]:
             raise unprocessable(errors)
-        secret = secrets.token_hex(_SECRET_BYTES) if body.repo is not None else None
+        secret = new_secret() if body.repo is not None else None
         for _ in range(ATTEMPTS):
             label = await self._label(namespace, body.name)
             service, deployment = self._new_service(namespace, body, label.text, secret)

@@ -25,6 +25,10 @@ class Failures:
         self._whole: OrderedDict[str, float] = OrderedDict()  # client -> when nothing counts against it any more
         self.total = 0
 
+    def wait(self, address: str | None, now: float) -> float:
+        """Seconds until a client may fail again; 0 = now."""
+        return max(0.0, self._whole.get(client_of(address), now) + self._interval - now - WINDOW)
+
     def note(self, address: str | None, now: float) -> float:
         """One more failure of a client: 0, or the seconds for which it has had enough of them."""
         self.total += 1

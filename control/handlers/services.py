@@ -12,8 +12,9 @@ from activator.status import STATUSES
 from control import names, query, waiting
 from control.access import Access
 from control.answers import answer, links
-from control.catalogue import Catalogue, Facts
+from control.catalogue import Catalogue
 from control.conditions import exact
+from control.handlers.hooks import address
 from control.operations import operation
 from control.records import service_not_found
 from control.schemas import CreateBody, read_create
@@ -88,8 +89,9 @@ class ServiceHandlers:
             "Location": f"/{namespace}/service/{facts.service.name}",
             "ETag": exact(etag(facts.service), shown),
         }
-        webhook = None if outcome.secret is None else {"url": self._hook(request, facts), "secret": outcome.secret}
-        if webhook is not None:
+        webhook = None
+        if outcome.secret is not None:
+            webhook = {"url": address(request, self.site, namespace, facts.service.name), "secret": outcome.secret}
             headers["Cache-Control"] = "no-store"
         return answer({**shown, "webhook": webhook}, status=201, headers=headers)
 
@@ -103,12 +105,6 @@ class ServiceHandlers:
             raise service_not_found(name)
         await self.services.delete(namespace, name, force=force, if_match=if_match)
         return web.Response(status=204)
-
-    def _hook(self, request: web.Request, facts: Facts) -> str:
-        """Where forges tell of pushes: by the API's own host, else as this caller reached it."""
-        host = self.site.platform.api_host
-        api = f"{request.scheme}://{request.host}" if host is None else f"https://{host}"
-        return f"{api}/hooks/git/{facts.service.namespace}/{facts.service.name}"
 
     def _shown(self, service: Service) -> dict[str, Any]:
         return service_view(self.catalogue.facts(service), self.site)

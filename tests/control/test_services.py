@@ -27,7 +27,7 @@ async def test_a_created_service_has_the_shape_and_defaults_of_the_spec(rig):
     assert set(deployment) == {"id", "state", "cause", "commit", "digest", "created_at", "finished_at", "reason"}
     webhook = body.pop("webhook")
     assert webhook["url"] == "https://api.example.com/hooks/git/acme/Llama_3"
-    assert len(webhook["secret"]) == 64
+    assert len(webhook["secret"]) == 50
     assert body == {
         "namespace": "acme",
         "name": "Llama_3",
