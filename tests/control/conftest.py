@@ -165,11 +165,18 @@ async def _use(mirror: Mirror, key_use: KeyUse, identity: str) -> None:
 
 @contextlib.asynccontextmanager
 async def opened(
-    store: Store, site: Site, directory: Path, vault: Vault, token: str | None = None, rate: int = 0
+    store: Store,
+    site: Site,
+    directory: Path,
+    vault: Vault,
+    token: str | None = None,
+    rate: int = 0,
+    asked: Store | None = None,
 ) -> AsyncIterator[Rig]:
     """An API process on the store; the first one makes the admin key, whose `token` another one is given.
 
-    `rate`: requests a minute of one key, 0 = any number.
+    `rate`: requests a minute of one key, 0 = any number. `asked`: a client of its own for all that requests ask for, so
+    that faults of it are theirs alone.
     """
     changed: list[Callable[[Any], None]] = []
     mirror = Mirror(store, list(Kind), lambda touched: changed[0](touched))
@@ -177,7 +184,8 @@ async def opened(
     changed.append(catalogue.changed)
     workers, logs = Workers(), LogStore(directory / "logs")
     analytics = Analytics(store, mirror, lambda: None)
-    services = Services(store, mirror, catalogue, vault, workers, site)
+    asked = asked or store
+    services = Services(asked, mirror, catalogue, vault, workers, site)
     key_use = KeyUse(store, mirror)
     streams = Streams()
     tasks = [asyncio.create_task(work) for work in (mirror.run(), key_use.run(), streams.listen(store))]
@@ -187,11 +195,11 @@ async def opened(
         assert token is not None
         await _use(mirror, key_use, "*/admin")
     api = Api(
-        store=store,
+        store=asked,
         objects=mirror,
         catalogue=catalogue,
         services=services,
-        keys=Keys(store, mirror, catalogue),
+        keys=Keys(asked, mirror, catalogue),
         key_use=key_use,
         logs=logs,
         analytics=analytics,
