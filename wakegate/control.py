@@ -22,9 +22,11 @@ from typing import Any, Final
 import uvloop
 
 from activator.activation import Activation
+from activator.branches import Branches
 from activator.drivers.container import Engine, EngineMissing
 from activator.drivers.process import UsersError
 from activator.logs import Collector, LogStore
+from activator.remotes import Remotes
 from certs import internal
 from control import remains
 from control.analytics.collector import Analytics
@@ -33,6 +35,7 @@ from control.catalogue import Catalogue
 from control.key_use import KeyUse
 from control.keys import Keys, make_first_key
 from control.placement import unfit
+from control.problem import Problem
 from control.server import ApiServer
 from control.services import Services
 from control.streams import Streams
@@ -146,6 +149,19 @@ class Control:
         )
         self._key_fits = asyncio.Event()
         self._key_use = KeyUse(self._store, self._mirror)
+        self._site = site_of(config, self._driver)
+        self._services = Services(
+            self._store, self._mirror, self._catalogue, self._vault, self._activation.acks, self._site
+        )
+        self._branches = Branches(
+            self._mirror,
+            self._activation.catalog,
+            Remotes(config.data_dir, config.git_url),
+            self._pushed,
+            self._activation.journal,
+            leads=lambda: self._lease.fence is not None,
+            interval=config.git_poll,
+        )
         self._sockets = [_inherited(fd) for fd in start["api"]]
         self._server = ApiServer(self._api().application(), self._sockets, grace=_API_GRACE)
         self._drain: asyncio.Future[Drain] = asyncio.get_running_loop().create_future()
@@ -176,6 +192,7 @@ class Control:
                 tasks.create_task(self._logs.keep_house(), name="old logs"),
                 tasks.create_task(self._lease.run(self._gained, self._lost), name="lease"),
                 tasks.create_task(self._activation.run(), name="activation"),
+                tasks.create_task(self._branches.run(), name="branches"),
                 tasks.create_task(self._keep_certificates(), name="certificates"),
                 tasks.create_task(self._sweep(), name="sweeper"),
                 tasks.create_task(self._key_use.run(), name="key use"),
@@ -205,10 +222,12 @@ class Control:
 
     def _gained(self, fence: Fence) -> None:
         self._activation.gained(fence)
+        self._branches.hurry()
         self._certificates.hurry()
 
     def _lost(self) -> None:
         self._activation.lost()
+        self._branches.hurry()
         self._certificates.hurry()
 
     async def _keep_certificates(self) -> None:
@@ -287,10 +306,20 @@ class Control:
     def _changed(self, touched: Any) -> None:
         self._catalogue.changed(touched)
         self._activation.changed(touched)
+        self._branches.changed(touched)
         self._analytics.changed(touched)
         self._certificates.changed(touched)
         if len(touched) >= _MANY:
             gc.freeze()  # a collection over the objects of 100,000 services would stop the loop for half a second
+
+    async def _pushed(self, service: Service) -> bool:
+        """The branch of a service moved. Raises StoreError."""
+        try:
+            await self._services.redeploy(service.namespace, service.name, cause="push")
+        except Problem as problem:
+            _log.info("service %s is not redeployed now: %s", service.id, problem)
+            return False
+        return True
 
     def _environment(self, service: Service, run: RunSpec) -> Mapping[str, str]:
         """Raises SecretError."""
@@ -298,19 +327,17 @@ class Control:
         return {name: opened(service.namespace, service.id, name, sealed) for name, sealed in run.env.items()}
 
     def _api(self) -> Api:
-        site = site_of(self._config, self._driver)
-        services = Services(self._store, self._mirror, self._catalogue, self._vault, self._activation.acks, site)
         return Api(
             store=self._store,
             objects=self._mirror,
             catalogue=self._catalogue,
-            services=services,
+            services=self._services,
             keys=Keys(self._store, self._mirror, self._catalogue),
             key_use=self._key_use,
             logs=self._logs,
             streams=self._streams,
             analytics=self._analytics,
-            site=site,
+            site=self._site,
             vault=self._vault,
             rate=self._config.api_rate,
             metrics=self._exposition,
