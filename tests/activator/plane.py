@@ -98,7 +98,15 @@ class Running:
 class Control:
     """One control process' worth of activation; `kill` leaves everything where it is."""
 
-    def __init__(self, plane: Plane, number: int, settings: Settings, supervisor: str, store: Store | None) -> None:
+    def __init__(
+        self,
+        plane: Plane,
+        number: int,
+        settings: Settings,
+        supervisor: str,
+        store: Store | None,
+        wrapped: Callable[[ProcessDriver], Any] = lambda driver: driver,
+    ) -> None:
         self.store = store or Store(plane.url)
         self.mirror = Mirror(self.store, [*KINDS], lambda touched: self.activation.changed(touched), slices=True)
         self.lease = Lease(self.store, "leader", holder=f"c{number}", owner=supervisor, ttl=1.0)
@@ -108,7 +116,7 @@ class Control:
         self.activation = Activation(
             self.store,
             self.mirror,
-            self.driver,
+            wrapped(self.driver),
             self.lease,
             settings,
             supervisor=supervisor,
@@ -309,9 +317,16 @@ class Plane:
         self._numbers = iter(range(1, 10_000))
 
     def control(
-        self, settings: Settings = QUICK, *, supervisor: str = "s1", store: Store | None = None, **changes: Any
+        self,
+        settings: Settings = QUICK,
+        *,
+        supervisor: str = "s1",
+        store: Store | None = None,
+        wrapped: Callable[[ProcessDriver], Any] = lambda driver: driver,
+        **changes: Any,
     ) -> Control:
-        control = Control(self, next(self._numbers), replace(settings, **changes), supervisor, store)
+        """`wrapped` makes of the real driver the one that it calls."""
+        control = Control(self, next(self._numbers), replace(settings, **changes), supervisor, store, wrapped)
         self.controls.append(control)
         return control
 
