@@ -81,6 +81,10 @@ async def test_the_secret_of_a_webhook_is_shown_once(run):
     assert re.search(r"webhook secret +\S+ \(shown this once\)", made.stdout)
     assert "/hooks/git/acme/api" in made.stdout
     assert "webhook secret" not in (await run("services", "get", "acme/api")).stdout
+    again = json.loads((await run("services", "rotate-webhook", "acme/api", "--json")).stdout)
+    assert again["url"].endswith("/hooks/git/acme/api")
+    assert again["secret"] not in made.stdout
+    assert "(shown this once)" in (await run("services", "rotate-webhook", "acme/api")).stdout
 
 
 async def test_it_is_there_after_waiting_too(rig, run):

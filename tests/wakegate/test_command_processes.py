@@ -11,7 +11,10 @@ import sys
 from collections.abc import Sequence
 
 import pytest
-from scripted_api import ScriptedApi, answer, chunks
+from scripted_api import CUT, ScriptedApi, answer, chunks
+
+from wakegate.client import Client
+from wakegate.commands.rates import Watch
 
 EVIL = "\x1b]0;owned\x07\u202e"
 ITEMS = [
@@ -179,3 +182,65 @@ def completed(words: str, url: str) -> list[str]:
 def test_completion_is_silent_without_an_api():
     assert completed("wakegate services get acme/", "http://127.0.0.1:1") == []
     assert completed("wakegate services get ", "gopher://x") == []
+
+
+def service(number: int, **more: object) -> dict[str, object]:
+    replicas = {"ready": 1, "desired": 1}
+    return {
+        "id": str(number),
+        "namespace": "acme",
+        "name": f"s{number}",
+        "status": "running",
+        "replicas": replicas,
+        **more,
+    }
+
+
+def test_all_pages_are_one_though_services_come_and_go_meanwhile():
+    page = {"page": 1, "limit": 100, "total": 150}
+    script = [
+        answer(200, {**page, "items": [service(n) for n in range(100)]}),
+        answer(429, {"status": 429, "detail": "too many"}, {"Retry-After": "0"}),
+        answer(200, {**page, "page": 2, "items": [service(n) for n in range(99, 150)]}),
+    ]
+    with ScriptedApi(script) as api:
+        out, _ = start(api, "services", "list", "-n", "acme", "--all", "--json").communicate(timeout=30)
+    body = json.loads(out)
+    assert [item["id"] for item in body["items"]] == [str(n) for n in range(150)]
+    assert body["total"] == 150
+    assert [asked.target.rpartition("?")[2] for asked in api.asked[1:]] == ["page=2&limit=100"] * 2
+
+
+def test_top_on_a_terminal_goes_on_over_an_outage_until_interrupted():
+    point = {"time": "2026-03-18T12:00:00Z", "rate": 7.5, "errors": 0, "in_flight": 3, "held": 2, "cold_starts": 1}
+    latencies = {"p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0}
+    listed = answer(200, {"items": [service(1)], "page": 1, "limit": 100, "total": 1})
+    gone = answer(403, {"status": 403, "detail": "revoked"})
+    with ScriptedApi([listed, answer(200, {"series": [{**point, **latencies}]}), CUT, CUT, CUT, listed, gone]) as api:
+        status, shown = on_a_terminal(api, ["top", "-n", "acme", "--interval", "0.5"], LINES="24", COLUMNS="140")
+    assert status == 1
+    assert "\x1b[?1049h" in shown  # a screen of its own
+    assert "\x1b[?1049l" in shown
+    for told in (
+        "1 services, 1 replicas ready, 7.50 requests/s, 3 in flight, 2 held",
+        "acme/s1",
+        "2.0 ms",
+        "can't be reached",
+    ):
+        assert told in shown
+    assert shown.rstrip().endswith("error: revoked")
+
+
+def test_a_watch_of_many_stays_within_the_rate_of_calls():
+    body = {"items": [service(n) for n in range(90)], "page": 1, "limit": 100, "total": 90}
+    idle = answer(200, {"series": []})
+    with ScriptedApi([answer(200, body), *[idle] * 100]) as api:
+        watch = Watch(Client(api.url, "k"), ("acme",))
+        watch.look(2.0)
+        assert len(api.asked) == 1 + 6
+        watch.look(2.0)  # the list is not due yet, other services are
+        assert len(api.asked) == 1 + 6 + 6
+        assert len({asked.target for asked in api.asked if "analytics" in asked.target}) == 12
+        watch.look(None)
+        assert len(api.asked) == 1 + 90
+    assert len(watch.rows()) == 90

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import click
 import pytest
@@ -190,6 +192,21 @@ def test_the_newest_step_that_is_over_counts():
 def test_a_shell_is_given_names_alone():
     found = items("a", ["api", "$(reboot)", "a;b", "web", "a\x1b[2J", "a" * 64], prefix="acme/")
     assert [item.value for item in found] == ["acme/api"]
+
+
+def test_the_commands_of_the_page_about_them_exist():
+    page = (Path(__file__).parents[2] / "docs" / "command.md").read_text()
+    lines = re.findall(
+        r"^(?:\$ |\S+ .*\| )?wakegate ([a-z].*?)(?:\s*[#|>].*)?$", page.replace("\\\n", " "), re.MULTILINE
+    )
+    assert len(lines) > 25
+    for line in lines:
+        command, path, words = main, [], line.split()
+        while isinstance(command, click.Group):
+            path.append(words.pop(0))
+            command = command.get_command(click.Context(command), path[-1]) or pytest.fail(f"no {' '.join(path)}")
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        assert {word for word in words if word.startswith("-") and word != "-"} <= known, line
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

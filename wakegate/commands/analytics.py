@@ -70,7 +70,9 @@ def _list(body: Mapping[str, Any]) -> None:
 
 
 def _figures(point: Mapping[str, Any]) -> Sequence[str]:
-    return [figure(point.get(name)) for _, name, figure in _SHOWN]
+    """A latency of no requests is none."""
+    known = {**point, **dict.fromkeys(figures.LATENCIES if not point["requests"] else ())}
+    return [figure(known.get(name)) for _, name, figure in _SHOWN]
 
 
 def _draw(body: Mapping[str, Any]) -> None:

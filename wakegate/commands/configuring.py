@@ -10,7 +10,7 @@ import click
 
 from wakegate.commands import fields
 from wakegate.commands.naming import Target, collection, if_match, on_service
-from wakegate.commands.output import as_json, print_rows
+from wakegate.commands.output import as_json, echo_json, print_facts, print_rows
 from wakegate.commands.progress import Rollout, wait_options
 
 
@@ -70,6 +70,19 @@ def update(
         raise click.UsageError("nothing to change: give one field at least")
     rollout = Rollout.of(target, wait=wait, timeout=timeout, as_json=as_json)
     rollout.finish(target.write("PUT", body=body, if_match=if_match))
+
+
+@click.command()
+@if_match
+@as_json
+@on_service
+def rotate_webhook(target: Target, if_match: str | None, as_json: bool) -> None:
+    """Make a new secret for the webhook of a repository; the one before counts no more."""
+    answer = target.write("POST", "webhook", if_match=if_match)
+    if as_json:
+        echo_json(answer.text)
+    else:
+        print_facts({"webhook": answer.body["url"], "webhook secret": f"{answer.body['secret']} (shown this once)"})
 
 
 @click.group()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+LATENCIES: Final = ("p50_ms", "p95_ms", "p99_ms")  # of an answer of the API
 _BARS: Final = "▁▂▃▄▅▆▇█"
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 

@@ -51,16 +51,18 @@ def _page(client: Client, namespace: str, status: str | None, page: int, limit: 
     return client.call("GET", namespace, "services", query=query, patience=patience)
 
 
-def read_all(client: Client, namespace: str, status: str | None = None, most: int | None = None) -> dict[str, Any]:
+def read_all(
+    client: Client, namespace: str, status: str | None = None, *, most: int | None = None, patience: float = _PATIENCE
+) -> dict[str, Any]:
     """All pages as one, or the first `most` services; one that moves between pages meanwhile is there once.
 
-    Raises ClientError, Failed.
+    `patience`: seconds that each page waits for an API that is gone or limits the rate. Raises ClientError, Failed.
     """
     found: dict[str, Mapping[str, Any]] = {}
     page, total = 0, 1
     while page * PAGE < min(total, total if most is None else most):
         page += 1
-        body = _page(client, namespace, status, page, PAGE, _PATIENCE).body
+        body = _page(client, namespace, status, page, PAGE, patience).body
         found |= {service["id"]: service for service in body["items"]}
         total = body["total"]
     items = list(found.values())[:most]

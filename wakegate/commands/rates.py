@@ -23,17 +23,20 @@ FIGURES: Final = ("rate", "errors", "in_flight", "held", "p50_ms", "p95_ms", "p9
 _ASKS: Final = 3.0  # services per second
 _LISTS: Final = 1.0  # pages of a list per second
 _BACK: Final = 3  # steps looked at: the newest is not complete
-_PATIENCE: Final = 60.0  # seconds that an API which is gone or limits the rate is waited for
 
 Key = tuple[str, str]
 
 
 @dataclass(slots=True)
 class Watch:
-    """The services of `namespaces` as they were when last asked for; `total` counts all, looked at or not."""
+    """The services of `namespaces` as they were when last asked for; `total` counts all, looked at or not.
+
+    `patience`: seconds that each call waits for an API that is gone or limits the rate.
+    """
 
     client: Client
     namespaces: Sequence[str]
+    patience: float = 60.0
     services: dict[Key, Mapping[str, Any]] = field(default_factory=dict)
     figures: dict[Key, Mapping[str, Any]] = field(default_factory=dict)
     asked: dict[Key, float] = field(default_factory=dict)
@@ -63,7 +66,7 @@ class Watch:
         found: dict[Key, Mapping[str, Any]] = {}
         total = pages = 0
         for namespace in self.namespaces:
-            body = read_all(self.client, namespace, most=MOST - len(found))
+            body = read_all(self.client, namespace, most=MOST - len(found), patience=self.patience)
             found |= {(namespace, service["name"]): service for service in body["items"]}
             total += body["total"]
             pages += max(1, -(-len(body["items"]) // PAGE))
@@ -78,7 +81,7 @@ class Watch:
         begin = (now - timedelta(seconds=STEP * _BACK)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         query = {"from": begin, "step": STEP}
         try:
-            series = target.read("analytics", query=query, patience=_PATIENCE).body["series"]
+            series = target.read("analytics", query=query, patience=self.patience).body["series"]
         except Failed as failed:
             if failed.status != 404:
                 raise

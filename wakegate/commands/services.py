@@ -13,7 +13,7 @@ def services() -> None:
 
 
 for _command in (
-    *(listing.list_, listing.get, configuring.create, configuring.update, configuring.env),
+    *(listing.list_, listing.get, configuring.create, configuring.update, configuring.env, configuring.rotate_webhook),
     *(rollouts.redeploy, rollouts.rollback, rollouts.cancel, rollouts.deployments),
     *(running.sleep, running.wake, running.delete),
     *(watching.logs, watching.events, analytics.analytics),

@@ -63,7 +63,7 @@ def _own_namespaces(client: Client) -> tuple[str, ...]:
 
 def _live(watch: Watch, interval: float) -> None:
     """Until interrupted; an API that is gone is waited for, with what was known last."""
-    trouble = ""
+    trouble, watch.patience = "", 0.0
     with Live(auto_refresh=False, screen=True, console=Console()) as live:
         while True:
             try:
@@ -119,7 +119,7 @@ def _cells(row: Mapping[str, Any]) -> list[Any]:
         figures.rate(None if errors is None else errors / STEP),
         figures.count(row["in_flight"]),
         figures.count(row["held"]),
-        *(figures.milliseconds(row[name]) for name in ("p50_ms", "p95_ms", "p99_ms")),
+        *(figures.milliseconds(row[name] if row["rate"] else None) for name in figures.LATENCIES),
         figures.count(row["cold_starts"]),
     ]
 
