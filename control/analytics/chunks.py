@@ -178,8 +178,7 @@ def thinned(levels: Levels, now: int) -> Levels:
 def means(levels: Sequence[tuple[int, float]], start: int, end: int, step: int) -> list[float]:
     """The mean level in each step of [start, end), all in ms; before the first change it was 0."""
     found = [0.0] * (-(-(end - start) // step))
-    ends = [at for at, _ in levels[1:]] + [end]
-    for (begins, level), over in zip(levels, ends, strict=True):
+    for (begins, level), over in zip(levels, [*(at for at, _ in levels[1:]), end], strict=False):
         at, over = max(begins, start), min(over, end)
         while level and at < over:
             place = (at - start) // step

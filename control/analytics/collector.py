@@ -73,6 +73,10 @@ class Analytics:
         """For the mirror's `on_change`."""
         self._levels.changed(self._ready.changed(touched), time.time())
 
+    def heard(self, data: bytes) -> None:
+        """What a worker says of a window that it still fills."""
+        self._heard.take(data, time.monotonic())
+
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen(), name="windows")
@@ -87,7 +91,7 @@ class Analytics:
 
     async def _listen(self) -> None:
         async for _, data in self._store.subscribe(WINDOWS):
-            self._heard.take(data, time.monotonic())
+            self.heard(data)
 
     async def _lead(self) -> None:
         while True:
