@@ -14,7 +14,7 @@ import pytest
 from e2e_node import Node, eventually
 from scenes import REPLICA, Reply, ask, host
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("failing")]
 
 NOT_200 = """\
 import http.server, os
