@@ -31,8 +31,9 @@ _PATH: Final[Mapping[str, Document]] = {
         "type": "string",
         "pattern": names.NAMESPACE_PATTERN,
         "not": {"enum": sorted(names.RESERVED_NAMESPACES)},
+        "examples": ["acme"],
     },
-    "name": {"type": "string", "minLength": 1},
+    "name": {"type": "string", "minLength": 1, "examples": ["hello"]},
 }
 _HEADERS: Final[Mapping[str, str]] = {
     "Allow": "The methods of this path.",
@@ -221,11 +222,14 @@ class _Page:
         elif shape is not None:
             answer["content"] = {_JSON: {"schema": self._schemas[id(shape), "serialization"]}}
         if self._operation.streams and status == http.HTTPStatus.OK:
-            answer["content"][_EVENTS] = {
-                "schema": _STRING,
-                "x-event": self._schemas[id(self._operation.streams), "serialization"],
-            }
+            answer["content"][_EVENTS] = {"schema": _event(self._schemas[id(self._operation.streams), "serialization"])}
         return answer
+
+
+def _event(data: Document) -> Document:
+    """One server-sent event, whose data is JSON."""
+    told = {"type": "string", "contentMediaType": _JSON, "contentSchema": data}
+    return {"type": "object", "properties": {"id": _STRING, "event": _STRING, "data": told}, "required": ["data"]}
 
 
 def _problem(status: int) -> Document:
