@@ -126,38 +126,13 @@ def test_twenty_creates_at_once_are_one_service_and_one_replica(web):
     assert web.wait_status("acme", "web", "running")["replicas"]["ready"] == 1
 
 
-@pytest.mark.parametrize(
-    ("files", "fields", "reason"),
-    [
-        ({"app.py": APP}, {}, "Procfile"),
-        (FILES, {"branch": "missing"}, "missing"),
-        (FILES, {"repo": "acme/nothing"}, "acme/nothing"),
-        ({"Procfile": "web: echo out of luck; exit 3\n"}, {}, "3"),
-        (FILES, {"env": {"HEALTH": "500"}, "scaling": {"startup_timeout": 2}}, "500"),
-    ],
-)
-def test_a_deployment_that_can_not_serve_fails_with_its_reason(node, files, fields, reason):
-    node.commit("acme/web", files)
-    node.create("acme", "web", **fields)
-    answer = node.request(HOST)
-    assert answer.status == 503
-    assert answer.headers["Retry-After"]
-    service = node.wait_status("acme", "web", "failed")
-    assert reason in service["deployment"]["reason"]
-    waited = wakegate(node, "services", "create", "again", "--namespace", "acme", *_arguments(fields), "--wait")
+def test_a_create_that_waits_tells_why_it_failed(node):
+    """All the ways to fail: test_failing.py."""
+    node.commit("acme/web", FILES)
+    options = ("--namespace", "acme", "--repo", "acme/web", "--branch", "missing", "--wait")
+    waited = wakegate(node, "services", "create", "web", *options)
     assert waited.returncode == 1
-    assert reason in waited.stderr
-
-
-def _arguments(fields):
-    arguments = ["--repo", fields.get("repo", "acme/web")]
-    if "branch" in fields:
-        arguments += ["--branch", fields["branch"]]
-    for name, value in fields.get("env", {}).items():
-        arguments += ["--env", f"{name}={value}"]
-    for name, value in fields.get("scaling", {}).items():
-        arguments += ["--" + name.replace("_", "-"), str(value)]
-    return arguments
+    assert "missing" in waited.stderr
 
 
 def test_the_commands_beside_a_data_directory(web):
