@@ -171,6 +171,9 @@ class Client:
         connection = self._connection(timeout)
         try:
             yield connection
+        except ssl.SSLCertVerificationError as error:
+            why = f"the certificate of {self.url} is not trusted ({error.verify_message})"
+            raise ClientError(f"{why}: SSL_CERT_FILE can name others to believe") from error
         except (OSError, http.client.HTTPException) as error:
             why = str(error) or type(error).__name__
             raise Broken(

@@ -5,12 +5,54 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 CUT = b""  # the connection ends without an answer
+
+
+def deployment(number: int, state: str = "active", **more: object) -> dict[str, object]:
+    return {"id": f"d{number}", "state": state, "commit": None, "digest": None, "reason": None, **more}
+
+
+SERVICE = {
+    "namespace": "acme",
+    "name": "web",
+    "id": "1",
+    "status": "running",
+    "endpoint": "http://x",
+    "env": {"KEY": "***"},
+    "repo": "acme/web",
+    "branch": "main",
+    "image": None,
+    "gpu": "L4",
+    "gpu_count": 2,
+    "cpu": 2,
+    "memory": 4,
+    "limits": "none",
+    "min_replicas": 0,
+    "max_replicas": 3,
+    "target_gpu_utilization": 70,
+    "port": 8080,
+    "health_check_path": "/",
+    "region": "us-east-1",
+    "scaling": {"concurrency": 0},
+    "created_at": "c",
+    "replicas": {"desired": 1, "ready": 1},
+    "deployment": deployment(1),
+    "rollout": None,
+    "updated_at": "u",
+    "domain": {
+        "name": "www.acme.com",
+        "status": "pending_dns",
+        "reason": "nxdomain",
+        "records": [{"type": "CNAME", "name": "www.acme.com", "value": "web-acme.apps.localhost", "observed": None}],
+    },
+    "webhook": {"url": "http://x/hooks/git/acme/web", "secret": "s3"},
+}
 
 
 def answer(status: int, body: Any = None, headers: Mapping[str, str] | None = None) -> bytes:
@@ -41,6 +83,7 @@ class ScriptedApi:
     """One answer per connection, in order; the last one again and again."""
 
     script: Sequence[bytes]
+    tls: ssl.SSLContext | None = None
     asked: list[Asked] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -49,7 +92,7 @@ class ScriptedApi:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> ScriptedApi:
         self._thread.start()
@@ -66,9 +109,14 @@ class ScriptedApi:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection, connection.makefile("rb") as reader, contextlib.suppress(ConnectionError):
-                self.asked.append(_read(reader))
-                connection.sendall(self.script[min(len(self.asked), len(self.script)) - 1])
+            with connection, contextlib.suppress(ConnectionError, ssl.SSLError):
+                self._answer(connection if self.tls is None else self.tls.wrap_socket(connection, server_side=True))
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as reader:
+            self.asked.append(_read(reader))
+            connection.sendall(self.script[min(len(self.asked), len(self.script)) - 1])
+            if self.tls is None:
                 connection.shutdown(socket.SHUT_WR)
                 connection.recv(1)
 

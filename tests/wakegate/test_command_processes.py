@@ -6,12 +6,20 @@ import json
 import os
 import pty
 import signal
+import ssl
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 
 import pytest
-from scripted_api import CUT, ScriptedApi, answer, chunks
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from scripted_api import CUT, SERVICE, ScriptedApi, answer, chunks, deployment
 
 from wakegate.client import Client
 from wakegate.commands.rates import Watch
@@ -30,12 +38,13 @@ def told(*items: dict[str, object], last: int = 0) -> list[str]:
 END = 'event: end\ndata: {"reason": "deleted"}\n\n'
 
 
-def start(api: ScriptedApi, *arguments: str, **more: object) -> subprocess.Popen[str]:
+def start(api: ScriptedApi, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WAKEGATE_")}
     env = {**clean, "WAKEGATE_API_URL": api.url, "WAKEGATE_API_KEY": "k$x", "NO_COLOR": "1", "COLUMNS": "80"}
+    env |= environment or {}
     command = [sys.executable, "-m", "wakegate", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-    return subprocess.Popen(command, env=env, text=True, **{**pipes, **more})
+    return subprocess.Popen(command, env=env, text=True, **pipes)
 
 
 def test_logs_are_followed_over_a_broken_connection():
@@ -244,3 +253,42 @@ def test_a_watch_of_many_stays_within_the_rate_of_calls():
         watch.look(None)
         assert len(api.asked) == 1 + 90
     assert len(watch.rows()) == 90
+
+
+def test_progress_on_a_terminal_is_lines_above_a_spinner():
+    def at(state: str, reason: str | None = None) -> bytes:
+        return answer(200, {**SERVICE, "deployment": deployment(7, state, reason=reason)})
+
+    def said(*kinds: str) -> bytes:
+        events = [{"time": "2026-03-18T12:00:00.000001Z", "kind": kind, "reason": EVIL} for kind in kinds]
+        return answer(200, {"items": events, "next": "1", "truncated": False})
+
+    script = [at("pending"), at("building"), said("deployment.building"), at("failed", EVIL), said("deployment.failed")]
+    with ScriptedApi(script) as api:
+        status, shown = on_a_terminal(api, ["services", "create", "acme/web", "--repo", "acme/web", "--wait"])
+    assert status == 1
+    assert EVIL not in shown
+    shown_evil = r"\x1b]0;owned\x07\u202e"
+    for kind in ("building", "failed"):
+        assert f"12:00:00.000  deployment.{kind}  {shown_evil}" in shown
+    assert " deploying" in shown
+    assert shown.rstrip().endswith(f"error: {shown_evil}")
+    assert "cursor=1" in api.asked[-1].target
+
+
+def test_a_certificate_that_nobody_vouches_for_is_told(tmp_path):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "api")]), datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+    pem = made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "cert.pem").write_bytes(pem + secret)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem")
+    with ScriptedApi([answer(200, SERVICES)], tls=context) as api:
+        for more, status in (({}, 1), ({"SSL_CERT_FILE": str(tmp_path / "cert.pem")}, 0)):
+            process = start(api, "services", "list", "-n", "acme", environment=more)
+            _, err = process.communicate(timeout=30)
+            assert process.returncode == status, err
+            assert ("SSL_CERT_FILE" in err) is bool(status)

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from scripted_api import SERVICE, deployment
 
 from wakegate.cli import main
 from wakegate.commands import figures
@@ -94,10 +95,6 @@ def test_sparklines():
     assert len(figures.sparkline([1] * 1500, 79)) <= 79
 
 
-def deployment(number: int, state: str = "active", **more: object) -> dict[str, object]:
-    return {"id": f"d{number}", "state": state, "commit": None, "digest": None, "reason": None, **more}
-
-
 def test_the_newest_deployment_is_the_rollout_if_there_is_one():
     serving, coming = deployment(1), deployment(2, "building")
     assert newest({"deployment": serving, "rollout": coming}) is coming
@@ -123,43 +120,6 @@ def test_deployments_are_told_in_a_line():
     assert deployment_line(deployment(1, commit="0123456789abcdef")) == "active at 0123456789ab"
     failed = deployment(1, "failed", digest="sha256:0123456789abcdef0123", reason="it exits")
     assert deployment_line(failed) == "failed at sha256:0123456789ab: it exits"
-
-
-SERVICE = {
-    "namespace": "acme",
-    "name": "web",
-    "id": "1",
-    "status": "running",
-    "endpoint": "http://x",
-    "env": {"KEY": "***"},
-    "repo": "acme/web",
-    "branch": "main",
-    "image": None,
-    "gpu": "L4",
-    "gpu_count": 2,
-    "cpu": 2,
-    "memory": 4,
-    "limits": "none",
-    "min_replicas": 0,
-    "max_replicas": 3,
-    "target_gpu_utilization": 70,
-    "port": 8080,
-    "health_check_path": "/",
-    "region": "us-east-1",
-    "scaling": {"concurrency": 0},
-    "created_at": "c",
-    "replicas": {"desired": 1, "ready": 1},
-    "deployment": deployment(1),
-    "rollout": None,
-    "updated_at": "u",
-    "domain": {
-        "name": "www.acme.com",
-        "status": "pending_dns",
-        "reason": "nxdomain",
-        "records": [{"type": "CNAME", "name": "www.acme.com", "value": "web-acme.apps.localhost", "observed": None}],
-    },
-    "webhook": {"url": "http://x/hooks/git/acme/web", "secret": "s3"},
-}
 
 
 def test_a_service_in_facts():

@@ -99,7 +99,7 @@ class Rollout:
                 note("nothing of this needs a deployment")
             print_service(answer.body, answer.text, as_json=self.as_json)
             return
-        with progress(quiet=self.as_json) as show:
+        with progress("deploying", quiet=self.as_json) as show:
             service, reason = follow_deployment(self.target, started, show, self.timeout, self.told)
         if "webhook" in answer.body:
             service = {**service, "webhook": answer.body["webhook"]}
@@ -113,13 +113,13 @@ def print_service(service: Mapping[str, Any], text: str, *, as_json: bool, etag:
 
 
 @contextlib.contextmanager
-def progress(*, quiet: bool) -> Iterator[Show | None]:
+def progress(what: str, *, quiet: bool) -> Iterator[Show | None]:
     """To where lines of progress go: nowhere, or the standard error, above a spinner where that is a terminal."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
         console = Console(stderr=True, highlight=False)
-        with console.status("deploying"):
+        with console.status(what):
             yield lambda line: console.print(visible(line), markup=False, soft_wrap=True)
     else:
         yield note

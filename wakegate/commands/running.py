@@ -41,7 +41,7 @@ def wake(target: Target, if_match: str | None, wait: bool, timeout: float, as_js
     if not wait:
         print_service(answer.body, answer.text, as_json=as_json)
         return
-    with progress(quiet=as_json) as show:
+    with progress("waking", quiet=as_json) as show:
         service, reason = _awake(target, show, timeout, told)
     print_service(service, json.dumps(service, ensure_ascii=False), as_json=as_json)
     if reason:
