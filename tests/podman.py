@@ -28,7 +28,25 @@ from typing import Any
 
 PROGRAMS = ("podman", "runc", "conmon", "busybox", "catatonit", "iptables")
 PLACES = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/lib/podman", "/usr/libexec/podman")
-APPLETS = ("sh", "httpd", "sleep", "echo", "env", "cat", "kill", "yes", "head", "true", "false", "seq", "ls", "nc")
+APPLETS = (
+    "sh",
+    "httpd",
+    "sleep",
+    "echo",
+    "env",
+    "cat",
+    "kill",
+    "yes",
+    "head",
+    "true",
+    "false",
+    "seq",
+    "ls",
+    "nc",
+    "tail",
+    "wc",
+    "tr",
+)
 
 SERVER = """\
 #!/bin/sh
@@ -81,9 +99,10 @@ def sha256(data: bytes) -> str:
 
 
 class Registry:
-    """`/v2/` of an image registry on 127.0.0.1. Names that begin with `private/` want the password `user:secret`."""
+    """`/v2/` of an image registry on 127.0.0.1; a `private` one wants the password `user:secret`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, private: bool = False) -> None:
+        self.private = private
         self.blobs: dict[str, bytes] = {}
         self.tags: dict[tuple[str, str], str] = {}
         self.asked: list[str] = []
@@ -149,12 +168,12 @@ class Registry:
         return {"mediaType": kind, "size": len(content), "digest": sha256(content)}
 
     def answer(self, path: str, credentials: str | None) -> tuple[int, str, bytes, dict[str, str]]:
+        if self.private and credentials != "Basic dXNlcjpzZWNyZXQ=":
+            body = json.dumps({"errors": [{"code": "UNAUTHORIZED", "message": "authentication required"}]}).encode()
+            return 401, "application/json", body, {"WWW-Authenticate": 'Basic realm="registry"'}
         if path in ("/v2/", "/v2"):
             return 200, "application/json", b"{}", {}
         name, kind, wanted = path.removeprefix("/v2/").rsplit("/", 2)
-        if name.startswith("private/") and credentials != "Basic dXNlcjpzZWNyZXQ=":
-            body = json.dumps({"errors": [{"code": "UNAUTHORIZED", "message": "authentication required"}]}).encode()
-            return 401, "application/json", body, {"WWW-Authenticate": 'Basic realm="registry"'}
         digest = self.tags.get((name, wanted), wanted) if kind == "manifests" else wanted
         if digest not in self.blobs:
             code = "MANIFEST_UNKNOWN" if kind == "manifests" else "BLOB_UNKNOWN"
@@ -180,7 +199,7 @@ class _UnixConnection(http.client.HTTPConnection):
 class PodmanService:
     """`podman system service` with everything of its own; `close` ends and removes all of it."""
 
-    def __init__(self, insecure: str) -> None:
+    def __init__(self, *insecure: str) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="wgp-", dir="/tmp"))
         self.socket = self.root / "podman.sock"
         _soft, files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -191,7 +210,9 @@ class PodmanService:
             f'[containers]\ndefault_ulimits = ["nofile={files}:{files}", "nproc={processes}:{processes}"]\n'
             f'[network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "{self.root}/networks"\n'
         )
-        (self.root / "registries.conf").write_text(f'[[registry]]\nlocation = "{insecure}"\ninsecure = true\n')
+        (self.root / "registries.conf").write_text(
+            "".join(f'[[registry]]\nlocation = "{host}"\ninsecure = true\n' for host in insecure)
+        )
         path = os.pathsep.join((os.environ.get("PATH", ""), *PLACES))
         self.env = {
             **os.environ,
@@ -287,12 +308,14 @@ class Engines:
 
     def __init__(self) -> None:
         self.registry = Registry()
-        self.podman = PodmanService(self.registry.host)
+        self.private = Registry(private=True)
+        self.podman = PodmanService(self.registry.host, self.private.host)
 
     def image(self, name: str, tag: str = "latest", text: str = "hello from a container\n", **config: Any) -> str:
-        """Push an image of busybox; how a service names it."""
-        self.registry.push(name, tag, image_files(text), **config)
-        return f"{self.registry.host}/{name}:{tag}"
+        """Push an image of busybox; how a service names it. `private/…` is where a password is wanted."""
+        registry = self.private if name.startswith("private/") else self.registry
+        registry.push(name, tag, image_files(text), **config)
+        return f"{registry.host}/{name}:{tag}"
 
 
 def running_engines() -> Iterator[Engines]:
@@ -304,3 +327,4 @@ def running_engines() -> Iterator[Engines]:
     finally:
         engines.podman.close()
         engines.registry.close()
+        engines.private.close()

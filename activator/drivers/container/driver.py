@@ -89,8 +89,8 @@ class ContainerDriver:
         self._shared = uid is not None
         self._records = Records(root / "replicas")
         self._networks = Networks(engine, node)
-        self._sources = Sources(root / "clones", git_url, uid, limits)
-        self._images = Images(engine, Shelf(node), self._sources, credentials or Credentials(), limits)
+        sources = Sources(root / "clones", git_url, uid, limits)
+        self._images = Images(engine, Shelf(node), sources, credentials or Credentials(), limits)
         self._replicas: dict[str, Replica] = {}
         self._launching: dict[str, Identity] = {}
         self._starting: dict[str, bool] = {}  # containers being started; True: ended meanwhile
@@ -117,7 +117,7 @@ class ContainerDriver:
         """Adopt what an earlier control left. Raises `OSError`, `EngineError`."""
         self._on_exit = on_exit
         await asyncio.to_thread(self._prepare)
-        await self._sources.open()
+        await self._images.open()
         found = await self._engine.containers(node_label(self._node))
         recorded = {record.replica_id: record for record in await asyncio.to_thread(lambda: list(self._records.all()))}
         for container in found:

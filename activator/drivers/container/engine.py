@@ -16,7 +16,7 @@ from typing import Any
 import aiodocker
 import aiohttp
 
-from .flavour import Flavour
+from .flavour import ENDS, Flavour
 
 API = "v1.41"
 _CALL = 60.0  # seconds: creating a container copies files on some storage drivers
@@ -94,14 +94,14 @@ class Engine:
 
     def deaths(self, label: str) -> AsyncGenerator[str | None, None]:
         """The ids of containers with the label, as they end; `None` once the stream stands. Ends with the stream."""
-        return self._deaths({"type": ["container"], "event": ["die"], "label": [label]})
+        return self._deaths({"type": ["container"], "label": [label]})
 
     async def _deaths(self, filters: Mapping[str, Sequence[str]]) -> AsyncGenerator[str | None, None]:
         async with self._response("GET", "events", {"filters": json.dumps(filters)}) as response:
             yield None
             async for event in _objects(response):
                 found = event.get("id") or event.get("Actor", {}).get("ID")
-                if found:
+                if found and (event.get("Action") or event.get("status")) in ENDS:
                     yield str(found)
 
     async def output(self, container: str, since: int, *, follow: bool) -> AsyncGenerator[bytes, None]:
@@ -127,9 +127,13 @@ class Engine:
         headers = {} if credentials is None else {"X-Registry-Auth": credentials}
         return self._said("images/create", {"fromImage": name, "tag": tag}, headers)
 
-    def build(self, tag: str, context: Path, labels: Mapping[str, str]) -> AsyncGenerator[dict[str, Any], None]:
+    def build(
+        self, tag: str, context: Path, labels: Mapping[str, str], cgroup: str | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """What the engine says while it builds the Dockerfile of the tar file `context`. Leaving it ends the build."""
         params = {"t": tag, "rm": "true", "forcerm": "true", "labels": json.dumps(dict(labels))}
+        if cgroup is not None:
+            params["cgroupparent"] = cgroup
         return self._said("build", params, {"Content-Type": "application/x-tar"}, _pieces(context))
 
     async def _said(

@@ -1,7 +1,7 @@
 """The one place that knows in what Docker and Podman differ, behind the API that they share.
 
-What both do alike is not here: names, labels, published ports, limits, an init process, `kill`, `die` events. Measured
-with Podman 4.3.1; of Docker 20.10 to 28 as its API says.
+What both do alike is not here: names, labels, published ports, limits, an init process, `kill`. Measured with
+Podman 4.3.1; of Docker 20.10 to 28 as its API says.
 
 - `POST /containers/{id}/wait` is not used: Podman answers it by looking without a pause (130 % of a core, measured).
 - Times of log lines: Docker to the nanosecond, Podman 4 to the second (`follow` counts lines of equal times).
@@ -13,6 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+ENDS = ("die", "died", "destroy", "remove")
+"""What events call the end of a container, and its removal. Podman's filter knows its own names only, and tells others:
+so events are asked for without one."""
 
 _LOG_SIZE = 16 * 1024 * 1024  # bytes in one file of a container's log, from which it is taken over into ours
 _LOG_FILES = 4
@@ -49,6 +53,11 @@ class Flavour:
         if self.podman:
             return {"Type": "k8s-file", "Config": {"max-size": str(_LOG_SIZE * _LOG_FILES)}}
         return {"Type": "json-file", "Config": {"max-size": str(_LOG_SIZE), "max-file": str(_LOG_FILES)}}
+
+    @property
+    def leaves_builds(self) -> bool:
+        """Whether the command of a build's step runs on when the build is ended: see `leftovers`."""
+        return self.podman
 
     def network_options(self) -> dict[str, str]:
         """Bridges of Docker can't reach each other; those of Podman can, unless told."""

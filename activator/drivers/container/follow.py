@@ -70,11 +70,13 @@ class Follower:
         self._recorded = 0.0
 
     async def run(self) -> None:
-        """Follow until cancelled."""
+        """Follow until cancelled, or until there is no such container any more."""
         while True:
             try:
                 await self._pass(follow=True)
             except (EngineError, OSError) as error:
+                if isinstance(error, EngineError) and error.status == 404:
+                    return
                 log.warning("the output of container %s waits in the engine: %s", self._container[:12], error)
             await asyncio.sleep(_RETRY)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -18,6 +19,7 @@ from activator.drivers import Artifact, BuildFailed, BuildJob, BuildLog, Needed
 from activator.drivers.process import git
 from activator.drivers.process.cloning import MOVES, Cloning, Limits
 
+from . import leftovers
 from .credentials import Credentials
 from .engine import Engine, EngineError
 from .failures import build_failed, pull_failed
@@ -51,6 +53,7 @@ class Images:
         self._sources = sources
         self._credentials = credentials
         self._limits = limits
+        self._builds = 0
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def make(self, job: BuildJob, log: BuildLog) -> Artifact:
@@ -65,6 +68,12 @@ class Images:
         except BuildFailed as failure:
             await work.say(str(failure.reason))
             raise
+
+    async def open(self) -> None:
+        """End what an earlier control left of builds. Raises `OSError`."""
+        await self._sources.open()
+        if self._engine.flavour.leaves_builds:
+            await leftovers.end(leftovers.mark_of(self._shelf.node))
 
     # -- images
 
@@ -140,7 +149,7 @@ class Images:
                 return False
             await work.say("building its Dockerfile")
             labels = {"wakegate.service": job.service_id, "wakegate.commit": commit}
-            await self._run(work, self._engine.build(name, context, labels))
+            await self._run(work, name, context, labels)
         except BuildFailed as failure:
             failure.commit = commit
             raise
@@ -149,15 +158,22 @@ class Images:
         await work.say("built")
         return True
 
-    async def _run(self, work: _Work, said: AsyncGenerator[dict[str, Any], None]) -> None:
+    async def _run(self, work: _Work, name: str, context: Path, labels: Mapping[str, str]) -> None:
         tail: deque[str] = deque(maxlen=_TAIL)
+        self._builds += 1
+        mark = leftovers.mark_of(self._shelf.node, self._builds)
+        marked = self._engine.flavour.leaves_builds
         try:
             async with asyncio.timeout(self._limits.build):
+                said = self._engine.build(name, context, labels, mark if marked else None)
                 await self._listen(work, Progress(), said, tail.extend)
         except TimeoutError:
             raise BuildFailed(f"the build took longer than {self._limits.build:.0f} s") from None
         except EngineError as error:
             raise build_failed(error, list(tail)) from error
+        finally:
+            if marked:
+                await asyncio.shield(leftovers.end(mark))
 
     async def _listen(
         self,

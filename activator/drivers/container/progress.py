@@ -48,8 +48,8 @@ class Progress:
         changed = self._states.get(layer) != status
         if changed and (layer in self._states or len(self._states) < _LAYERS):
             self._states[layer] = status
-        if changed and status not in _GROWING:
-            return True
+        if status not in _GROWING:
+            return changed
         if now < self._next:
             return False
         self._next = now + _PACE

@@ -1,0 +1,224 @@
+"""Images: pulled from a registry, built from a Dockerfile; and what is said when that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import tarfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from container_world import ContainerWorld
+
+from activator.drivers import BuildFailed
+from activator.drivers.container.source import NEEDED, pack
+from activator.drivers.process import Limits
+from activator.drivers.process.procfs import living, uid_of
+from tests.podman import Engines, image_files
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(120), pytest.mark.xdist_group("podman")]
+
+DOCKERFILE = """\
+FROM scratch
+COPY --chmod=0755 bin /bin
+COPY www /www
+ENV PATH=/bin
+RUN ["/bin/busybox", "echo", "a line of the build"]
+CMD ["/bin/busybox", "sh", "-c", "exec busybox httpd -f -p $PORT -h /www"]
+"""
+FILES: dict[str, str | bytes] = {
+    "bin/busybox": image_files()["bin/busybox"],
+    "www/index.html": "from a Dockerfile\n",
+    "Dockerfile": DOCKERFILE,
+}
+
+
+@pytest.fixture
+async def world(engines: Engines) -> AsyncIterator[ContainerWorld]:
+    made = ContainerWorld(engines)
+    await made.open()
+    yield made
+    await made.close()
+    made.remove()
+
+
+async def failure(world: ContainerWorld, **job: str) -> BuildFailed:
+    with pytest.raises(BuildFailed) as caught:
+        await world.build(**job)
+    return caught.value
+
+
+async def test_an_image_is_pulled_with_its_progress_and_its_digest(world: ContainerWorld) -> None:
+    digest = world.engines.registry.push("acme/web", "1", image_files("one\n"))
+    image = f"{world.engines.registry.host}/acme/web:1"
+    artifact = await world.build(image=image)
+    assert artifact.commit == digest
+    assert world.built[0] == f"pulling {image}"
+    assert any("Download complete" in line for line in world.built)
+    assert world.built[-1] == f"digest {digest}"
+    _, started = await world.start(artifact)
+    assert await world.get(started) == (200, b"one\n")
+
+
+async def test_each_deployment_pulls_again_and_a_pinned_one_finds_what_it_had(world: ContainerWorld) -> None:
+    registry = world.engines.registry
+    first = registry.push("acme/moves", "1", image_files("one\n"))
+    image = f"{registry.host}/acme/moves:1"
+    old = await world.build(image=image)
+    second = registry.push("acme/moves", "1", image_files("two\n"))
+    new = await world.build(image=image)
+    assert (old.commit, new.commit) == (first, second)
+    assert old.ref != new.ref
+    asked = len(registry.asked)
+    assert await world.build(image=image, commit=first) == old
+    assert len(registry.asked) == asked  # one look-up on the node
+    await world.driver.prune(lambda service: {new.ref})
+    again = await world.build(image=image, commit=first)
+    assert again == old
+    _, started = await world.start(again)
+    assert await world.get(started) == (200, b"one\n")
+
+
+async def test_what_nothing_needs_is_pruned_and_nobody_else_s(world: ContainerWorld) -> None:
+    podman = world.engines.podman
+    kept = await world.pulled("acme/kept")
+    loose = await world.build(service="other", image=world.engines.image("acme/loose", text="loose\n"))
+    used = await world.build(service="used", image=world.engines.image("acme/used", text="used\n"))
+    replica, _ = await world.start(used, service_id="used", namespace="third")
+    podman.call("POST", f"/images/{kept.ref}/tag?repo=localhost/somebody&tag=1", parse=False)
+    await world.driver.prune(lambda service: {kept.ref} if service == "svc" else set())
+    names = {name for image in podman.call("GET", "/images/json") for name in image["RepoTags"] or []}
+    assert {kept.ref, used.ref, "localhost/somebody:1"} <= names
+    assert loose.ref not in names
+    assert not any(name.startswith(f"{world.engines.registry.host}/acme/loose") for name in names)
+    networks = {network["Name"] for network in podman.call("GET", "/networks")}
+    assert f"wakegate-{world.node}-third" in networks
+    await world.driver.stop(replica, 0)
+    await world.driver.forget(replica)
+    await world.driver.prune(lambda service: None if service == "svc" else set())
+    networks = {network["Name"] for network in podman.call("GET", "/networks")}
+    assert not any(world.node in name for name in networks)
+    assert kept.ref in {name for image in podman.call("GET", "/images/json") for name in image["RepoTags"] or []}
+    podman.call("DELETE", "/images/localhost/somebody:1", parse=False)
+
+
+async def test_a_failed_pull_says_which_image_and_why(world: ContainerWorld) -> None:
+    host = world.engines.registry.host
+    missing = await failure(world, image=f"{host}/acme/missing:9")
+    assert missing.reason.public == f"image '{host}/acme/missing:9' does not exist"
+    assert world.built[-1].startswith(missing.reason.public)
+    refused = await failure(world, image=world.engines.image("private/app"))
+    assert refused.reason.public.startswith(f"the registry of image '{world.engines.private.host}/private/app:latest' ")
+    away = await failure(world, image="127.0.0.1:9/app:1")
+    assert away.reason.public == "the registry of image '127.0.0.1:9/app:1' can't be reached from the node"
+    assert "127.0.0.1:9" in str(away.reason.detail)
+    local = await failure(world, image="localhost/never-built:1")
+    assert "is not on this node" in local.reason.public
+
+
+async def test_a_private_image_is_pulled_with_the_node_s_login(world: ContainerWorld) -> None:
+    image = world.engines.image("private/app")
+    auth = base64.b64encode(b"user:secret").decode()
+    (world.place / "auth.json").write_text(json.dumps({"auths": {world.engines.private.host: {"auth": auth}}}))
+    artifact = await world.build(image=image)
+    assert artifact.commit.startswith("sha256:")
+    assert "secret" not in "\n".join(world.built)
+
+
+async def test_a_repository_is_built_from_its_dockerfile(world: ContainerWorld) -> None:
+    repository = world.repository()
+    commit = repository.commit(FILES)
+    artifact = await world.build(env={"SECRET": "hunter2"})
+    assert artifact.commit == commit
+    assert world.built[0] == f"cloning acme/app, branch main, commit {commit}"
+    assert "a line of the build" in world.built
+    assert world.built[-1] == "built"
+    assert "hunter2" not in "\n".join(world.built)
+    _, started = await world.start(artifact)
+    assert await world.get(started) == (200, b"from a Dockerfile\n")
+    world.built.clear()
+    assert await world.build() == artifact == await world.build(commit=commit)
+    assert world.built == [f"commit {commit} is built already"] * 2
+    repository.commit({"www/index.html": "changed\n"})
+    assert (await world.build()).commit != commit
+    assert await world.build(commit=commit) == artifact
+    assert list((world.data_dir / "container" / "clones").glob("*/")) == []
+
+
+async def test_a_failed_build_says_what_to_do(world: ContainerWorld) -> None:
+    repository = world.repository()
+    commit = repository.commit({"Procfile": "web: x\n"})
+    needed = await failure(world)
+    assert needed.reason.public == f"this node runs containers and builds no Procfile: {NEEDED}"
+    assert needed.commit == commit
+    repository.commit({**FILES, "Dockerfile": DOCKERFILE.replace('"echo", "a line of the build"', '"false"')})
+    broken = await failure(world)
+    assert broken.reason.public == "building its Dockerfile failed"
+    assert "exit status 1" in str(broken.reason.detail)
+    repository.commit({"Dockerfile": "FROM 127.0.0.1:9/none:1\n"})
+    assert (await failure(world)).reason.public == "building its Dockerfile failed"
+    nowhere = await failure(world, branch="nowhere")
+    assert nowhere.reason.public == "repository 'acme/app' has no branch 'nowhere'"
+    assert "does not exist" in (await failure(world, repo="acme/none")).reason.public
+
+
+SLEEPS = DOCKERFILE.replace('"echo", "a line of the build"', '"sleep", "3217"')
+
+
+def sleeping() -> list[int]:
+    found = []
+    for stat in living():
+        try:
+            command = Path(f"/proc/{stat.pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"sleep\x003217" in command and b"busybox" in command.split(b"\0")[0]:
+            found.append(stat.pid)
+    return found
+
+
+async def test_a_build_that_is_cancelled_or_takes_too_long_is_ended(world: ContainerWorld) -> None:
+    world.repository().commit({**FILES, "Dockerfile": SLEEPS})
+    building = asyncio.get_running_loop().create_task(world.build())
+    await world.until(sleeping)
+    building.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await building
+    await world.until(lambda: not sleeping())
+    await world.close()
+    world.limits = Limits(build=1.0)
+    await world.open()
+    slow = await failure(world)
+    assert slow.reason.public == "the build took longer than 1 s"
+    await world.until(lambda: not sleeping())
+
+
+async def test_git_runs_as_nobody_who_owns_anything_else(world: ContainerWorld, tmp_path: Path) -> None:
+    repository = world.repository()
+    repository.commit(FILES)
+    await world.build()
+    assert not [stat.pid for stat in living() if uid_of(stat.pid) == 61_999]
+    assert (world.data_dir / "container" / "replicas").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_context_is_all_but_git_s_own(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / ".git").mkdir(parents=True)
+    (source / ".git" / "config").write_text("x")
+    (source / "src").mkdir()
+    (source / "src" / ".gitignore").write_text("x")
+    (source / "link").symlink_to("/etc/passwd")
+    with pytest.raises(BuildFailed, match="add a Dockerfile"):
+        pack(source, tmp_path / "none.tar")
+    (source / "Dockerfile").symlink_to("/etc/passwd")
+    with pytest.raises(BuildFailed, match="add a Dockerfile"):
+        pack(source, tmp_path / "none.tar")
+    (source / "Dockerfile").unlink()
+    (source / "Dockerfile").write_text("FROM scratch\n")
+    with tarfile.open(pack(source, tmp_path / "context.tar")) as archive:
+        members = {member.name: member for member in archive.getmembers()}
+    assert set(members) == {"Dockerfile", "link", "src", "src/.gitignore"}
+    assert members["link"].issym()
+    assert {(member.uid, member.uname) for member in members.values()} == {(0, "")}
