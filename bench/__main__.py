@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import api, machine, memory, report, throughput, wake
+from bench import analytics, api, logs, machine, memory, report, throughput, wake
 from bench.backend import Backend
 from bench.connections import raise_file_limit
 from bench.load import WORKS
@@ -17,7 +17,7 @@ from bench.process import BenchError
 from bench.product import Form, Product, backend_files, backend_service, forms
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("throughput", "memory", "wake", "api")
+PARTS = ("throughput", "memory", "wake", "api", "logs", "analytics")
 
 
 def arguments() -> argparse.Namespace:
@@ -108,6 +108,24 @@ def measure_api(run: "Run") -> dict[str, object]:
     return told
 
 
+def measure_logs(run: "Run") -> dict[str, object]:
+    """The first form only: logs are not compiled."""
+    if not run.forms:
+        return {}
+    told = logs.report(run.forms[0], run.directory / "logs")
+    run.show(logs.table(told))
+    return told
+
+
+def measure_analytics(run: "Run") -> dict[str, object]:
+    """The first form only: its hot modules are no part of this."""
+    if not run.forms:
+        return {}
+    told = analytics.report(run.forms[0], run.directory / "analytics")
+    run.show(analytics.table(told))
+    return told
+
+
 class Run:
     """One run: what was chosen, where its files are, which proxies there are and which are missing."""
 
@@ -147,6 +165,8 @@ def main() -> int:
         "memory": measure_memory,
         "wake": measure_wake,
         "api": measure_api,
+        "logs": measure_logs,
+        "analytics": measure_analytics,
     }
     with tempfile.TemporaryDirectory(prefix="wgbench-") as name:
         directory = Path(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -15,7 +16,13 @@ _FULL: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d([.,]\d+)?)?([Zz]
 
 def iso(at: int) -> str:
     """`2026-03-18T12:00:00.000001Z`: always with microseconds, so that texts sort as times do."""
-    return (_EPOCH + at * _MICROSECOND).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    seconds, microseconds = divmod(at, 1_000_000)
+    return f"{_second(seconds)}.{microseconds:06d}Z"
+
+
+@functools.lru_cache(maxsize=1024)  # lines of logs come many to a second
+def _second(at: int) -> str:
+    return (_EPOCH + timedelta(seconds=at)).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def parse(text: str) -> int:

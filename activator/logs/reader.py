@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .line import TIME_DIGITS, LogLine, Stream, decode, entry_pattern
+from .line import LETTER_OF, TIME_DIGITS, LogLine, Stream, decode, entry_pattern
 
 PAGE_BYTES: Final = 16 << 20
 
@@ -136,12 +136,14 @@ class _Filters:
 
     def __init__(self, query: Query) -> None:
         ids = [query.replica, query.deployment]
+        letter = None if query.stream is None else LETTER_OF[query.stream]
+        names = [[name] for name in ids if name is not None] + ([[letter, letter.upper()]] if letter else [])
         self._pattern = entry_pattern(query.stream, *ids)
-        self._needles = [b" %b " % name.encode("utf-8", "surrogateescape") for name in ids if name is not None]
+        self._needles = [[b" %b " % word.encode("utf-8", "surrogateescape") for word in words] for words in names]
 
     def entries(self, block: bytes) -> Iterator[Sequence[bytes]]:
-        """The fields of each, oldest first. A block without the ids, the common case, costs one quick search."""
-        if all(needle in block for needle in self._needles):
+        """The fields of each, oldest first. A block that can't have any, the common case, costs a quick search."""
+        if all(any(needle in block for needle in needles) for needles in self._needles):
             yield from (match.groups() for match in self._pattern.finditer(block))
 
 
