@@ -27,6 +27,8 @@ QUOTA: Final = web.RequestKey("quota", Quota)
 
 @dataclass(frozen=True, slots=True)
 class Door:
+    """Its parts count what they refuse and what they drop."""
+
     access: Access
     limit: RateLimit
     failures: Failures
@@ -34,6 +36,7 @@ class Door:
 
     def open(self, app: web.Application) -> None:
         """Put it before the application's handlers."""
+        app[DOOR] = self
         app.middlewares.append(self.pass_through)
         app.on_response_prepare.append(finish)
 
@@ -58,6 +61,9 @@ class Door:
                 detail = "Too many requests without a valid key came from this address."
                 raise Problem(429, detail, headers={"Retry-After": str(int(wait) + 1)}) from None
             raise
+
+
+DOOR: Final = web.AppKey("door", Door)
 
 
 async def finish(request: web.BaseRequest, response: web.StreamResponse) -> None:

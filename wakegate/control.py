@@ -32,6 +32,7 @@ from control import remains
 from control.analytics.collector import Analytics
 from control.app import Api
 from control.catalogue import Catalogue
+from control.door import DOOR
 from control.key_use import KeyUse
 from control.keys import Keys, make_first_key
 from control.placement import unfit
@@ -57,9 +58,9 @@ from state.store import ABSENT, Change, Conflict, Fence, Store, StoreError
 from wakegate.client import KEY_FILE, URL_FILE
 from wakegate.config import Config
 from wakegate.drivers import driver_of, engine_of
-from wakegate.metrics import Metrics, of_telling
+from wakegate.metrics import Metrics, of_telling, of_the_door
 from wakegate.pipe import Message, Pipe
-from wakegate.site import settings, site_of
+from wakegate.site import log_limits, settings, site_of
 from wakegate.terminal import log_to_stderr
 
 _LEFT_TO_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -118,7 +119,7 @@ class Control:
         self._store = Store(start["store"])
         self._mirror = Mirror(self._store, list(Kind), self._changed, slices=True)
         self._catalogue = Catalogue(self._mirror)
-        self._logs = LogStore(config.data_dir / "logs")
+        self._logs = LogStore(config.data_dir / "logs", log_limits(config))
         self._collector = Collector(self._logs)
         self._streams = Streams()
         self._driver = driver_of(config, start["node"], self._collector, engine)
@@ -163,7 +164,9 @@ class Control:
             interval=config.git_poll,
         )
         self._sockets = [_inherited(fd) for fd in start["api"]]
-        self._server = ApiServer(self._api().application(), self._sockets, grace=_API_GRACE)
+        api = self._api().application()
+        self._door = api[DOOR]
+        self._server = ApiServer(api, self._sockets, grace=_API_GRACE)
         self._drain: asyncio.Future[Drain] = asyncio.get_running_loop().create_future()
         self._hurry = asyncio.Event()
         self._activation.gone(start["gone"])
@@ -345,7 +348,7 @@ class Control:
         )
 
     async def _exposition(self) -> tuple[bytes, str]:
-        told = of_telling(self._streams, self._collector, self._activation.journal)
+        told = [*of_telling(self._streams, self._collector, self._activation.journal), *of_the_door(self._door)]
         return await self._metrics.exposition(self._activation, self._certificates.left(), told)
 
     def _unready(self) -> list[str]:

@@ -14,6 +14,7 @@ from activator.activation import Activation
 from activator.coldstarts import BUCKETS, Histogram
 from activator.journal import Journal
 from activator.logs import Collector
+from control.door import Door
 from control.streams import Streams
 from gateway.exposition import Totals
 
@@ -77,6 +78,25 @@ def of_telling(streams: Streams, collector: Collector, journal: Journal) -> Iter
             collector.dropped,
         ),
         ("wakegate_events_dropped", "Events of services that were lost while the store was gone.", journal.dropped),
+    ):
+        yield CounterMetricFamily(name, text, value=count)
+
+
+def of_the_door(door: Door) -> Iterator[Metric]:
+    """Requests to the API that were refused, or let through without their quota being known."""
+    for name, text, count in (
+        ("wakegate_api_unauthorized", "Requests to the API without a valid key.", door.failures.total),
+        ("wakegate_api_limited", "Requests to the API beyond the quota of their key.", door.limit.refused),
+        (
+            "wakegate_api_unlimited",
+            "Requests to the API that were let through, since the store did not tell their key's quota.",
+            door.limit.unlimited,
+        ),
+        (
+            "wakegate_idempotent_answers_evicted",
+            "Answers to requests with an Idempotency-Key that were forgotten early: their tenant had too many.",
+            door.idempotency.evicted,
+        ),
     ):
         yield CounterMetricFamily(name, text, value=count)
 

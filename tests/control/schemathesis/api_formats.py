@@ -45,6 +45,17 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
     if "follow" in case.query:
         case.query["follow"] = "false"  # streams have tests of their own
     case.body = _with_integers(case.body)
+    if case.method.upper() == "POST" and case.path.endswith("/services"):
+        _agree(case.body)
+
+
+def _agree(body: dict[str, Any]) -> None:
+    """What is to be created has a repository, and fields that go together: the document can't say it."""
+    body.pop("image", None)
+    body["repo"] = body.get("repo") or "acme/hello"
+    if body.get("gpu") == "none":
+        body.pop("gpu_count", None)
+    body["max_replicas"] = max(body.get("max_replicas") or 1, body.get("min_replicas") or 1)
 
 
 def _with_integers(value: Any) -> Any:
