@@ -69,6 +69,8 @@ class Config:
     stale_limit: float
     store_fsync: str  # everysec, always
     access_log: str  # a path, "-" or "off"
+    log_size: int
+    log_age: float  # days
     process_uids: Span
 
     def to_json(self) -> dict[str, Any]:

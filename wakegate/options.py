@@ -167,6 +167,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("stale_limit", number(1, _YEAR), "3600", "Seconds that a node cut off serves what it knows.", metavar="S"),
     Option("store_fsync", one_of("everysec", "always"), "everysec", "everysec or always.", metavar="WHEN"),
     Option("access_log", values.access_log, None, "Path, - or off; default DATA-DIR/access.log.", metavar="PATH"),
+    Option("log_size", values.log_size, "64MiB", "What is kept of a service's log, at most.", metavar="SIZE"),
+    Option("log_age", number(0.01, 36500, "days"), "30", "Days for which lines of logs are kept.", metavar="DAYS"),
     Option("process_uids", values.span, "61000-61999", "Uids of namespaces, when root.", metavar="FIRST-LAST"),
 )
 BY_NAME = {option.name: option for option in OPTIONS}

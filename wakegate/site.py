@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from activator.drivers import Driver
 from activator.drivers.container import ContainerDriver
+from activator.logs import LogLimits
 from activator.settings import Settings
 from control.domains import Platform
 from control.site import Offer, Site
@@ -20,6 +21,13 @@ def settings(config: Config, node: str) -> Settings:
         tombstone_ttl=config.tombstone_ttl,
         stale_limit=config.stale_limit,
     )
+
+
+def log_limits(config: Config) -> LogLimits:
+    """What is kept of each service's log."""
+    limits = LogLimits()
+    segment = min(limits.segment, config.log_size // 8)
+    return LogLimits(segment=segment, total=config.log_size, age=config.log_age * 86_400)
 
 
 def site_of(config: Config, driver: Driver) -> Site:

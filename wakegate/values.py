@@ -133,6 +133,13 @@ def size(text: str) -> int:
     return int(match[1]) << _UNITS[match[2].lower()]
 
 
+def log_size(text: str) -> int:
+    """As `size`: a MiB at least, or a few long lines would be all of a log."""
+    if (found := size(text)) < 1 << 20:
+        raise ValueError("expected 1MiB or more")
+    return found
+
+
 def span(text: str) -> Span:
     """`61000-61999`."""
     first, dash, last = text.partition("-")

@@ -174,7 +174,14 @@ def test_other_values():
     assert (size("1"), size("10k"), size("10MiB"), size("2 GB")) == (1, 10240, 10 << 20, 2 << 30)
     assert load({"gpus": ["T4=2, L4=1"]}, {}).config.gpus == "T4=2,L4=1"
     assert load({"trusted_proxies": ["10.0.0.0/8,::1"]}, {}).config.trusted_proxies == ("10.0.0.0/8", "::1/128")
-    for name, text in {"git_url": "x", "redis": "http://x", "gpus": "T5=1", "process_uids": "0-1", "hsts": "x"}.items():
+    for name, text in {
+        "git_url": "x",
+        "redis": "http://x",
+        "gpus": "T5=1",
+        "process_uids": "0-1",
+        "hsts": "x",
+        "log_size": "999k",
+    }.items():
         assert len(mistakes({name: [text]})) == 1, name
 
 
