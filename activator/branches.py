@@ -15,7 +15,7 @@ import asyncio
 import enum
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -56,17 +56,19 @@ class News(enum.Enum):
     LATER = enum.auto()  # a deployment is in progress: the next look decides
 
 
-def news(head: str, seen: str | None, latest: Deployment | None, deployments: Iterable[Deployment]) -> News:
-    """`seen`: where the branch was when it was looked at last, None if it never was.
+def news(head: str, seen: str | None, service: Service, deployments: Sequence[Deployment]) -> News:
+    """`seen`: where the branch was when it was looked at last, None if it never was. `deployments`: the service's.
 
     A head that was seen is no news, whatever became of its deployment: it may have failed, or have been rolled back. On
     the first look, one that was deployed at any time counts as seen.
     """
+    by_id = {deployment.id: deployment for deployment in deployments}
+    latest, active = by_id.get(service.latest), by_id.get(service.active or "")
     if latest is not None and latest.state.in_progress:
         return News.NONE if latest.commit == head else News.LATER
     if seen is None:
         return News.NONE if any(d.commit == head for d in deployments) else News.DEPLOY
-    return News.NONE if head == seen or (latest is not None and latest.commit == head) else News.DEPLOY
+    return News.NONE if head == seen or (active is not None and active.commit == head) else News.DEPLOY
 
 
 @dataclass(slots=True)
@@ -227,11 +229,9 @@ class Branches:
             self._ails(service, Reason(f"repository '{service.run.repo}' has no branch '{branch}'"))
             return
         self._heals(service)
-        deployments = self._catalog.deployments_of(service.id)
-        latest = next((d for d in deployments if d.id == service.latest), None)
         known = self._seen.get(service.id)
         seen = known[1] if known is not None and known[0] == branch else None
-        found = news(head, seen, latest, deployments)
+        found = news(head, seen, service, self._catalog.deployments_of(service.id))
         if found is News.NONE or (found is News.DEPLOY and await self._deploy(service, head)):
             self._seen[service.id] = (branch, head)
 

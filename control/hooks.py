@@ -120,7 +120,8 @@ class Hooks:
                 raise _too_often(wait)
             raise Problem(403, "Nothing at this path has the secret that this delivery was signed with.")
         self._acquainted.met(delivery.acquaintance, now)
-        verdict = judge(delivery.origin, _push(delivery), service, self._catalogue.facts(service).latest)
+        facts = self._catalogue.facts(service)
+        verdict = judge(delivery.origin, _push(delivery), service, facts.latest, facts.active)
         if not verdict.hooked:
             return Reception("none", verdict.reason)
         marks = delivery.check.marks(delivery.origin.delivery)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from control.signatures import Origin
-from state.models import Deployment, DeploymentState, Service
+from state.models import Deployment, Service
 
 HEAD: Final = 128 * 1024  # bytes of a body that are looked at
 _FORM: Final = b"payload="
@@ -28,7 +28,6 @@ _DECODER: Final = json.JSONDecoder()
 
 _PUSHES: Final = frozenset({"push", "push hook"})
 _PINGS: Final = frozenset({"ping"})
-_DONE: Final = (DeploymentState.FAILED, DeploymentState.CANCELLED)
 
 
 class NotAPush(Exception):
@@ -122,8 +121,13 @@ def _repository(found: Mapping[str, Any]) -> str | None:
     return None
 
 
-def judge(origin: Origin, push: Push | None, service: Service, latest: Deployment | None) -> Verdict:
-    """What a delivery, whose proof holds, means for a service. `push` is there for events that are pushes."""
+def judge(
+    origin: Origin, push: Push | None, service: Service, latest: Deployment | None, active: Deployment | None
+) -> Verdict:
+    """What a delivery, whose proof holds, means for a service. `push` is there for events that are pushes.
+
+    What counts is the deployment in progress, else the one that serves: a commit is pushed again to try it again.
+    """
     branch = service.run.branch or ""
     if origin.event.lower() in _PINGS:
         return _ignored(f"pong: pushes to {branch} will redeploy {service.name}")
@@ -137,7 +141,8 @@ def judge(origin: Origin, push: Push | None, service: Service, latest: Deploymen
         return _ignored(f"{push.branch[:200]} is not {branch}, the branch of {service.name}", hooked=True)
     if push.deletes:
         return _ignored(f"{branch} was deleted", hooked=True)
-    if latest is not None and latest.commit == push.after and latest.state not in _DONE:
+    current = latest if latest is not None and latest.state.in_progress else active
+    if current is not None and current.commit == push.after:
         return _ignored(f"{push.after} is deployed already, or on its way", hooked=True)
     return Verdict(Action.REDEPLOY, f"{origin.forge} tells that {branch} is at {push.after} now", hooked=True)
 

@@ -29,33 +29,39 @@ A, B, C = "a" * 40, "b" * 40, "c" * 40
 
 
 @pytest.mark.parametrize(
-    ("head", "seen", "latest", "others", "found"),
+    ("head", "seen", "latest", "active", "before", "found"),
     [
         # the first look: what was deployed at any time counts as seen
-        (A, None, (DeploymentState.ACTIVE, A), (), News.NONE),
-        (B, None, (DeploymentState.ACTIVE, A), (), News.DEPLOY),
-        (B, None, (DeploymentState.FAILED, B), (), News.NONE),
-        (B, None, (DeploymentState.ACTIVE, A), (B,), News.NONE),  # rolled back from B to A
-        (B, None, (DeploymentState.FAILED, None), (), News.DEPLOY),  # it could not even be cloned
-        (B, None, None, (), News.DEPLOY),
+        (A, None, (DeploymentState.ACTIVE, A), A, (), News.NONE),
+        (B, None, (DeploymentState.ACTIVE, A), A, (), News.DEPLOY),
+        (B, None, (DeploymentState.FAILED, B), A, (), News.NONE),
+        (B, None, (DeploymentState.ACTIVE, A), A, (B,), News.NONE),  # rolled back from B to A
+        (B, None, (DeploymentState.FAILED, None), None, (), News.DEPLOY),  # it could not even be cloned
+        (B, None, None, None, (), News.DEPLOY),
         # later ones
-        (A, A, (DeploymentState.ACTIVE, A), (), News.NONE),
-        (B, A, (DeploymentState.ACTIVE, A), (), News.DEPLOY),
-        (B, A, (DeploymentState.ACTIVE, B), (), News.NONE),  # a webhook was faster
-        (B, B, (DeploymentState.FAILED, B), (), News.NONE),
-        (B, B, (DeploymentState.ACTIVE, A), (B,), News.NONE),  # rolled back
-        (A, B, (DeploymentState.ACTIVE, B), (A,), News.DEPLOY),  # pushed back by force
+        (A, A, (DeploymentState.ACTIVE, A), A, (), News.NONE),
+        (B, A, (DeploymentState.ACTIVE, A), A, (), News.DEPLOY),
+        (B, A, (DeploymentState.ACTIVE, B), B, (), News.NONE),  # a webhook was faster
+        (B, B, (DeploymentState.FAILED, B), A, (), News.NONE),
+        (B, B, (DeploymentState.ACTIVE, A), A, (B,), News.NONE),  # rolled back
+        (A, B, (DeploymentState.ACTIVE, B), B, (A,), News.DEPLOY),  # pushed back by force
+        (A, B, (DeploymentState.FAILED, B), A, (), News.NONE),  # the same, to what serves
         # while a deployment is in progress nothing is begun
-        (B, A, (DeploymentState.BUILDING, None), (), News.LATER),
-        (B, A, (DeploymentState.STARTING, A), (), News.LATER),
-        (B, A, (DeploymentState.STARTING, B), (), News.NONE),
-        (B, None, (DeploymentState.PENDING, None), (), News.LATER),
+        (B, A, (DeploymentState.BUILDING, None), A, (), News.LATER),
+        (B, A, (DeploymentState.STARTING, A), None, (), News.LATER),
+        (B, A, (DeploymentState.STARTING, B), A, (), News.NONE),
+        (B, None, (DeploymentState.PENDING, None), None, (), News.LATER),
     ],
 )
-def test_what_a_head_means(head, seen, latest, others, found):
-    newest = None if latest is None else deployment("d9", latest[0], commit=latest[1])
-    kept = [deployment(f"d{n}", DeploymentState.SUPERSEDED, commit=commit) for n, commit in enumerate(others)]
-    assert news(head, seen, newest, [*kept, *([newest] if newest else [])]) is found
+def test_what_a_head_means(head, seen, latest, active, before, found):
+    kept = [deployment(f"d{n}", DeploymentState.SUPERSEDED, commit=commit) for n, commit in enumerate(before)]
+    if active is not None:
+        kept.append(deployment("d8", commit=active))
+    if latest is not None and latest[0] is not DeploymentState.ACTIVE:
+        kept.append(deployment("d9", latest[0], commit=latest[1]))
+    newest = None if latest is None else kept[-1].id
+    one = service(latest=newest or "none", active=None if active is None else "d8")
+    assert news(head, seen, one, kept) is found
 
 
 class Counting(Remotes):

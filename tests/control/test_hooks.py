@@ -64,14 +64,15 @@ async def put(rig, *changes: Change) -> None:
 
 
 async def settle(rig, commit: str, state: DeploymentState = DeploymentState.ACTIVE) -> None:
-    """The newest deployment has come to this."""
+    """The newest deployment has come to this; the one that serves is what it was, unless it is this."""
     service = await service_of(rig)
     record = await rig.store.get(Kind.DEPLOYMENT, service.latest)
     deployment = replace(decode(Deployment, record.value), state=state, commit=commit)
+    active = deployment.id if state is DeploymentState.ACTIVE else service.active
     await put(
         rig,
         Change(Kind.DEPLOYMENT, deployment.id, encode(deployment)),
-        Change(Kind.SERVICE, service.id, encode(replace(service, active=deployment.id))),
+        Change(Kind.SERVICE, service.id, encode(replace(service, active=active))),
     )
 
 
@@ -202,8 +203,9 @@ async def test_what_is_well_signed_and_no_push_of_the_branch_does_nothing(rig, f
 
 
 async def test_a_commit_whose_deployment_failed_may_be_pushed_again(rig, forge):
+    await forge.send(push(B))
     await settle(rig, B, DeploymentState.FAILED)
-    assert (await forge.send(push(B))).json["action"] == "redeploy"
+    assert (await forge.send(push(B, forced=True))).json["action"] == "redeploy"
 
 
 async def test_strangers_learn_nothing_and_change_nothing(rig, forge):

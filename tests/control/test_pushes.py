@@ -97,7 +97,7 @@ def test_events_that_are_pushes():
 
 
 def test_a_push_of_the_branch_redeploys():
-    verdict = judge(GITHUB, Push("refs/heads/main", OTHER, "acme/app"), SERVICE, LATEST)
+    verdict = judge(GITHUB, Push("refs/heads/main", OTHER, "acme/app"), SERVICE, LATEST, LATEST)
     assert verdict.action is Action.REDEPLOY
     assert verdict.hooked
     assert OTHER in verdict.reason
@@ -122,33 +122,33 @@ def test_a_push_of_the_branch_redeploys():
     ],
 )
 def test_what_does_nothing_says_why(event, push, hooked, said):
-    verdict = judge(replace(GITHUB, event=event), push, SERVICE, LATEST)
+    verdict = judge(replace(GITHUB, event=event), push, SERVICE, LATEST, LATEST)
     assert (verdict.action, verdict.hooked) == (Action.NOTHING, hooked)
     assert said in verdict.reason
 
 
 @pytest.mark.parametrize("name", ["acme/app", "ACME/App", "group/acme/app", None])
 def test_the_same_repository_by_other_spellings(name):
-    assert judge(GITHUB, Push("refs/heads/main", OTHER, name), SERVICE, LATEST).action is Action.REDEPLOY
+    assert judge(GITHUB, Push("refs/heads/main", OTHER, name), SERVICE, LATEST, LATEST).action is Action.REDEPLOY
 
 
 @pytest.mark.parametrize(
-    ("state", "redeploys"),
+    ("latest", "active", "redeploys"),
     [
-        (DeploymentState.ACTIVE, False),
-        (DeploymentState.BUILDING, False),
-        (DeploymentState.STARTING, False),
-        (DeploymentState.FAILED, True),
-        (DeploymentState.CANCELLED, True),
+        ((DeploymentState.BUILDING, COMMIT), None, False),
+        ((DeploymentState.STARTING, COMMIT), OTHER, False),
+        ((DeploymentState.PENDING, None), COMMIT, True),  # nobody knows yet what it takes
+        ((DeploymentState.STARTING, OTHER), COMMIT, True),  # back by force, while the other one rolls out
+        ((DeploymentState.FAILED, COMMIT), None, True),
+        ((DeploymentState.FAILED, COMMIT), OTHER, True),
+        ((DeploymentState.FAILED, OTHER), COMMIT, False),  # back by force to what serves
+        ((DeploymentState.CANCELLED, COMMIT), COMMIT, False),
+        ((DeploymentState.FAILED, None), None, True),
+        (None, None, True),
     ],
 )
-def test_a_commit_whose_deployment_failed_may_be_pushed_again(state, redeploys):
-    verdict = judge(GITHUB, Push("refs/heads/main", COMMIT), SERVICE, replace(LATEST, state=state))
+def test_a_commit_is_deployed_already_if_it_serves_or_is_on_its_way(latest, active, redeploys):
+    newest = None if latest is None else replace(LATEST, state=latest[0], commit=latest[1])
+    serving = None if active is None else replace(LATEST, commit=active)
+    verdict = judge(GITHUB, Push("refs/heads/main", COMMIT), SERVICE, newest, serving)
     assert (verdict.action is Action.REDEPLOY) is redeploys
-
-
-def test_nothing_is_known_of_the_latest_deployment():
-    assert judge(GITHUB, Push("refs/heads/main", COMMIT), SERVICE, None).action is Action.REDEPLOY
-    assert judge(GITHUB, Push("refs/heads/main", COMMIT), SERVICE, replace(LATEST, commit=None)).action is (
-        Action.REDEPLOY
-    )
