@@ -28,15 +28,17 @@ def percentiles(histogram: Mapping[int, int], percents: Sequence[int]) -> list[f
     total = sum(histogram.values())
     if not total:
         return [0.0 for _ in percents]
+    ranks = [-(-percent * total // 100) for percent in percents]
     found: list[float] = []
-    buckets = iter(sorted(histogram.items()))
-    seen, index = 0, 0
-    for percent in percents:
-        while seen < -(-percent * total // 100):
-            index, count = next(buckets)
-            seen += count
-        found.append(middle(index))
-    return found
+    seen, wanted = 0, ranks[0]
+    for index, count in sorted(histogram.items()):
+        seen += count
+        while seen >= wanted:
+            found.append(middle(index))
+            if len(found) == len(ranks):
+                return found
+            wanted = ranks[len(found)]
+    raise ValueError("percents beyond 100")
 
 
 def add(into: Histogram, more: Mapping[int, int]) -> None:

@@ -58,7 +58,7 @@ from state.store import ABSENT, Change, Conflict, Fence, Store, StoreError
 from wakegate.client import KEY_FILE, URL_FILE
 from wakegate.config import Config
 from wakegate.drivers import driver_of, engine_of
-from wakegate.metrics import Metrics, of_telling, of_the_door
+from wakegate.metrics import Metrics, of_analytics, of_telling, of_the_door
 from wakegate.pipe import Message, Pipe
 from wakegate.site import log_limits, settings, site_of
 from wakegate.terminal import log_to_stderr
@@ -349,6 +349,7 @@ class Control:
 
     async def _exposition(self) -> tuple[bytes, str]:
         told = [*of_telling(self._streams, self._collector, self._activation.journal), *of_the_door(self._door)]
+        told += of_analytics(self._analytics)
         return await self._metrics.exposition(self._activation, self._certificates.left(), told)
 
     def _unready(self) -> list[str]:

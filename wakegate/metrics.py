@@ -14,6 +14,7 @@ from activator.activation import Activation
 from activator.coldstarts import BUCKETS, Histogram
 from activator.journal import Journal
 from activator.logs import Collector
+from control.analytics.collector import Analytics
 from control.door import Door
 from control.streams import Streams
 from gateway.exposition import Totals
@@ -99,6 +100,12 @@ def of_the_door(door: Door) -> Iterator[Metric]:
         ),
     ):
         yield CounterMetricFamily(name, text, value=count)
+
+
+def of_analytics(analytics: Analytics) -> Iterator[Metric]:
+    """What is missing in analytics."""
+    text = "Windows of workers, lines and changes of replicas that analytics lost."
+    yield CounterMetricFamily("wakegate_analytics_dropped", text, value=analytics.dropped)
 
 
 def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
