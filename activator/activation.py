@@ -122,6 +122,8 @@ class Activation:
         if services or replicas:
             self.agent.changed(services, replicas)
             self.leader.changed(services)
+        if any(kind is Kind.DEPLOYMENT and self.catalog.mirror.get(kind, i) is None for kind, i in touched):
+            self.agent.forgotten()
 
     def gained(self, fence: Fence) -> None:
         """For the lease."""

@@ -123,9 +123,11 @@ class Agent:
                 keeper.nudge()
             elif replica is not None and replica.node == self._settings.node:
                 self._keep(replica_id)
-        if any(self._catalog.service(service) is None for service in services):
-            self._untidy.set()
         self._look_at(services)
+
+    def forgotten(self) -> None:
+        """Records of deployments are gone: what is kept for them may go."""
+        self._untidy.set()
 
     def wanted(self, service: str) -> None:
         """Somebody is held for this service now."""
@@ -200,7 +202,6 @@ class Agent:
             await asyncio.sleep(_AFTER_A_FAULT)
         finally:
             del self._building[deployment_id]
-        self._untidy.set()  # older deployments may have been forgotten for it
         known = self._catalog.deployment(deployment_id)
         if known is not None and not self._closed.is_set():
             self._look_at((known.service,))
@@ -214,7 +215,7 @@ class Agent:
         return task
 
     async def _prune(self) -> None:
-        """Drop artifacts that nothing needs: at the start, when a service has gone, after a build, and now and then."""
+        """Drop the artifacts that no deployment needs: at the start, when deployments have gone, and now and then."""
         while True:
             self._untidy.clear()
             self._node.mended.intersection_update(d.id for d in self._catalog.deployments())

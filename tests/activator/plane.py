@@ -138,8 +138,7 @@ class Control:
         """Everything ends where it is, as far as one process can play that."""
         for running in reversed(self._tasks):
             await running.cancel()
-        if self.activation.agent.opened:
-            await self.driver.close(keep=True)
+        await self.driver.close(keep=True)  # also one that was still adopting
         await self.collector.close()
         await self.store.close()
 

@@ -83,6 +83,7 @@ class ProcessDriver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._builds: set[asyncio.Task[Artifact]] = set()
         self._users: Users | None = None
+        self._all_known = asyncio.Event()
 
     @property
     def limits(self) -> Literal["enforced", "none"]:
@@ -105,6 +106,7 @@ class ProcessDriver:
         self._builder = Builder(self._layout, self._users, runner, self._git_url, self._build_limits, self._in_use)
         for record in await asyncio.to_thread(lambda: list(self._records.all())):
             await self._adopt(record)
+        self._all_known.set()
         await self._sweeper.sweep()
 
     def _prepare(self) -> Users | None:
@@ -224,7 +226,10 @@ class ProcessDriver:
         await asyncio.gather(*builds, return_exceptions=True)
         if not keep:
             await asyncio.gather(*(self.stop(name, _STOP_GRACE) for name in list(self._replicas)))
-        await asyncio.gather(*self._tasks)
+        if not self._all_known.is_set():
+            for task in self._tasks:
+                task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=not self._all_known.is_set())
         for replica in self._replicas.values():
             if replica.process is not None and replica.exit is None:
                 replica.process.close()
@@ -289,6 +294,7 @@ class ProcessDriver:
         code = number = None
         if process is not None:
             code, number = process.reap()
+            await self._all_known.wait()  # one that was not adopted yet would be taken for a stray
             owner = self._sweeper.owners.pop(name)
             await self._sweeper.sweep(owner)
             process.close()

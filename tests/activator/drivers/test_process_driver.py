@@ -16,6 +16,7 @@ from node_under_test import World, running
 from activator.drivers import ArtifactMissing, Launch, StartFailed
 from activator.drivers.process import ProcessDriver
 from activator.drivers.process.procfs import alive, read_stat
+from activator.drivers.process.records import Record
 from activator.logs import Collector, LogStore
 
 FOREVER = "sleep 67890"
@@ -215,6 +216,30 @@ async def test_replicas_outlive_control_and_are_adopted(world: World) -> None:
     assert world.exits[replica].stopped
     numbers = [int(line.split()[1]) for line in world.lines(replica=replica) if line != "Terminated"]
     assert numbers == list(range(1, len(numbers) + 1))  # none lost, none twice
+
+
+async def test_one_that_ends_while_control_adopts_takes_nobody_along(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leaves is ended once all are known: else those that are not adopted yet would go with it."""
+    pids = {}
+    for service in ("one", "two", "three"):
+        replica, started = await world.run(FOREVER, service=service)
+        pids[replica] = started.pid or 0
+    await world.close(keep=True)
+    adopt, adopted = ProcessDriver._adopt, []
+
+    async def slowly(driver: ProcessDriver, record: Record) -> None:
+        await adopt(driver, record)
+        adopted.append(record.replica_id)
+        if len(adopted) == 1:
+            os.kill(pids[adopted[0]], signal.SIGKILL)
+            await world.until(lambda: driver._tasks)
+
+    monkeypatch.setattr(ProcessDriver, "_adopt", slowly)
+    await world.open()
+    await world.exit(adopted[0])
+    assert [running(pids[replica]) for replica in adopted] == [False, True, True]
 
 
 def pids_of(text: str) -> list[int]:
