@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 from pydantic import Field
+from pydantic.fields import FieldInfo
 from typing_extensions import TypedDict
 
+from activator.logs import Stream
+from activator.status import STATUSES
 from state.models import DeploymentState
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-Status = Literal["deploying", "running", "degraded", "stopped", "failed"]
 Count = Annotated[int, Field(ge=0)]
+
+
+def _one_of(*choices: str) -> FieldInfo:
+    """For a text that is one of some."""
+    return cast("FieldInfo", Field(json_schema_extra={"enum": list(choices)}))
+
+
+Status = Annotated[str, _one_of(*STATUSES)]
+State = Annotated[str, _one_of(*(state.value for state in DeploymentState))]
+Cause = Annotated[str, _one_of("create", "update", "redeploy", "rollback", "push")]
+Scope = Annotated[str, _one_of("read", "write", "admin")]
+Limits = Annotated[str, _one_of("enforced", "none")]
+Affinity = Annotated[str, _one_of("none", "cookie")]
+Output = Annotated[str, _one_of(*(stream.value for stream in Stream))]
 
 
 class FieldErrorView(TypedDict):
@@ -43,16 +59,8 @@ class DeploymentView(TypedDict):
     """`commit` of a repo, `digest` of an image."""
 
     id: str
-    state: Literal[
-        DeploymentState.PENDING,
-        DeploymentState.BUILDING,
-        DeploymentState.STARTING,
-        DeploymentState.ACTIVE,
-        DeploymentState.SUPERSEDED,
-        DeploymentState.FAILED,
-        DeploymentState.CANCELLED,
-    ]
-    cause: Literal["create", "update", "redeploy", "rollback", "push"]
+    state: State
+    cause: Cause
     commit: str | None
     digest: str | None
     created_at: Time
@@ -76,7 +84,7 @@ class ScalingView(TypedDict):
     scale_down_delay: int
     hold_timeout: float
     startup_timeout: int
-    affinity: Literal["none", "cookie"]
+    affinity: Affinity
 
 
 class DomainRecord(TypedDict):
@@ -94,14 +102,7 @@ class DomainView(TypedDict):
     certificate: dict[str, Any] | None
 
 
-class ServiceView(TypedDict):
-    """`deployment`: the one that serves, else the newest; `rollout`: one in progress beside it, or failed after it."""
-
-    id: str
-    namespace: str
-    name: str
-    status: Status
-    endpoint: str
+class RunView(TypedDict):
     repo: str | None
     branch: str | None
     image: str | None
@@ -109,16 +110,29 @@ class ServiceView(TypedDict):
     gpu_count: int | None
     cpu: int
     memory: int
-    limits: Literal["enforced", "none"]
-    min_replicas: int
-    max_replicas: int
-    target_gpu_utilization: int
     port: int
     health_check_path: str
     env: dict[str, str]
+
+
+class CapacityView(TypedDict):
+    min_replicas: int
+    max_replicas: int
+    target_gpu_utilization: int
     region: str
     custom_domain: str | None
     scaling: ScalingView
+
+
+class ServiceView(RunView, CapacityView):
+    """`deployment`: the one that serves, else the newest; `rollout`: one in progress beside it, or failed after it."""
+
+    id: str
+    namespace: str
+    name: str
+    status: Status
+    endpoint: str
+    limits: Limits
     replicas: ReplicaCounts
     deployment: DeploymentView | None
     rollout: DeploymentView | None
@@ -160,7 +174,7 @@ class KeyView(TypedDict):
 
     name: str
     namespace: str
-    scope: Literal["read", "write", "admin"]
+    scope: Scope
     created_at: Time
     expires_at: Time | None
     used_at: Time | None
@@ -186,7 +200,7 @@ class LogView(TypedDict):
     time: Time
     replica: str | None
     deployment: str | None
-    stream: Literal["stdout", "stderr", "build"]
+    stream: Output
     line: str
     partial: NotRequired[Literal[True]]
 

@@ -5,20 +5,29 @@ Pure functions of what is known (law 5).
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
-
 from activator.logs import LogLine
 from activator.status import replica_counts
 from control.catalogue import Facts
 from control.fields import MASK
 from control.preconditions import etag as etag
+from control.shapes import (
+    CapacityView,
+    DeploymentView,
+    DomainRecord,
+    DomainView,
+    EventView,
+    KeyView,
+    LogView,
+    ReplicaCounts,
+    RunView,
+    ServiceView,
+)
 from control.site import Site
 from control.times import iso
 from state.models import ApiKey, Deployment, DeploymentState, Event, Service
 
 
-def service_view(facts: Facts, site: Site) -> dict[str, Any]:
+def service_view(facts: Facts, site: Site) -> ServiceView:
     """A service as `GET` shows it."""
     service = facts.service
     shown = facts.active or facts.latest
@@ -31,7 +40,7 @@ def service_view(facts: Facts, site: Site) -> dict[str, Any]:
         **_run_view(service),
         "limits": site.limits,
         **_capacity_view(service, site),
-        "replicas": asdict(replica_counts(facts.replicas, facts.scale)),
+        "replicas": _counts_view(facts),
         "deployment": deployment_view(shown) if shown else None,
         "rollout": _rollout_view(facts),
         "domain": _domain_view(service, site),
@@ -40,7 +49,18 @@ def service_view(facts: Facts, site: Site) -> dict[str, Any]:
     }
 
 
-def _run_view(service: Service) -> dict[str, Any]:
+def _counts_view(facts: Facts) -> ReplicaCounts:
+    counts = replica_counts(facts.replicas, facts.scale)
+    return {
+        "desired": counts.desired,
+        "ready": counts.ready,
+        "starting": counts.starting,
+        "unhealthy": counts.unhealthy,
+        "draining": counts.draining,
+    }
+
+
+def _run_view(service: Service) -> RunView:
     run = service.run
     return {
         "repo": run.repo,
@@ -56,7 +76,7 @@ def _run_view(service: Service) -> dict[str, Any]:
     }
 
 
-def _capacity_view(service: Service, site: Site) -> dict[str, Any]:
+def _capacity_view(service: Service, site: Site) -> CapacityView:
     scaling = service.scaling
     return {
         "min_replicas": service.min_replicas,
@@ -76,7 +96,7 @@ def _capacity_view(service: Service, site: Site) -> dict[str, Any]:
     }
 
 
-def deployment_view(deployment: Deployment) -> dict[str, Any]:
+def deployment_view(deployment: Deployment) -> DeploymentView:
     return {
         "id": deployment.id,
         "state": deployment.state.value,
@@ -89,7 +109,7 @@ def deployment_view(deployment: Deployment) -> dict[str, Any]:
     }
 
 
-def _rollout_view(facts: Facts) -> dict[str, Any] | None:
+def _rollout_view(facts: Facts) -> DeploymentView | None:
     """A deployment beside the active one: in progress, or failed after it."""
     latest = facts.latest
     if facts.active is None or latest is None or latest.id == facts.active.id:
@@ -98,10 +118,15 @@ def _rollout_view(facts: Facts) -> dict[str, Any] | None:
     return deployment_view(latest) if shown else None
 
 
-def _domain_view(service: Service, site: Site) -> dict[str, Any] | None:
+def _domain_view(service: Service, site: Site) -> DomainView | None:
     if service.custom_domain is None:
         return None
-    record = {"type": "CNAME", "name": service.custom_domain, "value": site.host(service.label), "observed": None}
+    record: DomainRecord = {
+        "type": "CNAME",
+        "name": service.custom_domain,
+        "value": site.host(service.label),
+        "observed": None,
+    }
     return {
         "name": service.custom_domain,
         "status": "pending_dns",
@@ -111,7 +136,7 @@ def _domain_view(service: Service, site: Site) -> dict[str, Any] | None:
     }
 
 
-def key_view(key: ApiKey) -> dict[str, Any]:
+def key_view(key: ApiKey) -> KeyView:
     """A key without its secret, which nobody has any more."""
     return {
         "name": key.name,
@@ -123,7 +148,7 @@ def key_view(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def event_view(event: Event) -> dict[str, Any]:
+def event_view(event: Event) -> EventView:
     return {
         "time": iso(event.time),
         "kind": event.kind,
@@ -133,12 +158,14 @@ def event_view(event: Event) -> dict[str, Any]:
     }
 
 
-def log_view(line: LogLine) -> dict[str, Any]:
-    return {
+def log_view(line: LogLine) -> LogView:
+    shown: LogView = {
         "time": iso(line.time),
         "replica": line.replica,
         "deployment": line.deployment,
         "stream": line.stream.value,
         "line": line.line,
-        **({"partial": True} if line.partial else {}),
     }
+    if line.partial:
+        shown["partial"] = True
+    return shown

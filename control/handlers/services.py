@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
@@ -106,5 +106,5 @@ class ServiceHandlers:
         await self.services.delete(namespace, name, force=force, if_match=if_match)
         return web.Response(status=204)
 
-    def _shown(self, service: Service) -> dict[str, Any]:
+    def _shown(self, service: Service) -> ServiceView:
         return service_view(self.catalogue.facts(service), self.site)
