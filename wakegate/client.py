@@ -154,9 +154,11 @@ class Client:
         return {"Authorization": f"Bearer {self._key}", "Accept": accept}
 
     def _target(self, path: tuple[str, ...], query: Mapping[str, Any] | None) -> str:
-        target = self._parts.path.rstrip("/") + "/" + "/".join(quote(segment, safe="") for segment in path)
+        """Bytes of the command line that are no characters go as they are: the API says what is wrong with them."""
+        segments = (quote(segment, safe="", errors="surrogateescape") for segment in path)
+        target = self._parts.path.rstrip("/") + "/" + "/".join(segments)
         given = {name: value for name, value in (query or {}).items() if value is not None}
-        return target + ("?" + urlencode(given) if given else "")
+        return target + ("?" + urlencode(given, errors="surrogateescape") if given else "")
 
     def _exchange(self, method: str, target: str, headers: Mapping[str, str], body: str | None) -> Answer:
         with self._connected(self._timeout) as connection:

@@ -80,6 +80,18 @@ async def test_a_failed_call_exits_1_and_names_every_field(run):
     assert json.loads(told.stdout)["errors"][0]["field"] == "port"
 
 
+async def test_bytes_that_are_no_characters_are_refused_by_the_api(rig, run):
+    for arguments in (
+        ["services", "get", "acme/\udcff"],
+        ["services", "logs", "acme/api", "--replica", "\udcff"],
+        ["services", "list", "--namespace", "\udcff"],
+        [*CREATE, "--env", "KEY=\udcff"],
+        ["keys", "revoke", "\udcff"],
+    ):
+        done = await run(*arguments)
+        assert (done.exit_code, done.stderr.startswith("error: ")) == (1, True), done.output
+
+
 async def test_wrong_usage_exits_2(run):
     for arguments in (
         ["services", "create"],

@@ -242,16 +242,20 @@ def test_top_on_a_terminal_goes_on_over_an_outage_until_interrupted():
 
 def test_a_watch_of_many_stays_within_the_rate_of_calls():
     body = {"items": [service(n) for n in range(90)], "page": 1, "limit": 100, "total": 90}
-    idle = answer(200, {"series": []})
-    with ScriptedApi([answer(200, body), *[idle] * 100]) as api:
-        watch = Watch(Client(api.url, "k"), ("acme",))
+    listed, idle, now = answer(200, body), answer(200, {"series": []}), 100.0
+    with ScriptedApi([listed, *[idle] * 90, listed, *[idle] * 90]) as api:
+        watch = Watch(Client(api.url, "k"), ("acme",), clock=lambda: now)
         watch.look(2.0)
         assert len(api.asked) == 1 + 6
+        now += 0.5
         watch.look(2.0)  # the list is not due yet, other services are
         assert len(api.asked) == 1 + 6 + 6
-        assert len({asked.target for asked in api.asked if "analytics" in asked.target}) == 12
+        assert len({asked.target.partition("?")[0] for asked in api.asked[1:]}) == 12
         watch.look(None)
         assert len(api.asked) == 1 + 90
+        now += 10
+        watch.look(2.0)
+        assert len(api.asked) == 1 + 90 + 1 + 6
     assert len(watch.rows()) == 90
 
 

@@ -7,7 +7,7 @@ API's figures have steps of 10 s, so a service is asked again only after that, a
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -37,6 +37,7 @@ class Watch:
     client: Client
     namespaces: Sequence[str]
     patience: float = 60.0
+    clock: Callable[[], float] = time.monotonic
     services: dict[Key, Mapping[str, Any]] = field(default_factory=dict)
     figures: dict[Key, Mapping[str, Any]] = field(default_factory=dict)
     asked: dict[Key, float] = field(default_factory=dict)
@@ -48,7 +49,7 @@ class Watch:
 
         Raises ClientError, Failed.
         """
-        now = time.monotonic()
+        now = self.clock()
         if now >= self._list_at:
             self._list_at = now + self._list() / _LISTS
         for key in to_ask(self.services, self.asked, now)[: None if seconds is None else max(1, int(seconds * _ASKS))]:
