@@ -19,6 +19,7 @@ from state.models import Deployment, Service
 
 HEAD: Final = 128 * 1024  # bytes of a body that are looked at
 _FORM: Final = b"payload="
+_MOST: Final = 100  # members that are looked at; pushes have 25 at most
 _MEMBERS: Final = frozenset({"ref", "after", "repository", "project"})
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _BRANCH: Final = "refs/heads/"
@@ -83,16 +84,22 @@ def read_push(head: bytes) -> Push:
 
 
 def leading_members(text: str, wanted: Collection[str]) -> dict[str, Any]:
-    """Those of the `wanted` members of a JSON object that come whole before its end, or before it is cut off."""
+    """Those of the `wanted` members of a JSON object that come whole before its end, or before it is cut off.
+
+    Among the first _MOST members.
+    """
     found: dict[str, Any] = {}
     try:
         at = _expect(text, 0, "{")
-        while len(found) < len(wanted):
+        for _ in range(_MOST):
             name, at = _DECODER.raw_decode(text, _skip(text, at))
             value, at = _DECODER.raw_decode(text, _skip(text, _expect(text, at, ":")))
+            last = text.startswith("}", _skip(text, at))
+            at = at if last else _expect(text, at, ",")  # of a number that was cut off, what is left looks whole
             if name in wanted:
                 found[name] = value
-            at = _expect(text, at, ",")
+            if last or len(found) == len(wanted):
+                break
     except (ValueError, TypeError, RecursionError):
         pass  # its end, or where it was cut off: what was found counts
     return found

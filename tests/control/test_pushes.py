@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from urllib.parse import urlencode
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from control.pushes import HEAD, Action, NotAPush, Push, is_push, judge, leading_members, read_push
 from control.signatures import Origin
@@ -78,16 +81,43 @@ def test_what_is_no_push_is_said_so(sent):
         ('{"a": 1, "b": 2}', {"a": 1, "b": 2}),
         (' \n{ "x" : [1, {"a": 3}] , "a" : "}" , "b" : null }', {"a": "}", "b": None}),
         ('{"a": 1, "b": {"c": ', {"a": 1}),
-        ('{"a": 1 "b": 2}', {"a": 1}),
-        ('{"a": 1', {"a": 1}),
+        ('{"a": 1 "b": 2}', {}),
+        ('{"a": 1', {}),
+        ('{"a": 12}', {"a": 12}),
+        ('{"a": "x"', {}),
         ('{"a"', {}),
         ("", {}),
         ("{", {}),
         ('{"a": 1, "b": 2, broken', {"a": 1, "b": 2}),
+        ('{"a": 1, "a": 2, "b": 3}', {"a": 2, "b": 3}),
     ],
 )
 def test_leading_members(text, found):
     assert leading_members(text, {"a", "b"}) == found
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["ref", "after", "x", "é"]), JSON), st.integers(0, 100), st.booleans())
+@example({"ref": 123}, 9, True)
+def test_wherever_a_document_is_cut_off_what_is_found_is_what_it_says(document, cut, escaped):
+    text = json.dumps(document, ensure_ascii=escaped)
+    found = leading_members(text[:cut], {"ref", "after"})
+    wanted = {name: value for name, value in document.items() if name in ("ref", "after")}
+    assert found.items() <= wanted.items()
+    assert leading_members(text, {"ref", "after"}) == wanted
+
+
+@given(st.binary(max_size=200))
+def test_no_body_does_more_harm_than_to_be_refused(sent):
+    for body in (sent, b"payload=" + sent, b'{"ref":' + sent):
+        with contextlib.suppress(NotAPush):
+            read_push(body)
 
 
 def test_events_that_are_pushes():
