@@ -9,13 +9,14 @@ import shlex
 import sys
 
 import pytest
-from command_runner import Run, proceed, runner, until
+from command_runner import Run, invoke, proceed, runner, until
 
 from activator.logs import Stream
 from state.codec import decode
 from state.ids import now_us
 from state.kinds import Kind
 from state.models import DeploymentState, Event, Service
+from wakegate.commands import configuring
 
 CREATE = ["services", "create", "api", "--namespace", "acme", "--repo", "acme/api"]
 
@@ -226,3 +227,51 @@ async def test_following_logs_misses_and_repeats_nothing(rig):
     process.kill()
     await process.wait()
     assert seen == ["before", "line 0", "more 0", "line 1", "more 1", "line 2", "more 2"]
+
+
+COMMANDS = {
+    "GET /{namespace}/services": "services list",
+    "GET /{namespace}/service/{name}": "services get",
+    "GET /{namespace}/service/{name}/logs": "services logs",
+    "GET /{namespace}/service/{name}/events": "services events",
+    "GET /{namespace}/service/{name}/analytics": "services analytics",
+    "GET /{namespace}/service/{name}/deployments": "services deployments",
+    "POST /auth/v1/seed/{namespace}/services": "services create",
+    "PUT /auth/v1/seed/{namespace}/services/{name}": "services update",
+    "DELETE /auth/v1/seed/{namespace}/services/{name}": "services delete",
+    "PATCH /auth/v1/seed/{namespace}/services/{name}/env": "services env set",
+    **{
+        f"POST /auth/v1/seed/{{namespace}}/services/{{name}}/{action}": f"services {action}"
+        for action in ("redeploy", "rollback", "cancel", "sleep", "wake")
+    },
+    "POST /auth/v1/seed/{namespace}/services/{name}/webhook": "services rotate-webhook",
+    "GET /auth/v1/key": "keys own",
+    "GET /auth/v1/keys": "keys list",
+    "POST /auth/v1/keys": "keys create",
+    "GET /auth/v1/keys/{name}": "keys get",
+    "DELETE /auth/v1/keys/{name}": "keys revoke",
+}
+NOT_FOR_PEOPLE = {
+    "GET /healthz",
+    "GET /readyz",
+    "GET /metrics",
+    "GET /openapi.json",
+    "POST /hooks/git/{namespace}/{name}",
+}
+
+
+async def test_every_call_of_the_api_is_a_command(rig):
+    paths = (await rig.api("GET", "/openapi.json")).json["paths"]
+    verbs = ("get", "post", "put", "patch", "delete")
+    calls = {f"{verb.upper()} {path}" for path, calls in paths.items() for verb in calls if verb in verbs}
+    assert calls - NOT_FOR_PEOPLE == set(COMMANDS)
+    for words in COMMANDS.values():
+        assert invoke(*words.split(), "--help").exit_code == 0, words
+
+
+async def test_every_field_that_can_be_given_is_an_option(rig):
+    schemas = (await rig.api("GET", "/openapi.json")).json["components"]["schemas"]
+    for command, body in ((configuring.create, "CreateBody"), (configuring.update, "UpdateBody")):
+        options = {parameter.name for parameter in command.params}
+        fields = {*schemas[body]["properties"], *schemas["ScalingBody"]["properties"]} - {"scaling"}
+        assert fields <= options, fields - options
