@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from typing import Any
 import pytest
 from e2e_node import Node, eventually
 from scenes import Reply, ask, deploy, host, traffic
+
+from control.analytics.collector import Analytics
+from control.analytics.resolution import HOUR, choose
+from state.mirror import Mirror
+from state.store import Store
 
 pytestmark = pytest.mark.e2e
 
@@ -77,8 +83,8 @@ def reached(node: Node, requests: int) -> Mapping[str, Any]:
 
 
 @pytest.mark.timeout(180)
-async def test_counts_are_exact_over_drains_and_kills_of_control(make_node):
-    """Over a known load, a reload under load, a killed control, and an end with requests that had to be cut."""
+async def test_counts_are_exact_over_drains_and_kills(make_node):
+    """A known load, a reload under load, a killed control, an end with requests that had to be cut, killed workers."""
     node = make_node(options=["--drain-timeout", "1"])
     log = node.root / "access.log"
     node.options += ["--access-log", str(log)]
@@ -89,7 +95,8 @@ async def test_counts_are_exact_over_drains_and_kills_of_control(make_node):
     await known_load(node)
     totals = await asyncio.to_thread(reached, node, sum(SLOW.values()) + 3)
     assert agrees(totals, log)
-    assert totals["p50_ms"] >= 20 and totals["p99_ms"] >= 400
+    assert totals["p50_ms"] >= 20
+    assert totals["p99_ms"] >= 400
 
     async with traffic(node.http_port, NAME, rate=60, connections=8) as seen:
         node.send(signal.SIGHUP)
@@ -100,7 +107,9 @@ async def test_counts_are_exact_over_drains_and_kills_of_control(make_node):
             while seen.answered < goal:
                 await asyncio.sleep(0.01)
     assert seen.wrong == []
-    await asyncio.to_thread(eventually, lambda: sum(map(len, [p for r, p in node.pids().items() if "worker" in r])) == 2)
+    await asyncio.to_thread(
+        eventually, lambda: sum(map(len, [p for r, p in node.pids().items() if "worker" in r])) == 2
+    )
     asked = sum(SLOW.values()) + 3 + seen.answered
     totals = await asyncio.to_thread(reached, node, asked)
     assert agrees(totals, log)
@@ -119,6 +128,37 @@ async def test_counts_are_exact_over_drains_and_kills_of_control(make_node):
         return analytics(node)["totals"]["cold_starts"] == 2  # the first one, and the one after the node's end
 
     await asyncio.to_thread(eventually, started, 20, "the replica's second start is told")
+
+    async with traffic(node.http_port, NAME, rate=100, connections=8) as seen:
+        async with asyncio.timeout(30):
+            while seen.answered < 100:
+                await asyncio.sleep(0.01)
+    asked += 4 + seen.answered
+    await asyncio.to_thread(reached, node, asked)  # each worker has told all that it counted, a second ago at most
+    for number in (1, 2):
+        node.kill(f"worker {number}")
+    await asyncio.to_thread(reached, node, asked)
+    async with asyncio.timeout(40):
+        while await stored(node) < asked:  # also what the dead had not delivered
+            await asyncio.sleep(0.2)
+    assert await stored(node) == asked
+
+
+async def stored(node: Node) -> int:
+    """Requests of the last hour as far as they are in the store."""
+    store = Store(f"unix://{node.data}/store.sock")
+    service, now = node.service("acme", "web")["id"], int(time.time())
+    nobody_heard = Analytics(store, Mirror(store, ()), lambda: None)
+    try:
+        answer = await nobody_heard.read(service, choose(now - HOUR, now + 60, 60, now), now)
+    finally:
+        await store.close()
+    found: int = answer["totals"]["requests"]
+    return found
+
+
+def workers(node: Node) -> int:
+    return sum(len(pids) for role, pids in node.pids().items() if role.startswith("worker"))
 
 
 def in_flight(node: Node) -> int:
