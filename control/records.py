@@ -175,6 +175,12 @@ class Records:
             _log.warning("revision %d was not acknowledged by every worker within %g s", revision, timeout)
         return seen
 
+    async def served(self, service_id: str, timeout: float) -> None:
+        """Until the workers have what is known now of a service's replicas."""
+        record = self._objects.get(Kind.BACKEND, service_id)
+        if record is not None:
+            await self._acknowledgements.wait(record.version, timeout)
+
     async def tell(self, service: str, note: Note) -> None:
         """Told after the commit: a store that went away in between leaves the change, not its event."""
         try:

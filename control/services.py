@@ -27,6 +27,7 @@ from state.secrets import Vault
 from state.store import Change, Store
 
 _DELETE_WAIT: Final = 5.0  # seconds (SPEC section 2, Delete)
+_SERVED_WAIT: Final = 3.0  # seconds for workers to know of a switch, for who waits for it
 
 
 class Services:
@@ -43,6 +44,7 @@ class Services:
     ) -> None:
         self.sealing = Sealing(vault)
         self.records = Records(store, objects, catalogue, acknowledgements)
+        self._catalogue = catalogue
         self._creation = Creation(self.records, self.sealing, site)
         self._site = site
 
@@ -123,6 +125,17 @@ class Services:
             return _removed(held, self._site.host(held.service.label), now_us(), force=force)
 
         await self.records.write(namespace, name, if_match, decide, workers=_DELETE_WAIT)
+
+    async def deployed(self, outcome: Outcome, patience: float) -> None:
+        """Until the deployment that the call started has ended and workers know, for `patience` seconds at most."""
+        if outcome.started is not None:
+            await self._catalogue.deployed(outcome.started, patience)
+            await self.records.served(outcome.facts.service.id, _SERVED_WAIT)
+
+    async def awake(self, outcome: Outcome, patience: float) -> None:
+        """Until a replica is ready, or failed, and workers know, for `patience` seconds at most."""
+        await self._catalogue.awake(outcome.facts.service.id, patience)
+        await self.records.served(outcome.facts.service.id, _SERVED_WAIT)
 
     def _sealed(self, held: Held) -> updating.Sealed:
         again: updating.Sealed = functools.partial(self.sealing.again, held.service)

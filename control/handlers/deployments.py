@@ -185,7 +185,7 @@ class DeploymentHandlers:
         with self.catalogue.waiting.place(patience):
             outcome = await self.services.wake(namespace, name, if_match=_if_match(request))
             if patience is not None:
-                await self.catalogue.awake(outcome.facts.service.id, patience)
+                await self.services.awake(outcome, patience)
             return self._answer(outcome)
 
     def _target(self, request: web.Request) -> tuple[str, str]:
@@ -196,8 +196,8 @@ class DeploymentHandlers:
         return namespace, name
 
     async def _deployed(self, outcome: Outcome, patience: float | None) -> web.Response:
-        if patience is not None and outcome.started is not None:
-            await self.catalogue.deployed(outcome.started, patience)
+        if patience is not None:
+            await self.services.deployed(outcome, patience)
         return self._answer(outcome)
 
     def _answer(self, outcome: Outcome) -> web.Response:

@@ -81,8 +81,8 @@ class ServiceHandlers:
         body = read_create(await query.json_body(request), self.site.platform)
         with self.catalogue.waiting.place(patience):
             outcome = await self.services.create(namespace, body)
-            if patience is not None and outcome.started is not None:
-                await self.catalogue.deployed(outcome.started, patience)
+            if patience is not None:
+                await self.services.deployed(outcome, patience)
         facts = self.catalogue.now(outcome.facts)
         shown = service_view(facts, self.site)
         headers = {
