@@ -147,6 +147,7 @@ class Registry:
             "architecture": "amd64" if os.uname().machine == "x86_64" else "arm64",
             "os": "linux",
             "config": settings,
+            "history": [{"created_by": "busybox"}],
             "rootfs": {"type": "layers", "diff_ids": [sha256(content)]},
         }
         described = json.dumps(description).encode()

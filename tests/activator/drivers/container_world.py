@@ -18,6 +18,7 @@ from node_under_test import Repository
 from activator.drivers import Artifact, BuildJob, Exit, Launch, Started
 from activator.drivers.container import ContainerDriver, Engine
 from activator.drivers.container.credentials import Credentials
+from activator.drivers.container.flavour import Flavour
 from activator.drivers.process import Limits
 from activator.logs import Collector, LogStore
 from activator.logs.reader import Query
@@ -51,7 +52,7 @@ class ContainerWorld:
         self.collector = Collector(self.store)
         self.collecting = asyncio.get_running_loop().create_task(self.collector.run())
         engine = Engine(self.engines.podman.socket)
-        await engine.connect()
+        engine.flavour = await _flavour(self.engines)
         self.driver = ContainerDriver(
             self.data_dir,
             node=self.node,
@@ -131,6 +132,20 @@ class ContainerWorld:
             except (OSError, http.client.HTTPException):
                 assert time.monotonic() < deadline, "it does not listen"
                 await asyncio.sleep(0.02)
+
+
+_known: dict[Path, Flavour] = {}
+
+
+async def _flavour(engines: Engines) -> Flavour:
+    """Asked for once a session: Podman takes half a second for it."""
+    socket = engines.podman.socket
+    if socket not in _known:
+        engine = Engine(socket)
+        await engine.connect()
+        await engine.close()
+        _known[socket] = engine.flavour
+    return _known[socket]
 
 
 def _get(started: Started, path: str) -> tuple[int, bytes]:
