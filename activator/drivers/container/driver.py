@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Collection, Coroutine, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 from weakref import WeakValueDictionary
 
 from activator.drivers import (
@@ -32,29 +32,24 @@ from activator.drivers import (
 from activator.drivers.process import Limits
 from activator.drivers.process.files import told
 from activator.drivers.process.ports import NoPortError, Ports, local_port_range, own_range
-from activator.logs import ReplicaLogs, Source, last_lines
+from activator.logs import ReplicaLogs
 
 from .body import HOST, Identity, container_body, container_name, free_gpus, node_label
 from .credentials import Credentials
 from .engine import Engine, EngineError
 from .failures import start_failed
-from .follow import Follower
+from .fleet import Fleet, runs
 from .images import Images
 from .networks import Networks
 from .records import Records
 from .references import Shelf
-from .replica import Replica, how_it_ended, stop_signal, terminate
+from .replica import Replica, terminate
 from .source import Sources
 
 log = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
-
-_LAST_LINES: Final = 20
 _STOP_GRACE: Final = 10.0
 _CLOSE: Final = 30.0  # seconds for all replicas to end; an engine that does not answer is not waited for longer
-_LOOK: Final = 15.0  # seconds after which the engine is asked what runs, should an event have been lost
-_RETRY: Final = 0.5
 _NEVER_RAN: Final = ("created", "configured", "initialized")
 
 
@@ -81,24 +76,21 @@ class ContainerDriver:
         root = data_dir.absolute() / "container"
         self._engine = engine
         self._node = node
-        self._logs = logs
         self._gpus = gpus or {}
         self._ports = Ports(ports or own_range(local_port_range()))
         limits = limits or Limits()
         self._root = root
         self._shared = uid is not None
+        self._logs = logs
         self._records = Records(root / "replicas")
+        self._fleet = Fleet(engine, node, self._records, logs)
+        self._replicas = self._fleet.replicas
         self._networks = Networks(engine, node)
         sources = Sources(root / "clones", git_url, uid, limits)
         self._images = Images(engine, Shelf(node), sources, credentials or Credentials(), limits)
-        self._replicas: dict[str, Replica] = {}
         self._launching: dict[str, Identity] = {}
-        self._starting: dict[str, bool] = {}  # containers being started; True: ended meanwhile
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._builds: set[asyncio.Task[Artifact]] = set()
-        self._look_now = asyncio.Event()
-        self._watching: list[asyncio.Task[None]] = []
 
     @property
     def limits(self) -> Literal["enforced", "none"]:
@@ -115,8 +107,8 @@ class ContainerDriver:
 
     async def open(self, on_exit: OnExit) -> None:
         """Adopt what an earlier control left. Raises `OSError`, `EngineError`."""
-        self._on_exit = on_exit
         await asyncio.to_thread(self._prepare)
+        self._fleet.watch(on_exit)
         await self._images.open()
         found = await self._engine.containers(node_label(self._node))
         recorded = {record.replica_id: record for record in await asyncio.to_thread(lambda: list(self._records.all()))}
@@ -129,7 +121,6 @@ class ContainerDriver:
             await self._adopt(identity, container)
         for identity in recorded.values():
             await self._recall(identity)
-        self._watching = [self._own(self._listen()), self._own(self._look())]
 
     def _prepare(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -146,9 +137,7 @@ class ContainerDriver:
             self._replicas[name] = Replica(identity, self._records.directory(name), None, how)
             return
         found = await self._engine.inspect(container["Id"])
-        replica = self._know(identity, container["Id"], found or {})
-        if not _runs(found):
-            self._ended(replica)
+        self._fleet.know(identity, container["Id"], found)
 
     async def _recall(self, identity: Identity) -> None:
         """A replica without a container: its end was told, or somebody removed it, or it never had one."""
@@ -157,7 +146,7 @@ class ContainerDriver:
         if how is not None:
             self._replicas[name] = Replica(identity, self._records.directory(name), None, how)
             return
-        self._logs.add(self._source(identity))
+        self._logs.add(self._fleet.source(identity))
         await self._logs.finish(name)
         await asyncio.to_thread(self._records.remove, name)
 
@@ -204,7 +193,7 @@ class ContainerDriver:
 
     async def start(self, launch: Launch) -> Started:
         # a start that is cancelled goes on: its container may be there already, and must be known
-        return await asyncio.shield(self._own(self._start(launch)))
+        return await asyncio.shield(self._fleet.own(self._start(launch)))
 
     async def _start(self, launch: Launch) -> Started:
         async with self._lock(launch.replica_id):
@@ -228,20 +217,14 @@ class ContainerDriver:
         try:
             await self._networks.make(launch.namespace)
             container = await self._create(launch, identity)
-            self._starting[container] = False
-            await self._engine.start(container)
-            found = await self._engine.inspect(container)
+            with self._fleet.starting(container):
+                await self._engine.start(container)
+                return self._fleet.know(identity, container, await self._engine.inspect(container))
         except EngineError as error:
             await self._undo(launch.replica_id, container)
             if error.status == 404 and container is None and "image" in error.message.lower():
                 raise ArtifactMissing("its image is not on this node", launch.artifact) from error
             raise start_failed(error, launch.env) from error
-        finally:
-            ended = container is not None and self._starting.pop(container, False)
-        replica = self._know(identity, container, found or {})
-        if ended or not _runs(found):
-            self._ended(replica)
-        return replica
 
     async def _create(self, launch: Launch, identity: Identity) -> str:
         """What an interrupted start of the same replica left goes first. Raises `EngineError`."""
@@ -282,7 +265,7 @@ class ContainerDriver:
         if replica is None or replica.exit is not None or replica.ending or replica.container is None:
             return False
         try:
-            return _runs(await self._engine.inspect(replica.container))
+            return runs(await self._engine.inspect(replica.container))
         except EngineError:
             return True
 
@@ -314,131 +297,8 @@ class ContainerDriver:
                     await asyncio.gather(*(self.stop(name, _STOP_GRACE) for name in list(self._replicas)))
             except TimeoutError:
                 log.warning("containers are left behind: the engine did not end them in %.0f s", _CLOSE)
-        for task in (*self._watching, *(replica.following for replica in self._replicas.values())):
-            if task is not None:
-                task.cancel()
-        await asyncio.wait(self._tasks, timeout=_RETRY) if self._tasks else None
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._fleet.close()
         await self._engine.close()
 
     def _lock(self, replica_id: str) -> asyncio.Lock:
         return self._locks.setdefault(replica_id, asyncio.Lock())
-
-    def _own(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    def _source(self, identity: Identity) -> Source:
-        directory = self._records.directory(identity.replica_id)
-        return Source(identity.service_id, identity.deployment_id, identity.replica_id, directory)
-
-    # -- watching
-
-    def _know(self, identity: Identity, container: str, found: Mapping[str, Any]) -> Replica:
-        replica = Replica(identity, self._records.directory(identity.replica_id), container)
-        replica.stop_signal = stop_signal(found)
-        replica.follower = Follower(self._engine, container, replica.directory)
-        replica.following = self._own(replica.follower.run())
-        self._replicas[identity.replica_id] = replica
-        self._logs.add(self._source(identity))
-        return replica
-
-    async def _listen(self) -> None:
-        """Be told of containers that end, for as long as the engine lives, and again once it is back."""
-        while True:
-            try:
-                async with contextlib.aclosing(self._engine.deaths(node_label(self._node))) as deaths:
-                    async for container in deaths:
-                        self._died(container)
-            except EngineError as error:
-                log.warning("what the container engine does is not known for now: %s", error)
-            await asyncio.sleep(_RETRY)
-
-    def _died(self, container: str | None) -> None:
-        """`None`: from now on we are told; what was before is to be looked for."""
-        if container is None:
-            self._look_now.set()
-        elif container in self._starting:
-            self._starting[container] = True
-        else:
-            for replica in self._replicas.values():
-                if replica.container == container:
-                    self._ended(replica)
-
-    async def _look(self) -> None:
-        """Now and then, find by looking what no event told."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK):
-                    await self._look_now.wait()
-                    await asyncio.sleep(_RETRY)
-            self._look_now.clear()
-            known = [replica for replica in self._replicas.values() if replica.exit is None]
-            try:
-                containers = await self._engine.containers(node_label(self._node))
-            except EngineError as error:
-                log.warning("what runs is not known for now: %s", error)
-                continue
-            running = {container["Id"] for container in containers if container.get("State") == "running"}
-            for replica in known:
-                if replica.container not in running:
-                    self._ended(replica)
-
-    def _ended(self, replica: Replica) -> None:
-        if not replica.ending:
-            replica.ending = True
-            self._own(self._finish(replica))
-
-    async def _finish(self, replica: Replica) -> None:
-        """It seems to have ended: if it has, take in its last lines, tell, remove its container."""
-        name, container = replica.identity.replica_id, replica.container or ""
-        found = await self._inspect(container)
-        if _runs(found):
-            replica.ending = False
-            self._look_now.set()
-            return
-        await self._last_output(replica, gone=found is None)
-        await self._logs.finish(name)
-        lines = await asyncio.to_thread(last_lines, replica.directory, _LAST_LINES)
-        how = how_it_ended(found, stopped=replica.stopping, last_lines=lines)
-        try:
-            await asyncio.to_thread(self._records.ended, name, how)
-        except OSError as error:
-            log.warning("can't record how replica %s ended: %s", name, error)  # told again, if control is killed now
-        replica.exit = how
-        self._on_exit(name, how)
-        try:
-            await self._engine.remove(container)
-        except EngineError as error:
-            log.warning("the container of replica %s is left for the next start: %s", name, error)
-        replica.done.set()
-
-    async def _inspect(self, container: str) -> dict[str, Any] | None:
-        """However long the engine takes to come back."""
-        while True:
-            try:
-                return await self._engine.inspect(container)
-            except EngineError as error:
-                log.warning("waiting for the container engine: %s", error)
-                await asyncio.sleep(_RETRY)
-
-    async def _last_output(self, replica: Replica, *, gone: bool) -> None:
-        if replica.following is not None:
-            replica.following.cancel()
-            await asyncio.wait([replica.following])
-        if replica.follower is None or gone:
-            return
-        try:
-            await replica.follower.rest()
-        except (EngineError, OSError) as error:
-            log.warning("the last output of replica %s is lost: %s", replica.identity.replica_id, error)
-
-
-def _runs(found: Mapping[str, Any] | None) -> bool:
-    """Whether a container that was inspected runs, be it paused."""
-    state = {} if found is None else found.get("State") or {}
-    return bool(state.get("Running") or state.get("Paused"))
