@@ -61,6 +61,7 @@ class Edge:
         self._doors = Doors(self._office, table, certificates, self._complain)
         self._sweep.hooks += [self._office.clients.tend, self._office.holding.tend, table.tend]
         self._timer: asyncio.TimerHandle | None = None
+        self._counted: dict[str, tuple[int, dict[str, Any]]] = {}  # as told last: requests, counters
         table.hold_limit, table.hold_timeout = settings.hold_limit, settings.hold_timeout
 
     def start(self) -> None:
@@ -183,10 +184,18 @@ class Edge:
          "tls": {"handshakes": n, "resumed": n, "failed": {reason: n}},   # with certificates only
          "proxy_protocol": {"read": n, "malformed": n}}                   # with trusted proxies only
         Buckets are indices of `gateway.histogram` (`upper(index)` = its upper bound in seconds). Requests that reached
-        no service are under the id "" with empty names. Services without a single request are left out.
+        no service are under the id "" with empty names. Services without a single request are left out. Where
+        nothing has ended since the last time and nothing is under way it is the same object again: with thousands of
+        services making all anew would stop the loop.
         """
+        known, self._counted = self._counted, {}
+        for books in self._office.books:
+            if total := sum(books.requests.values()):
+                before, counted = known.get(books.id, (0, {}))
+                changed = total != before or books.in_flight or len(books.room)
+                self._counted[books.id] = (total, books.counters() if changed else counted)
         return {
-            "services": {books.id: books.counters() for books in self._office.books if books.requests},
+            "services": {service: counted for service, (_, counted) in self._counted.items()},
             "log_dropped": self._log.dropped,
             "spans_dropped": self._telemetry.dropped if self._telemetry is not None else 0,
             "upstream_closed": self._office.connections.pool.closed,

@@ -48,7 +48,7 @@ class Loaded(Protocol):
 
     def loads(self) -> Mapping[str, Load]: ...
     def counters(self) -> Counters:
-        """A fresh object each time: what was told is compared with what is to be told."""
+        """An object that was told is never changed: it is compared with what is to be told."""
 
 
 class _Idle:
@@ -229,7 +229,7 @@ class Ledger:
     def choose(self, services: Mapping[str, Any]) -> Counters:
         """Of all counters: those that changed, then the others; each the longest untold first, and `limit` at most."""
         changed = [i for i in services if i not in self._told]
-        changed += [i for i, told in self._told.items() if i in services and services[i] != told]
+        changed += [i for i, told in self._told.items() if i in services and _differ(services[i], told)]
         self.behind = len(changed) > self._limit
         chosen = changed[: self._limit]
         if room := self._limit // 10 - len(chosen):
@@ -244,3 +244,8 @@ class Ledger:
         for service_id, values in counters.items():
             self._told.pop(service_id, None)
             self._told[service_id] = values
+
+
+def _differ(one: object, other: object) -> bool:
+    """Equal objects are compared for long; most are the same one."""
+    return one is not other and one != other

@@ -84,7 +84,7 @@ class Analytics:
 
     async def read(self, service: str, wanted: Range, now: int) -> dict[str, Any]:
         """The answer of the API. Raises Unavailable."""
-        names = [*wanted.tier.chunks(wanted.start, wanted.end), LEVELS]
+        names = [*wanted.tier.kept(wanted.start, wanted.end, now), LEVELS]
         heard = self._heard.windows(service)  # before the store: what is delivered meanwhile is in either, or both
         stored = await self._rollups.read(service, names)
         return await asyncio.to_thread(_read, service, wanted, stored, heard, now)
@@ -167,7 +167,13 @@ class Analytics:
     async def _tend(self, fence: Fence, now: int) -> None:
         until = time.monotonic() + _BUSY
         for service in await self._rollups.due(now, _AT_ONCE):
-            await self.tend(service, fence, now)
+            try:
+                await self.tend(service, fence, now)
+            except StoreError:
+                raise
+            except Exception:  # one service must not stand in the way of the others
+                self.unreadable += 1
+                _log.exception("analytics of %s can't be tended", service)
             if time.monotonic() >= until:
                 return
 

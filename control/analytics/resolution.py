@@ -32,6 +32,10 @@ class Tier:
         """The names of those with rows in [start, end)."""
         return (f"{self.step}:{number}" for number in range(start // self.span, -(-end // self.span)))
 
+    def kept(self, start: int, end: int, now: int) -> Iterator[str]:
+        """The same, of those that can exist; a worker's clock may be a little ahead."""
+        return self.chunks(max(start, now - self.retention - self.span), min(end, now + self.span))
+
     def expires(self, chunk: str) -> int:
         """When nothing in it is kept any more."""
         return (int(chunk.partition(":")[2]) + 1) * self.span + self.retention + _LEEWAY

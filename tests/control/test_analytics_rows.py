@@ -86,6 +86,14 @@ def test_a_chunk_expires_when_its_last_row_does() -> None:
         assert not tier.keeps(last, tier.expires(name))
 
 
+def test_only_chunks_that_can_exist_are_asked_for() -> None:
+    for tier in TIERS:
+        names = list(tier.kept(0, 10**11, NOW))
+        assert len(names) <= tier.retention // tier.span + 4
+        assert {tier.chunk(NOW), tier.chunk(NOW - tier.retention)} <= set(names)
+        assert list(tier.kept(NOW + DAY * 30, NOW + DAY * 60, NOW)) == []
+
+
 # Levels
 
 levels = st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 4).map(float)), max_size=12).map(
