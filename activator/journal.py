@@ -34,11 +34,14 @@ class Journal:
     def tell(self, service: str, notes: Iterable[Note]) -> None:
         for note in notes:
             log.info("service %s: %s: %s", service, note.kind, note.reason)
-            self._put(service, Event(now_us(), note.kind, note.reason, note.deployment, note.replica))
+            self.keep(service, Event(now_us(), note.kind, note.reason, note.deployment, note.replica))
 
-    def _put(self, service: str, event: Event) -> None:
+    def keep(self, service: str, event: Event) -> None:
+        """Write it as soon as that can be done; the store keeps an event once, however often it is tried."""
         if len(self._waiting) >= _BOUND:
             self._waiting.popleft()
+            if self.dropped == 0:
+                log.warning("%d events wait for the store: the oldest of them are lost", _BOUND)
             self.dropped += 1
         self._waiting.append((service, event))
         self._more.set()

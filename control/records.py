@@ -77,12 +77,18 @@ Decide = Callable[[Held], Awaitable[Write | None]]
 
 
 class Records:
-    """Reads from the store itself, which may be ahead of the mirror."""
+    """Reads from the store itself, which may be ahead of the mirror. `later` takes events that it can't take now."""
 
     def __init__(
-        self, store: Store, objects: Objects, catalogue: Catalogue, acknowledgements: Acknowledgements
+        self,
+        store: Store,
+        objects: Objects,
+        catalogue: Catalogue,
+        acknowledgements: Acknowledgements,
+        later: Callable[[str, Event], None] | None = None,
     ) -> None:
         self.store = store
+        self._later = later
         self._objects = objects
         self._catalogue = catalogue
         self._acknowledgements = acknowledgements
@@ -182,12 +188,15 @@ class Records:
             await self._acknowledgements.wait(record.version, timeout)
 
     async def tell(self, service: str, note: Note) -> None:
-        """Told after the commit: a store that went away in between leaves the change, not its event."""
+        """Told after the commit: a store that went away in between is told it later, or leaves the change alone."""
+        event = Event(now_us(), note.kind, note.reason, note.deployment, note.replica)
         try:
-            event = Event(now_us(), note.kind, note.reason, note.deployment, note.replica)
             await self.store.append_event(service, event)
         except StoreError as error:
-            _log.warning("the event %s of %s is lost: %s", note.kind, service, error)
+            if self._later is None:
+                _log.warning("the event %s of %s is lost: %s", note.kind, service, error)
+            else:
+                self._later(service, event)
 
     def _facts(self, held: Held, *, seen: bool = True) -> Facts:
         """What a read shows now; what was found or written, where the mirror has not come so far."""

@@ -7,6 +7,7 @@ decided by pure functions of `control.updating`, `control.deploying` and `contro
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -22,7 +23,7 @@ from control.site import Site
 from state.codec import encode
 from state.ids import new_id, now_us
 from state.kinds import Kind
-from state.models import Route
+from state.models import Event, Route
 from state.secrets import Vault
 from state.store import Change, Store
 
@@ -41,9 +42,10 @@ class Services:
         vault: Vault,
         acknowledgements: Acknowledgements,
         site: Site,
+        later: Callable[[str, Event], None] | None = None,
     ) -> None:
         self.sealing = Sealing(vault)
-        self.records = Records(store, objects, catalogue, acknowledgements)
+        self.records = Records(store, objects, catalogue, acknowledgements, later)
         self._catalogue = catalogue
         self._creation = Creation(self.records, self.sealing, site)
         self._site = site

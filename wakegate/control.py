@@ -152,7 +152,13 @@ class Control:
         self._key_use = KeyUse(self._store, self._mirror)
         self._site = site_of(config, self._driver)
         self._services = Services(
-            self._store, self._mirror, self._catalogue, self._vault, self._activation.acks, self._site
+            self._store,
+            self._mirror,
+            self._catalogue,
+            self._vault,
+            self._activation.acks,
+            self._site,
+            later=self._activation.journal.keep,
         )
         self._branches = Branches(
             self._mirror,
