@@ -160,7 +160,7 @@ class _Page:
         }
         if operation.body:
             schema = self._schemas[id(operation.body), "validation"]
-            found["requestBody"] = {"required": True, "content": {_JSON: {"schema": schema}}}
+            found["requestBody"] = {"required": operation.body_required, "content": {_JSON: {"schema": schema}}}
         found["responses"] = {
             **{str(status): self._success(status, shape) for status, shape in operation.answers.items()},
             **{str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(self._failures())},

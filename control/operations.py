@@ -43,6 +43,7 @@ class Operation:
     needs: str | None
     query: Mapping[str, Reader]
     body: type[BaseModel] | None
+    body_required: bool
     answers: Mapping[int, Any]
     fails: Sequence[int]
     headers: Sequence[str]
@@ -57,6 +58,7 @@ def operation(
     answers: Mapping[int, Any],
     query: Mapping[str, Reader] | None = None,
     body: type[BaseModel] | None = None,
+    body_required: bool = True,
     fails: Sequence[int] = (),
     headers: Sequence[str] = (),
     streams: Any = None,
@@ -73,6 +75,7 @@ def operation(
             needs=needs,
             query=query or {},
             body=body,
+            body_required=body_required,
             answers=answers,
             fails=fails,
             headers=headers,

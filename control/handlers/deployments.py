@@ -124,6 +124,7 @@ class DeploymentHandlers:
         needs="write",
         query=waiting.PARAMETERS,
         body=RollbackBody,
+        body_required=False,
         answers={200: ServiceView},
         headers=("ETag",),
         if_match=True,

@@ -30,7 +30,8 @@ for _name, _strategy in _FORMATS.items():
 def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> None:
     """What is to be accepted has one name of a parameter, a timeout only with a wait, integers as such, and an end.
 
-    An Idempotency-Key is a new one for each request, since under the same one another request is refused.
+    An Idempotency-Key is a new one for each request, since under the same one another request is refused; every second
+    `If-Match` fits.
     """
     if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE:
         return
@@ -42,6 +43,8 @@ def before_call(context: HookContext, case: Case, kwargs: dict[str, Any]) -> Non
         case.query.pop("timeout", None)
     if "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = f"number-{next(_numbers)}"
+    if "If-Match" in case.headers and next(_numbers) % 2:
+        case.headers["If-Match"] = "*"
     if "follow" in case.query:
         case.query["follow"] = "false"  # streams have tests of their own
     case.body = _with_integers(case.body)
