@@ -112,6 +112,9 @@ class Branches:
         self._leading = False
         self._under_way = 0
         self._more = asyncio.Event()
+        self.looks = 0
+        self.failures = 0
+        """Of the looks, those that saw nothing."""
 
     def hurry(self) -> None:
         self._more.set()
@@ -200,6 +203,8 @@ class Branches:
             log.exception("the branches of %s can't be looked at", repo)
         finally:
             self._under_way -= 1
+            self.looks += 1
+            self.failures += failed
             self._rounds.done(repo, time.monotonic(), failed=failed)
             self._more.set()
 

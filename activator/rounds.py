@@ -51,9 +51,8 @@ class Rounds:
             if repo not in self._under_way:  # dropped and put again while it was looked at: planned when that is done
                 self._plan(repo, now + self._chance.random() * period)
         elif turn.period != period:
-            sooner = period < turn.period
-            turn.period = period
-            if sooner and turn.due_at is not None and turn.due_at > now + period:
+            longer, turn.period = period > turn.period, period
+            if turn.due_at is not None and (longer or turn.due_at > now + period):
                 self._plan(repo, now + self._chance.random() * period)
 
     def drop(self, repo: str) -> None:

@@ -21,7 +21,7 @@ from control.handlers.hooks import HookHandlers
 from control.handlers.keys import KeyHandlers
 from control.handlers.logs import LogHandlers
 from control.handlers.services import ServiceHandlers
-from control.hooks import Hooks
+from control.hooks import HOOKS, Hooks
 from control.idempotency import Idempotency
 from control.key_use import KeyUse
 from control.keys import Keys
@@ -63,6 +63,7 @@ class Api:
         limit, failures = RateLimit(self.store, self.objects, self.rate), Failures(self.rate or LIMIT)
         Door(access, limit, failures, Idempotency(self.store, self.vault)).open(app)
         app.on_shutdown.append(self._let_go)
+        app[HOOKS] = hooks = Hooks(self.store, self.objects, self.catalogue, self.services)
         for group in (
             HealthHandlers(access, self.catalogue, self.site, self.metrics, self.unready),
             KeyHandlers(access, self.catalogue, self.keys),
@@ -71,7 +72,7 @@ class Api:
             LogHandlers(access, self.catalogue, self.logs, self.streams),
             EventHandlers(access, self.catalogue, self.store, self.streams),
             AnalyticsHandlers(access, self.analytics),
-            HookHandlers(access, Hooks(self.store, self.objects, self.catalogue, self.services), self.site),
+            HookHandlers(access, hooks, self.site),
         ):
             app.add_routes(group.routes())
         app[OPENAPI] = serialized(document(app.router.routes(), metadata.version("wakegate")))

@@ -11,9 +11,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
+
+from aiohttp import web
 
 from activator.planning import Note
 from control.acquaintances import Acquaintances
@@ -89,6 +92,8 @@ class Hooks:
         self._deliveries = Deliveries(store)
         self._failures = Failures(_FAILURES)
         self._acquainted = Acquaintances(_ACQUAINTED)
+        self.counts: Counter[str] = Counter({"redeploy": 0, "queued": 0, "none": 0, "refused": 0})
+        """Deliveries by what became of them; `refused` are those without a valid signature."""
         self._decoy = self._sealing.vault.seal("", "", _DECOY, new_secret())
 
     def begin(self, namespace: str, name: str, headers: Mapping[str, str], address: str | None) -> Delivery:
@@ -97,6 +102,7 @@ class Hooks:
             raise Problem(503, "The store has not been read yet; try again.", headers={"Retry-After": "1"})
         acquaintance, now = f"{client_of(address)} {namespace}/{name}", time.monotonic()
         if (wait := self._failures.wait(address, now)) and not self._acquainted.known(acquaintance, now):
+            self.counts["refused"] += 1
             raise _too_often(wait)
         service = self._catalogue.service(namespace, name)
         secret, found = self._secret(service)
@@ -114,8 +120,14 @@ class Hooks:
 
     async def finish(self, delivery: Delivery) -> Reception:
         """Raises Problem 400, 403, 404, 429; StoreError."""
+        reception = await self._received(delivery)
+        self.counts[reception.action] += 1
+        return reception
+
+    async def _received(self, delivery: Delivery) -> Reception:
         service, now = delivery.service, time.monotonic()
         if not delivery.check.holds() or service is None:
+            self.counts["refused"] += 1
             if wait := self._failures.note(delivery.address, now):
                 raise _too_often(wait)
             raise Problem(403, "Nothing at this path has the secret that this delivery was signed with.")
@@ -172,6 +184,9 @@ class Hooks:
 
         await self._services.records.write(namespace, name, if_match, decide)
         return secret
+
+
+HOOKS: Final = web.AppKey("hooks", Hooks)
 
 
 def _put(held: Held, service: Service) -> Change:

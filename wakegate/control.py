@@ -33,6 +33,7 @@ from control.analytics.collector import Analytics
 from control.app import Api
 from control.catalogue import Catalogue
 from control.door import DOOR
+from control.hooks import HOOKS
 from control.key_use import KeyUse
 from control.keys import Keys, make_first_key
 from control.placement import unfit
@@ -58,7 +59,7 @@ from state.store import ABSENT, Change, Conflict, Fence, Store, StoreError
 from wakegate.client import KEY_FILE, URL_FILE
 from wakegate.config import Config
 from wakegate.drivers import driver_of, engine_of
-from wakegate.metrics import Metrics, of_analytics, of_telling, of_the_door
+from wakegate.metrics import Metrics, of_analytics, of_pushes, of_telling, of_the_door
 from wakegate.pipe import Message, Pipe
 from wakegate.site import log_limits, settings, site_of
 from wakegate.terminal import log_to_stderr
@@ -172,6 +173,7 @@ class Control:
         self._sockets = [_inherited(fd) for fd in start["api"]]
         api = self._api().application()
         self._door = api[DOOR]
+        self._hooks = api[HOOKS]
         self._server = ApiServer(api, self._sockets, grace=_API_GRACE)
         self._drain: asyncio.Future[Drain] = asyncio.get_running_loop().create_future()
         self._hurry = asyncio.Event()
@@ -355,7 +357,7 @@ class Control:
 
     async def _exposition(self) -> tuple[bytes, str]:
         told = [*of_telling(self._streams, self._collector, self._activation.journal), *of_the_door(self._door)]
-        told += of_analytics(self._analytics)
+        told += [*of_pushes(self._hooks, self._branches), *of_analytics(self._analytics)]
         return await self._metrics.exposition(self._activation, self._certificates.left(), told)
 
     def _unready(self) -> list[str]:

@@ -11,11 +11,13 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from activator.activation import Activation
+from activator.branches import Branches
 from activator.coldstarts import BUCKETS, Histogram
 from activator.journal import Journal
 from activator.logs import Collector
 from control.analytics.collector import Analytics
 from control.door import Door
+from control.hooks import Hooks
 from control.streams import Streams
 from gateway.exposition import Totals
 
@@ -100,6 +102,18 @@ def of_the_door(door: Door) -> Iterator[Metric]:
         ),
     ):
         yield CounterMetricFamily(name, text, value=count)
+
+
+def of_pushes(hooks: Hooks, branches: Branches) -> Iterator[Metric]:
+    """How this node learnt of pushes."""
+    deliveries = CounterMetricFamily("wakegate_webhooks", "Deliveries of webhooks by result.", labels=["result"])
+    for result, count in hooks.counts.items():
+        deliveries.add_metric([result], count)
+    yield deliveries
+    looks = CounterMetricFamily("wakegate_branch_looks", "Looks at the branches of repositories.", labels=["result"])
+    looks.add_metric(["seen"], branches.looks - branches.failures)
+    looks.add_metric(["failed"], branches.failures)
+    yield looks
 
 
 def of_analytics(analytics: Analytics) -> Iterator[Metric]:

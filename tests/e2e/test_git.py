@@ -25,6 +25,9 @@ http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), H
 """
 
 
+COUNTS = {"redeploy": 1, "queued": 0, "none": 3, "refused": 1}
+
+
 def app(text: str) -> dict[str, str]:
     return {"Procfile": "web: python3 app.py\n", "app.py": APP.replace("TEXT", text)}
 
@@ -61,6 +64,15 @@ def events(node: Node, name: str) -> list[str]:
     return [event["kind"] for event in node.api("GET", f"/acme/service/{name}/events").json()["items"]]
 
 
+def metric(node: Node, name: str) -> float:
+    lines = node.api("GET", "/metrics").body.decode().splitlines()
+    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+def looks(node: Node) -> float:
+    return metric(node, 'wakegate_branch_looks_total{result="seen"}')
+
+
 def test_pushes_redeploy(make_node):
     node = make_node(workers=1, options=["--git-poll", "0.5"]).start()
     first = {name: node.commit(f"acme/{name}", app("one")) for name in ("hooked", "polled")}
@@ -71,6 +83,8 @@ def test_pushes_redeploy(make_node):
     # a delivery about another branch does nothing, but shows that webhooks tell of this service's pushes
     ignored = deliver(node, hooked, "refs/heads/dev", first["hooked"], "0")
     assert (ignored.status, ignored.json()["action"]) == (200, "none")
+    begun = looks(node)
+    eventually(lambda: looks(node) >= begun + 3, 30, "whatever was being looked at was seen")
     second = node.commit("acme/hooked", app("two"))
     told = deliver(node, hooked, "refs/heads/main", second, "1")
     assert (told.status, told.json()["action"]) == (202, "redeploy")
@@ -85,6 +99,9 @@ def test_pushes_redeploy(make_node):
     assert forged.status == 403
     assert deployments(node, "hooked") == [("push", "active", second), ("create", "superseded", first["hooked"])]
     assert {"push.received", "webhook.seen"} < set(events(node, "hooked"))
+
+    counts = {result: metric(node, f'wakegate_webhooks_total{{result="{result}"}}') for result in COUNTS}
+    assert counts == COUNTS
 
     # nobody tells of the other one's pushes: they are found
     second = node.commit("acme/polled", app("two"))
