@@ -133,3 +133,11 @@ async def test_as_root_git_runs_as_nobody(remotes, place):
     (place / "git" / "acme" / "app").chmod(0o700)
     with pytest.raises(Unreachable):
         await remotes.heads("acme/app", ["main"])
+
+
+@pytest.mark.root
+async def test_where_nobody_can_not_enter_git_runs_as_we_do(remotes, place):
+    """A data directory that is ours alone, as where no replica has a uid of its own."""
+    (place / "data").chmod(0o700)
+    (place / "git" / "acme" / "app").chmod(0o700)
+    assert await remotes.heads("acme/app", ["dev"])
