@@ -36,7 +36,7 @@ _LOOKED: Final = 30.0  # seconds after which it is said that the replicas are st
 _TENDED: Final = 600  # seconds after its first line that a service is tended
 _LINES: Final = 2000  # of a service that are looked at in one go
 _WINDOWS: Final = 16  # windows that are folded in one commit…
-_BYTES: Final = 128 * 1024  # …or so many bytes of them
+_BYTES: Final = 32 * 1024  # …or so many bytes of them, if they are large
 _AT_ONCE: Final = 200  # services tended in one pass
 _BUSY: Final = 0.25  # seconds that a pass tends services for
 

@@ -21,6 +21,7 @@ from state.counts import Counts
 
 _PERCENTS: Final = (50, 95, 99)
 _DIGITS: Final = 3
+_RATE_DIGITS: Final = 6  # one a day is 0.000012
 
 
 def answer(wanted: Range, rows: Rows, levels: Levels, now: int) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def fields(counts: Counts, seconds: int, elapsed: int, replicas: float) -> dict[
     return {
         "requests": counts.requests,
         "errors": counts.errors,
-        "rate": _round(counts.requests / seconds),
+        "rate": round(counts.requests / seconds, _RATE_DIGITS),
         "p50_ms": _round(p50 * 1000),
         "p95_ms": _round(p95 * 1000),
         "p99_ms": _round(p99 * 1000),
