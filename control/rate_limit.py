@@ -60,12 +60,11 @@ class RateLimit:
     async def spend(self, key: ApiKey) -> Quota | None:
         """What is left after this request; None: no limit is known. Raises Problem 401, 429."""
         identity = key_id(key.namespace, key.name)
-        try:
-            said, *numbers = await self._asked(identity, key.digest)
-        except (StoreError, TimeoutError):
+        answer = await self._answer(identity, key.digest)
+        if answer is None:
             self.unlimited += 1
-            self._silent_until = time.monotonic() + _PAUSE
             return None
+        said, *numbers = answer
         match said, [int(number) for number in numbers]:
             case b"revoked", _:
                 raise unauthorized("The key is unknown, revoked or expired.")
@@ -77,14 +76,17 @@ class RateLimit:
             case _:
                 return None
 
-    async def _asked(self, identity: str, digest: str) -> list[bytes]:
-        """The answer of `quota.lua`. Raises StoreError, TimeoutError."""
+    async def _answer(self, identity: str, digest: str) -> list[bytes] | None:
+        """That of `quota.lua`; None: there is none, or the store was silent a moment ago."""
         if not self._objects.connected or time.monotonic() < self._silent_until:
-            raise TimeoutError
-        async with asyncio.timeout(_PATIENCE):
-            answer: list[bytes] = await self._ask(
-                [kind_key(Kind.KEY), f"{{wg}}:quota:{identity}"], [identity, digest, self._limit, WINDOW * _MICRO]
-            )
+            return None
+        arguments = [identity, digest, self._limit, WINDOW * _MICRO]
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                answer: list[bytes] = await self._ask([kind_key(Kind.KEY), f"{{wg}}:quota:{identity}"], arguments)
+        except (StoreError, TimeoutError):
+            self._silent_until = time.monotonic() + _PAUSE
+            return None
         return answer
 
     def _too_many(self, wait: int) -> Problem:

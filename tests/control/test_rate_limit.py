@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 
 import pytest
 
 from control import failures, rate_limit
+from control.door import DOOR
 from control.failures import Failures, client_of
 from control.problem import Problem
 from control.rate_limit import RateLimit
@@ -16,6 +18,7 @@ from state.ids import now_us
 from state.kinds import Kind
 from state.models import ApiKey
 from state.store import Change, Store
+from wakegate.metrics import of_the_door
 
 
 @pytest.fixture
@@ -165,3 +168,30 @@ def test_the_table_of_addresses_is_bounded(monkeypatch):
     for last in range(9):
         counted.note(f"192.0.2.{last}", 1.0)
     assert len(counted._whole) == 3
+
+
+async def test_reads_go_on_while_the_store_is_stopped(limited, valkey):
+    valkey.process.send_signal(signal.SIGSTOP)
+    try:
+        answers = [await limited.api("GET", "/acme/services") for _ in range(8)]
+        assert [answer.status for answer in answers] == [200] * 8
+        assert not any("RateLimit" in answer.headers for answer in answers)
+        assert limited.server._app[DOOR].limit.unlimited == 8
+    finally:
+        valkey.process.send_signal(signal.SIGCONT)
+    async with asyncio.timeout(20):
+        while "RateLimit" not in (await limited.api("GET", "/acme/services")).headers:
+            await asyncio.sleep(0.05)
+
+
+async def test_what_the_door_counts_is_in_the_metrics(limited_to):
+    async with limited_to(2) as made:
+        for token in (None, None, None, "x$y"):
+            await made.api("GET", "/acme/services", token=token)
+        told = {metric.name: metric.samples[0].value for metric in of_the_door(made.server._app[DOOR])}
+    assert told == {
+        "wakegate_api_unauthorized": 1,
+        "wakegate_api_limited": 1,
+        "wakegate_api_unlimited": 0,
+        "wakegate_idempotent_answers_evicted": 0,
+    }
