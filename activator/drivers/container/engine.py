@@ -1,4 +1,4 @@
-"""The engine's API in the driver's words, over a unix socket (Docker Engine API 1.41, which Podman speaks as well).
+"""The engine's API in the driver's words, over a unix socket (Docker's Engine API, which Podman speaks as well).
 
 Foreign exceptions end here: what goes wrong is an `EngineError` with the HTTP status (0: no answer). Every call but the
 streams has a deadline. Bodies that we send hold tenants' environments: they go into no error and no log.
@@ -18,7 +18,7 @@ import aiohttp
 
 from .flavour import ENDS, Flavour
 
-API = "v1.41"
+_OLDEST = "v1.41"  # until it is known what the engine speaks
 _CALL = 60.0  # seconds: creating a container copies files on some storage drivers
 _CHUNK = 256 * 1024
 _OBJECT = 1024 * 1024  # bytes of one object of a stream
@@ -43,14 +43,15 @@ class Engine:
     def __init__(self, socket: Path) -> None:
         self.socket = socket
         self._connector = aiohttp.UnixConnector(str(socket), limit=0)  # each replica's log is a connection
-        self._docker = aiodocker.Docker("unix://localhost", connector=self._connector, api_version=API)
+        self._docker = aiodocker.Docker("unix://localhost", connector=self._connector, api_version=_OLDEST)
         self.flavour = Flavour(podman=False, version="?", cpus=1)
 
     async def connect(self) -> None:
         """Learn what engine it is. Raises `EngineMissing` if it does not answer; it is closed then."""
         try:
             # together: Podman runs other programs for each, half a second where the machine is busy
-            version, info = await asyncio.gather(self._json("GET", "version"), self._json("GET", "info"))
+            asked = (self._json("GET", path, versioned=False) for path in ("version", "info"))
+            version, info = await asyncio.gather(*asked)
         except EngineError as error:
             await self.close()
             raise EngineMissing(
@@ -58,6 +59,7 @@ class Engine:
                 "--engine-socket"
             ) from error
         self.flavour = Flavour.of(version, info)
+        self._docker.api_version = Flavour.api_version(version)
 
     async def close(self) -> None:
         await self._docker.close()
@@ -186,11 +188,18 @@ class Engine:
             raise
 
     async def _json(
-        self, method: str, path: str, params: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        *,
+        versioned: bool = True,
     ) -> Any:
         data = None if body is None else json.dumps(body).encode()
+        asked = self._response(method, path, params, data=data, versioned=versioned)
         with _translated():
-            async with asyncio.timeout(_CALL), self._response(method, path, params, data=data) as response:
+            async with asyncio.timeout(_CALL), asked as response:
                 return await response.json(content_type=None)
 
     async def _done(self, method: str, path: str, params: Mapping[str, str] | None = None) -> None:
@@ -207,9 +216,12 @@ class Engine:
         *,
         headers: Mapping[str, str] | None = None,
         data: Any = None,
+        versioned: bool = True,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """aiodocker's own request: its public methods lose the stream of a piece of output, its bytes and its time."""
-        query = self._docker._query(path, method, params=dict(params or {}), headers=headers, data=data)
+        query = self._docker._query(
+            path, method, params=dict(params or {}), headers=headers, data=data, versioned_api=versioned
+        )
         with _translated():
             async with query as response, response:
                 yield response

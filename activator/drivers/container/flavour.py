@@ -18,6 +18,7 @@ ENDS = ("die", "died", "destroy", "remove")
 """What events call the end of a container, and its removal. Podman's filter knows its own names only, and tells others:
 so events are asked for without one."""
 
+_API = (1, 41), (1, 47)  # what this driver was written for: Docker 20.10 and Podman 4, Docker 27
 _LOG_SIZE = 16 * 1024 * 1024  # bytes in one file of a container's log, from which it is taken over into ours
 _LOG_FILES = 4
 
@@ -48,6 +49,14 @@ class Flavour:
     def name(self) -> str:
         return f"{'Podman' if self.podman else 'Docker'} {self.version}"
 
+    @staticmethod
+    def api_version(version: Mapping[str, Any]) -> str:
+        """The version of the API to speak, from the answer of `/version`: the newest that both know, or the oldest
+        that the engine still does (Docker 29 refuses all below 1.44)."""
+        newest = min(_number(version.get("ApiVersion"), _API[0]), _API[1])
+        major, minor = max(newest, _number(version.get("MinAPIVersion"), _API[0]))
+        return f"v{major}.{minor}"
+
     def log_config(self) -> dict[str, Any]:
         """A bounded log that can be read back. Podman keeps one file and starts it anew, so it gets all of the size."""
         if self.podman:
@@ -73,3 +82,8 @@ class Flavour:
         if not devices:
             return []
         return [{"Driver": "nvidia", "DeviceIDs": list(devices), "Capabilities": [["gpu"]]}]
+
+
+def _number(text: object, otherwise: tuple[int, int]) -> tuple[int, int]:
+    major, _, minor = str(text).partition(".")
+    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else otherwise

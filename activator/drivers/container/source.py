@@ -13,17 +13,23 @@ import os
 import shutil
 import tarfile
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from activator.drivers import BuildFailed, BuildJob
 from activator.drivers.process import git
 from activator.drivers.process.cloning import Cloner, Cloning, Limits
+from activator.drivers.process.files import read_regular
 from activator.drivers.process.run import Runner
 from activator.drivers.process.sweep import Scope, Sweeper
 from activator.drivers.process.users import Identity
 
+from .dockerignore import ignored
+
 DOCKERFILE = "Dockerfile"
+_PACKING = 120.0  # seconds; this is done in a thread, which nothing else can end
+_IGNORE = 1 << 18  # bytes of a .dockerignore that are read
 NEEDED = "add a Dockerfile to the top of the repository, for a server that listens on $PORT"
 _ONLY_PROCFILE = f"this node runs containers and builds no Procfile: {NEEDED}"
 
@@ -86,18 +92,27 @@ class Sources:
 
 
 def pack(source: Path, into: Path) -> Path:
-    """All of a checkout but git's own files, as nobody's in particular. Raises `BuildFailed` without a Dockerfile."""
+    """All of a checkout but git's own files and what `.dockerignore` leaves out, as nobody's in particular.
+
+    Raises `BuildFailed` without a Dockerfile, which goes along whatever is left out, and after two minutes.
+    """
     if not (source / DOCKERFILE).is_file() or (source / DOCKERFILE).is_symlink():
         raise BuildFailed(_ONLY_PROCFILE if (source / "Procfile").is_file() else NEEDED)
+    is_ignored = ignored((read_regular(source / ".dockerignore", _IGNORE) or b"").decode("utf-8", "replace"))
+
+    deadline = time.monotonic() + _PACKING
+
+    def packed(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        if time.monotonic() > deadline:
+            raise BuildFailed(f"its files took longer than {_PACKING:.0f} s to collect for the build")
+        if is_ignored(member.name) and not member.isdir() and member.name != DOCKERFILE:
+            return None  # folders stay: a later line may take back what is in them
+        member.uid = member.gid = 0
+        member.uname = member.gname = ""
+        return member
+
     with tarfile.open(into, "w", format=tarfile.PAX_FORMAT) as archive:
         for path in sorted(source.iterdir()):
             if path.name != ".git":
-                archive.add(path, path.name, filter=_anonymous)
+                archive.add(path, path.name, filter=packed)
     return into
-
-
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """The same content gives the same layers, whoever cloned it and when: engines go by content and mode."""
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    return member

@@ -107,6 +107,16 @@ def test_the_engine_tells_what_it_is() -> None:
     assert not Flavour.of({}, info | {"CpuCfsQuota": False}).limits
 
 
+def test_the_newest_version_of_the_api_that_both_know_is_spoken() -> None:
+    def spoken(newest: str, oldest: str) -> str:
+        return Flavour.api_version({"ApiVersion": newest, "MinAPIVersion": oldest})
+
+    assert spoken("1.41", "1.24") == "v1.41"  # Podman 4, Docker 20.10
+    assert spoken("1.52", "1.44") == "v1.47"  # Docker 29
+    assert spoken("1.60", "1.50") == "v1.50"
+    assert Flavour.api_version({}) == "v1.41"
+
+
 def test_logs_are_bounded_and_networks_of_podman_kept_apart() -> None:
     assert DOCKER.log_config() == {"Type": "json-file", "Config": {"max-size": "16777216", "max-file": "4"}}
     assert PODMAN.log_config() == {"Type": "k8s-file", "Config": {"max-size": "67108864"}}

@@ -219,4 +219,7 @@ def test_the_context_is_all_but_git_s_own(tmp_path: Path) -> None:
         members = {member.name: member for member in archive.getmembers()}
     assert set(members) == {"Dockerfile", "link", "src", "src/.gitignore"}
     assert members["link"].issym()
+    (source / ".dockerignore").write_text("*\n!src\n")
+    with tarfile.open(pack(source, tmp_path / "less.tar")) as archive:
+        assert set(archive.getnames()) == {"Dockerfile", "src", "src/.gitignore"}
     assert {(member.uid, member.uname) for member in members.values()} == {(0, "")}
