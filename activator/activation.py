@@ -19,13 +19,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from activator.acks import Acknowledgements
 from activator.agent import Agent
 from activator.builds import BuildLogs
 from activator.coldstarts import ColdStarts
-from activator.demand import Demand, MalformedReport, parse
+from activator.demand import Demand, MalformedReport, Report, parse
+from activator.draft import Note
 from activator.drivers import Driver
+from activator.ejections import Ejections
 from activator.journal import Journal
 from activator.leader import Leader
 from activator.ledger import Ledger
@@ -40,6 +43,8 @@ from state.mirror import Mirror
 from state.store import REPORTS, WAKES, Fence, Store
 
 log = logging.getLogger(__name__)
+
+_NEWBORN: Final = 3  # reports: who has sent no more when he is first heard began while we listened
 
 OnReport = Callable[[bytes], None]
 """Sees every report of a worker as it came; must not raise or block."""
@@ -69,6 +74,7 @@ class Activation:
         self.catalog = Catalog(mirror)
         self.cold_starts = ColdStarts()
         self.journal = Journal(store)
+        self._ejections = Ejections()
         self.acks = Acknowledgements(store, mirror, self.demand, on_unacknowledged)
         self.registrations = Registrations(
             store,
@@ -169,4 +175,19 @@ class Activation:
         for service, load in report.services.items():
             if load.held:
                 self.agent.wanted(service)
+        self._tell_ejections(report)
         self._on_report(data)
+
+    def _tell_ejections(self, report: Report) -> None:
+        """One control hears of them as well as another: the one that leads tells."""
+        if report.ejections is None:
+            return
+        now, known = time.monotonic(), self._ejections.knows(report.worker)
+        if not known:
+            self._ejections.keep(self.demand.workers, now)
+        newborn = not known and report.seq <= _NEWBORN
+        for service, count in self._ejections.counted(report.worker, report.ejections, now, newborn=newborn).items():
+            if self.leader.leads:
+                times = "once" if count == 1 else f"{count} times"
+                reason = f"{times} a worker left a replica out for a while: requests to it failed in a row"
+                self.journal.tell(service, (Note("replica.ejected", reason),))

@@ -42,7 +42,8 @@ IDLE: Final = Load()
 class Report:
     """The newest message of one worker; services that it left out are idle.
 
-    `requests`: how many each service has had from this worker so far; None = this report doesn't count them.
+    `requests`: how many each service has had from this worker so far, `ejections`: how often that left a replica of it
+    out of its choice; None = this report doesn't count them.
     """
 
     worker: str
@@ -52,6 +53,7 @@ class Report:
     services: Mapping[str, Load]
     requests: Mapping[str, int] | None = None
     last: bool = False  # it serves nobody any more, and ends
+    ejections: Mapping[str, int] | None = None
 
 
 def parse(data: bytes) -> Report:
@@ -64,7 +66,14 @@ def parse(data: bytes) -> Report:
         }
         worker, run_id = str(raw["worker"]), str(raw["run_id"])
         return Report(
-            worker, int(raw["seq"]), run_id, int(raw["revision"]), services, _requests(raw), raw.get("last") is True
+            worker,
+            int(raw["seq"]),
+            run_id,
+            int(raw["revision"]),
+            services,
+            _requests(raw),
+            last=raw.get("last") is True,
+            ejections=_ejections(raw),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise MalformedReport(f"a worker's report can't be read: {error!r}") from error
@@ -77,6 +86,13 @@ def _requests(raw: Any) -> dict[str, int] | None:
     return {s: sum(map(int, c.get("requests", {}).values())) for s, c in counters.get("services", {}).items()}
 
 
+def _ejections(raw: Any) -> dict[str, int] | None:
+    counters = raw.get("counters")
+    if counters is None:
+        return None
+    return {s: int(c.get("ejections", 0)) for s, c in counters.get("services", {}).items() if s}
+
+
 class Demand:
     """The last report of each worker, and the wakes of the last moments."""
 
@@ -86,6 +102,11 @@ class Demand:
         self._hints: dict[str, float] = {}
         self._counted: dict[str, dict[str, int]] = {}
         self._active: dict[str, float] = {}
+
+    @property
+    def workers(self) -> Collection[str]:
+        """Those whose last report counts."""
+        return self._reports.keys()
 
     def report(self, report: Report, now: float) -> set[str]:
         """Take a report in; returns the services whose load it tells or takes back. Older ones are ignored."""

@@ -22,9 +22,12 @@ def test_a_report_as_it_comes() -> None:
         "run_id": "r",
         "revision": 123,
         "services": {"a": {"in_flight": 3, "held": 2, "held_ms": 5, "replicas": {"x": 3}}},
-        "counters": {"services": {"a": {"requests": {"200": 5, "503": 1}}}},
+        "counters": {
+            "services": {"a": {"requests": {"200": 5, "503": 1}, "ejections": 2}, "": {"requests": {"404": 1}}}
+        },
     }
-    assert parse(json.dumps(raw).encode()) == Report("n/s/1/i", 17, "r", 123, {"a": Load(3, 2, {"x": 3})}, {"a": 6})
+    expected = Report("n/s/1/i", 17, "r", 123, {"a": Load(3, 2, {"x": 3})}, {"a": 6, "": 1}, ejections={"a": 2})
+    assert parse(json.dumps(raw).encode()) == expected
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b'{"worker":1}', b'{"services":[]}', b"\xff"])

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import json
 
 import pytest
+from plane import Plane, until
 from samples import deployment, replica, service, view
 
 from activator import verdicts
 from activator.demand import Load
+from activator.ejections import Ejections
 from activator.patience import Patience
 from activator.planning import Outlook, plan
 from activator.views import View
+from state.ids import new_id
 from state.models import DeploymentState as D
 from state.models import Reason, Scale
 from state.models import ReplicaState as R
+from state.store import REPORTS
 
 
 def told(before: View, **fields: object) -> list[tuple[str, str]]:
@@ -81,3 +87,33 @@ def test_a_start_that_takes_long_is_told_now_and_then(changes: bool) -> None:
     patience = Patience()
     found = [second for second in range(300) if patience.over(f"GET / answered {500 + second * changes}", second)]
     assert found == ([10, 70, 130, 190, 250] if changes else [10])
+
+
+def test_ejections_are_news_once_and_not_too_often() -> None:
+    ejections = Ejections()
+    assert ejections.counted("w1", {"s": 2}, 0.0, newborn=True) == {"s": 2}
+    assert ejections.counted("w1", {"s": 5}, 30.0, newborn=False) == {}
+    assert ejections.counted("w2", {"s": 7, "t": 1}, 31.0, newborn=False) == {}  # from before we listened
+    assert ejections.counted("w2", {"s": 8, "t": 3}, 32.0, newborn=False) == {"t": 2}
+    assert ejections.counted("w1", {"t": 0}, 70.0, newborn=False) == {}
+    assert ejections.counted("w1", {"s": 5}, 71.0, newborn=False) == {"s": 4}
+    ejections.keep(["w2"], 200.0)
+    assert (ejections.knows("w1"), ejections.knows("w2")) == (False, True)
+    assert ejections.counted("w2", {"s": 8}, 201.0, newborn=False) == {}
+
+
+async def test_the_leader_tells_of_replicas_that_workers_leave_out(plane: Plane) -> None:
+    plane.repository()
+    control = plane.control()
+    service = await plane.create(min_replicas=1)
+    await until(lambda: (seen := control.view(service)) is not None and seen.replicas)  # it leads
+    counters = {"services": {service: {"requests": {"200": 9}, "ejections": 2}}}
+    found: list[str] = []
+    async with asyncio.timeout(15):
+        while not found:  # who does not listen yet hears of a later worker
+            worker = f"n/s/9/{new_id()}"
+            report = {"worker": worker, "seq": 1, "run_id": "r", "revision": 0, "services": {}, "counters": counters}
+            await plane.store.publish(REPORTS, json.dumps(report).encode())
+            await asyncio.sleep(0.05)
+            found = [event.reason for event in await plane.events(service) if event.kind == "replica.ejected"]
+    assert found == ["2 times a worker left a replica out for a while: requests to it failed in a row"]
