@@ -24,8 +24,8 @@ from state.store import Store, StoreError, kind_key
 DEFAULT: Final = 600  # requests of a key per WINDOW
 WINDOW: Final = 60  # seconds
 
-_PATIENCE: Final = 0.5  # seconds for the store's answer; it takes less than a millisecond
-_PAUSE: Final = 1.0  # seconds without asking, after none came
+_PATIENCE: Final = 1.0  # seconds for the store's answer; it takes less than a millisecond
+_PAUSE: Final = 2.0  # seconds without asking, after none came
 _MICRO: Final = 1_000_000
 
 

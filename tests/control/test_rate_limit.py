@@ -21,6 +21,12 @@ from state.store import Change, Store
 from wakegate.metrics import of_the_door
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """A busy machine is not a silent store."""
+    monkeypatch.setattr(rate_limit, "_PATIENCE", 30.0)
+
+
 @pytest.fixture
 async def limited(limited_to):
     async with limited_to(5) as made:
@@ -170,7 +176,8 @@ def test_the_table_of_addresses_is_bounded(monkeypatch):
     assert len(counted._whole) == 3
 
 
-async def test_reads_go_on_while_the_store_is_stopped(limited, valkey):
+async def test_reads_go_on_while_the_store_is_stopped(limited, valkey, monkeypatch):
+    monkeypatch.setattr(rate_limit, "_PATIENCE", 0.5)
     valkey.process.send_signal(signal.SIGSTOP)
     try:
         answers = [await limited.api("GET", "/acme/services") for _ in range(8)]
