@@ -62,7 +62,11 @@ SAY = '#!/bin/sh\nprintf "Content-Type: text/plain\\r\\n\\r\\n"\necho "$QUERY_ST
 def lacking() -> list[str]:
     """The programs that are missing on this machine."""
     path = os.pathsep.join((os.environ.get("PATH", ""), *PLACES))
-    return [name for name in PROGRAMS if shutil.which(name, path=path) is None]
+    missing = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
+    busybox = shutil.which("busybox", path=path)
+    if busybox is not None and b"ld-linux" in Path(busybox).read_bytes()[:4096]:
+        missing.append("a static busybox")
+    return missing
 
 
 def image_files(text: str = "hello from a container\n", **more: str) -> dict[str, bytes]:

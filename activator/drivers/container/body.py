@@ -105,6 +105,7 @@ def container_body(launch: Launch, identity: Identity, flavour: Flavour) -> dict
         "Env": [f"{name}={value}" for name, value in env.items()],
         "Labels": identity.labels(),
         "ExposedPorts": {port: {}},
+        "Healthcheck": {"Test": ["NONE"]},  # an image's own is run by the engine, for nobody: we ask health_check_path
         "HostConfig": {
             "NetworkMode": network_name(identity.node, launch.namespace),
             "PortBindings": {port: [{"HostIp": HOST, "HostPort": str(launch.port)}]},

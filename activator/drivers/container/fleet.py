@@ -28,6 +28,7 @@ _T = TypeVar("_T")
 
 _LAST_LINES: Final = 20
 _LOOK: Final = 15.0  # seconds after which the engine is asked what runs, should an event have been lost
+_LOOK_UNTOLD: Final = 1.0  # the same while it tells no events
 _RETRY: Final = 0.5
 
 
@@ -43,6 +44,8 @@ class Fleet:
         self._starting: dict[str, bool] = {}  # containers being started; True: ended meanwhile
         self._tasks: set[asyncio.Task[Any]] = set()
         self._look_now = asyncio.Event()
+        self._told = False  # of events
+        self._trouble = ""
         self._endless: list[asyncio.Task[None]] = []
 
     def watch(self, on_exit: OnExit) -> None:
@@ -101,12 +104,21 @@ class Fleet:
                     async for container in deaths:
                         self._died(container)
             except EngineError as error:
-                log.warning("what the container engine does is not known for now: %s", error)
+                self._complain(f"the container engine tells no events: {error}")
+            self._told = False
             await asyncio.sleep(_RETRY)
+
+    def _complain(self, trouble: str) -> None:
+        """Once, until the engine is back."""
+        if trouble != self._trouble:
+            log.warning("%s", trouble)
+        self._trouble = trouble
 
     def _died(self, container: str | None) -> None:
         """`None`: from now on we are told; what was before is to be looked for."""
         if container is None:
+            self._told = True
+            self._trouble = ""
             self._look_now.set()
         elif container in self._starting:
             self._starting[container] = True
@@ -119,7 +131,7 @@ class Fleet:
         """Now and then, find by looking what no event told."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK):
+                async with asyncio.timeout(_LOOK if self._told else _LOOK_UNTOLD):
                     await self._look_now.wait()
                     await asyncio.sleep(_RETRY)
             self._look_now.clear()
@@ -127,7 +139,7 @@ class Fleet:
             try:
                 containers = await self._engine.containers(node_label(self._node))
             except EngineError as error:
-                log.warning("what runs is not known for now: %s", error)
+                self._complain(f"what runs is not known for now: {error}")
                 continue
             running = {container["Id"] for container in containers if container.get("State") == "running"}
             for replica in known:
@@ -169,7 +181,7 @@ class Fleet:
             try:
                 return await self._engine.inspect(container)
             except EngineError as error:
-                log.warning("waiting for the container engine: %s", error)
+                self._complain(f"waiting for the container engine: {error}")
                 await asyncio.sleep(_RETRY)
 
     async def _last_output(self, replica: Replica, *, gone: bool) -> None:

@@ -81,6 +81,8 @@ class Builder:
             raise BuildFailed("the node could not build it", told(error)) from error
 
     async def _prepare(self, job: BuildJob, log: BuildLog) -> _Work:
+        if job.image is not None:
+            raise BuildFailed("this node's driver can't run images")
         url = git.repository_url(self._git_url, job.repo)
         who = await asyncio.to_thread(self.identity, job.namespace)
         home = await asyncio.to_thread(self._layout.home, job.namespace, job.service_id, who)

@@ -23,6 +23,11 @@ async def failure(world: World, **job: object) -> str:
     return str(caught.value.reason)
 
 
+async def test_an_image_is_not_for_this_driver(world: World) -> None:
+    with pytest.raises(BuildFailed, match="can't run images"):
+        await world.build(image="nginx:1")
+
+
 async def test_the_newest_commit_of_the_branch(world: World) -> None:
     repository = world.repository()
     repository.commit({"Procfile": "web: old\n"})
