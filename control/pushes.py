@@ -59,7 +59,7 @@ class Action(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to do and why. `hooked`: the delivery shows that the forge tells this service of pushes."""
+    """What to do and why. `hooked`: it is about the service's branch, of whose pushes the forge tells, then."""
 
     action: Action
     reason: str
@@ -145,7 +145,7 @@ def judge(
     if push.branch is None:
         return _ignored(f"{push.ref[:200]} is not a branch")
     if push.branch != branch:
-        return _ignored(f"{push.branch[:200]} is not {branch}, the branch of {service.name}", hooked=True)
+        return _ignored(f"{push.branch[:200]} is not {branch}, the branch of {service.name}")
     if push.deletes:
         return _ignored(f"{branch} was deleted", hooked=True)
     current = latest if latest is not None and latest.state.in_progress else active

@@ -25,7 +25,7 @@ http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), H
 """
 
 
-COUNTS = {"redeploy": 1, "queued": 0, "none": 3, "refused": 1}
+COUNTS = {"redeploy": 1, "queued": 0, "none": 4, "refused": 1}
 
 
 def app(text: str) -> dict[str, str]:
@@ -80,9 +80,10 @@ def test_pushes_redeploy(make_node):
     for name, commit in first.items():
         serves(node, name, commit)
 
-    # a delivery about another branch does nothing, but shows that webhooks tell of this service's pushes
-    ignored = deliver(node, hooked, "refs/heads/dev", first["hooked"], "0")
-    assert (ignored.status, ignored.json()["action"]) == (200, "none")
+    # what is deployed already does nothing, but shows that webhooks tell of this branch
+    for ref, delivery in (("refs/heads/dev", "00"), ("refs/heads/main", "0")):
+        ignored = deliver(node, hooked, ref, first["hooked"], delivery)
+        assert (ignored.status, ignored.json()["action"]) == (200, "none")
     begun = looks(node)
     eventually(lambda: looks(node) >= begun + 3, 30, "whatever was being looked at was seen")
     second = node.commit("acme/hooked", app("two"))
