@@ -132,6 +132,7 @@ def test_the_first_usable_store_counts(tmp_path: Path) -> None:
         (make_leaf(SIGNER, ["a.example"], now_us()).certificate, "not the certificate of a CA"),
         (SIGNER.certificate + make_root(now_us()).certificate, "does not hold one certificate"),
     ],
+    ids=["no file", "nothing", "no certificate", "a leaf", "two certificates"],
 )
 def test_what_is_no_ca_is_said(tmp_path: Path, content: str | None, said: str) -> None:
     path = tmp_path / "x.pem"

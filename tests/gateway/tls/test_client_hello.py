@@ -78,7 +78,7 @@ def real(protocols: list[str], newest: ssl.TLSVersion) -> bytes:
 REAL = [real(protocols, newest) for protocols in ([], ["h2", "http/1.1"]) for newest in list(ssl.TLSVersion)[-2:]]
 
 
-@pytest.mark.parametrize("data", REAL)
+@pytest.mark.parametrize("data", REAL, ids=range(len(REAL)))
 def test_real_hellos_split_at_every_byte(data: bytes) -> None:
     whole = read(data)
     assert whole is not None
@@ -96,7 +96,7 @@ def test_real_hellos_split_at_every_byte(data: bytes) -> None:
     assert repr(reader.feed(data[-1:])) == repr(whole)
 
 
-@pytest.mark.parametrize("data", REAL)
+@pytest.mark.parametrize("data", REAL, ids=range(len(REAL)))
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 100])
 def test_real_hellos_fragmented_over_records(data: bytes, size: int) -> None:
     whole = read(data)
