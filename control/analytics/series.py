@@ -5,7 +5,8 @@ Of each step and of the whole range:
 - `requests`, `errors` (5xx), `bytes_in`, `bytes_out`, `cold_starts`: sums. A request counts when it ends.
 - `rate`: requests per second of the step.
 - `p50_ms`, `p95_ms`, `p99_ms` (from head to end), `hold_p95_ms` (of those that were held): within 2 %, nearest rank.
-- `in_flight`, `held`, `replicas` (ready): means over the step, or over what of it is not in the future.
+- `in_flight`, `held` (both looked at each second), `replicas` (ready): means over the step, or over what of it is not
+  in the future.
 - `gpu_utilization`: 0, as long as nothing measures it.
 """
 

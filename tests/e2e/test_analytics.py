@@ -95,6 +95,8 @@ async def test_counts_are_exact_over_drains_and_kills(make_node):
     await known_load(node)
     totals = await asyncio.to_thread(reached, node, sum(SLOW.values()) + 3)
     assert agrees(totals, log)
+    counted = 'wakegate_requests_total{code="200",namespace="acme",service="web"}'
+    await asyncio.to_thread(eventually, lambda: metric(node, counted) == totals["requests"], 20, "the same in /metrics")
     assert totals["p50_ms"] >= 20
     assert totals["p99_ms"] >= 400
 
@@ -116,7 +118,7 @@ async def test_counts_are_exact_over_drains_and_kills(make_node):
 
     async with asyncio.TaskGroup() as group:
         cut = [group.create_task(ask(node.http_port, NAME, "/slow?s=60")) for _ in range(4)]
-        await asyncio.to_thread(eventually, lambda: in_flight(node) == 4, 20, "in flight")
+        await asyncio.to_thread(eventually, lambda: metric(node, "wakegate_in_flight") == 4, 20, "in flight")
         status = await asyncio.to_thread(node.stop)
     assert status == 0
     assert not any(isinstance(task.result(), Reply) for task in cut)
@@ -161,6 +163,6 @@ def workers(node: Node) -> int:
     return sum(len(pids) for role, pids in node.pids().items() if role.startswith("worker"))
 
 
-def in_flight(node: Node) -> int:
-    metrics = node.api("GET", "/metrics").body.decode()
-    return int(float(next(line for line in metrics.splitlines() if line.startswith("wakegate_in_flight ")).split()[1]))
+def metric(node: Node, name: str) -> int:
+    lines = node.api("GET", "/metrics").body.decode().splitlines()
+    return int(float(next((line.rpartition(" ")[2] for line in lines if line.startswith(name + " ")), "0")))
