@@ -29,8 +29,8 @@ from activator.drivers import (
     Started,
     StartFailed,
 )
+from activator.drivers.files import told
 from activator.drivers.process import Limits
-from activator.drivers.process.files import told
 from activator.drivers.process.ports import NoPortError, Ports, local_port_range, own_range
 from activator.logs import ReplicaLogs
 

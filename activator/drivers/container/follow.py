@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from activator.drivers.process.files import read_regular, write_whole
+from activator.drivers.files import read_regular, write_whole
 
 from .engine import Engine, EngineError
 

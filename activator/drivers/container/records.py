@@ -12,24 +12,15 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
-from activator.drivers import Exit
-from activator.drivers.process.files import read_regular, write_whole
+from activator.drivers.endings import LIMIT, Endings
+from activator.drivers.files import read_regular, write_whole
 
 from .body import Identity
 
-_LIMIT = 1 << 20
 
-
-class Records:
+class Records(Endings):
     """The directories of one node's replicas. All methods do file work and raise `OSError`."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def directory(self, replica_id: str) -> Path:
-        return self._root / replica_id
 
     def prepare(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -45,24 +36,9 @@ class Records:
     def all(self) -> Iterator[Identity]:
         """Every replica there is a readable record of; the rest is removed."""
         for directory in sorted(self._root.iterdir()):
-            content = read_regular(directory / "replica.json", _LIMIT)
+            content = read_regular(directory / "replica.json", LIMIT)
             if content is None:
                 shutil.rmtree(directory, ignore_errors=True)
             else:
                 record = json.loads(content)
                 yield Identity(**{**record, "gpus": tuple(record["gpus"])})
-
-    def ended(self, replica_id: str, how: Exit) -> None:
-        write_whole(self.directory(replica_id) / "exit.json", json.dumps(dataclasses.asdict(how)).encode())
-
-    def exit(self, replica_id: str) -> Exit | None:
-        content = read_regular(self.directory(replica_id) / "exit.json", _LIMIT)
-        if content is None:
-            return None
-        how = json.loads(content)
-        return Exit(how["code"], how["signal"], how["stopped"], tuple(how["last_lines"]))
-
-    def remove(self, replica_id: str) -> None:
-        """The record goes first: what a killed removal leaves is not a replica any more."""
-        (self.directory(replica_id) / "replica.json").unlink(missing_ok=True)
-        shutil.rmtree(self.directory(replica_id), ignore_errors=True)

@@ -18,9 +18,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from activator.drivers import BuildFailed, BuildJob
+from activator.drivers.files import read_regular
 from activator.drivers.process import git
 from activator.drivers.process.cloning import Cloner, Cloning, Limits
-from activator.drivers.process.files import read_regular
 from activator.drivers.process.run import Runner
 from activator.drivers.process.sweep import Scope, Sweeper
 from activator.drivers.process.users import Identity

@@ -17,10 +17,10 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from activator.drivers import Artifact, BuildFailed, BuildJob, BuildLog, Needed
+from activator.drivers.files import read_regular, told, write_whole
 
 from . import git, manifest, procfile
 from .cloning import MOVES, Cloner, Cloning, Limits
-from .files import read_regular, told, write_whole
 from .layout import Layout
 from .run import Finished, Runner
 from .spawn import Command, base_environment

@@ -30,11 +30,11 @@ from activator.drivers import (
     Started,
     StartFailed,
 )
+from activator.drivers.files import told
 from activator.logs import ReplicaLogs, Source, last_lines
 
 from .build import Builder, Checkout
 from .cloning import Limits
-from .files import told
 from .layout import Layout
 from .listening import listener_uids
 from .ports import NoPortError, Ports, local_port_range, own_range

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from .files import read_regular, write_whole
+from activator.drivers.files import read_regular, write_whole
 
 _NAME = "manifest.json"
 _TREES = ("source", "venv")

@@ -12,15 +12,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from activator.drivers import Exit, Launch
+from activator.drivers import Launch
+from activator.drivers.endings import LIMIT, Endings
+from activator.drivers.files import read_regular, write_whole
 
-from .files import read_regular, write_whole
 from .procfs import Stat, parse_stat
 from .users import Identity
-
-_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +50,8 @@ class Record:
         )
 
 
-class Records:
+class Records(Endings):
     """The directories `<data-dir>/replicas/<id>`. All methods do file work and raise `OSError`."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def directory(self, replica_id: str) -> Path:
-        return self._root / replica_id
 
     def create(self, record: Record, who: Identity) -> None:
         """Everything but the process; what an interrupted start of the same id left is replaced."""
@@ -75,7 +67,7 @@ class Records:
     def all(self) -> Iterator[Record]:
         """Every replica there is a readable record of; the rest (a start that never came so far) is removed."""
         for directory in sorted(self._root.iterdir()):
-            content = read_regular(directory / "replica.json", _LIMIT)
+            content = read_regular(directory / "replica.json", LIMIT)
             if content is None:
                 shutil.rmtree(directory, ignore_errors=True)
             else:
@@ -83,7 +75,7 @@ class Records:
 
     def process(self, replica_id: str) -> Stat | None:
         """What the child wrote of itself; `None` if it has not (yet) or the line is not whole."""
-        content = read_regular(self.directory(replica_id) / "pid", _LIMIT) or b""
+        content = read_regular(self.directory(replica_id) / "pid", LIMIT) or b""
         if not content.endswith(b"\n"):
             return None
         try:
@@ -94,18 +86,3 @@ class Records:
     def age(self, replica_id: str, now: float) -> float:
         """Seconds since the record was written; `now` and the result are of the wall clock."""
         return now - (self.directory(replica_id) / "replica.json").stat().st_mtime
-
-    def ended(self, replica_id: str, how: Exit) -> None:
-        write_whole(self.directory(replica_id) / "exit.json", json.dumps(dataclasses.asdict(how)).encode())
-
-    def exit(self, replica_id: str) -> Exit | None:
-        content = read_regular(self.directory(replica_id) / "exit.json", _LIMIT)
-        if content is None:
-            return None
-        how = json.loads(content)
-        return Exit(how["code"], how["signal"], how["stopped"], tuple(how["last_lines"]))
-
-    def remove(self, replica_id: str) -> None:
-        """The record goes first: what a killed removal leaves is not a replica any more."""
-        (self.directory(replica_id) / "replica.json").unlink(missing_ok=True)
-        shutil.rmtree(self.directory(replica_id), ignore_errors=True)
