@@ -69,7 +69,8 @@ def entry_pattern(
     def one(wanted: str | None) -> bytes:
         if wanted is None:
             return rb"[^ \n]+"
-        return rb"(?!)" if wanted == "-" else re.escape(wanted.encode("utf-8", "surrogateescape"))
+        never = wanted == "-" or not wanted or bool(re.search(r"[ \n]", wanted))  # no id is like that
+        return rb"(?!)" if never else re.escape(wanted.encode("utf-8", "surrogateescape"))
 
     letter = b"[oebOEB]" if stream is None else b"[%b%b]" % (_LETTERS[stream], _LETTERS[stream].upper())
     fields = (rb"\d{%d}" % TIME_DIGITS, letter, one(replica), one(deployment), rb"\d+", rb"[^\n]*")

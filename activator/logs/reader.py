@@ -40,6 +40,11 @@ class Query:
     forward: bool = False
     room: int = PAGE_BYTES
 
+    @property
+    def searches(self) -> bool:
+        """Whether it may pass over much to find little."""
+        return (self.replica, self.deployment, self.stream) != (None, None, None)
+
     def matches(self, line: LogLine) -> bool:
         """Whether a line passes the filters (times aside)."""
         return (

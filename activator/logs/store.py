@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 SUFFIX = ".log"
 _RECENT = 64
 _HEADER = 1_000
-_READERS = 2  # threads that read at once; a reader of a big log must not keep the collector from its turn
+_READERS = 2  # threads that read at once, and as many that search: neither keeps the others from their turn
 _ENTRY = entry_pattern()
 _MICROSECONDS = 1_000_000
 _EXPIRE_EVERY = 3600.0
@@ -268,7 +268,7 @@ class LogStore:
         self._recent: OrderedDict[str, ServiceLog] = OrderedDict()  # opening one reads a segment
         self._watchers: dict[str, list[Callable[[], None]]] = {}
         self._watching = threading.Lock()  # never held for file work: the event loop takes it
-        self._reading = asyncio.Semaphore(_READERS)
+        self._reading, self._searching = asyncio.Semaphore(_READERS), asyncio.Semaphore(_READERS)
 
     def service(self, service_id: str) -> ServiceLog:
         """The writing side; one object per service. Raises `OSError`."""
@@ -304,7 +304,7 @@ class LogStore:
 
     async def read(self, service_id: str, query: Query) -> LogPage:
         """The lines that match, oldest first; an unknown service has none."""
-        async with self._reading:
+        async with self._searching if query.searches else self._reading:
             return await asyncio.to_thread(self.read_now, service_id, query)
 
     def read_now(self, service_id: str, query: Query) -> LogPage:

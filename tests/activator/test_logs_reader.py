@@ -101,7 +101,7 @@ QUERIES = st.builds(
     limit=st.integers(1, 12),
     since=MOMENTS,
     until=MOMENTS,
-    replica=st.sampled_from([None, "r1", "r2", "r", "r1 d1", ".*", "-", "\udcff"]),
+    replica=st.sampled_from([None, "r1", "r2", "r", "r1 d1", "r1 d1 5", "r1\n", "", ".*", "-", "\udcff"]),
     deployment=st.sampled_from([None, "d1", "d2"]),
     stream=st.sampled_from([None, *Stream]),
 )
