@@ -213,6 +213,7 @@ class Control:
             await self._server.start()
             life.append(tasks.create_task(self._begin(), name="begin"))
             await self._end(await self._drain)
+            await self._analytics.close()
             for task in life:
                 task.cancel()
         with contextlib.suppress(StoreError):

@@ -13,6 +13,7 @@ be killed at any line, and one whose answer was lost looks again), 7 (passes do 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +82,14 @@ class Analytics:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen(), name="windows")
             tasks.create_task(self._lead(), name="rollups")
+
+    async def close(self) -> None:
+        """The last look at the replicas: who leads next knows until when they were there."""
+        fence = self._fence()
+        if fence is not None and fence == self._tenure:
+            self._put_at = float("-inf")
+            with contextlib.suppress(StoreError):
+                await self._put_down(fence, time.time())
 
     async def read(self, service: str, wanted: Range, now: int) -> dict[str, Any]:
         """The answer of the API. Raises Unavailable."""

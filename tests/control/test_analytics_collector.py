@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,10 +16,13 @@ from control.analytics.collector import Analytics
 from control.analytics.resolution import DAY, HOUR, TIERS, choose
 from gateway.histogram import count
 from gateway.windows import Windows
+from state.codec import encode
 from state.counts import Counts, Header, encode_window
+from state.kinds import Kind
 from state.leases import Lease
+from state.models import Replica, ReplicaState
 from state.rollups import INBOX, Rollups
-from state.store import Fence, Fenced, Store
+from state.store import Change, Fence, Fenced, Store
 
 NOW = 1_700_000_000
 
@@ -134,6 +138,26 @@ async def test_late_windows_go_where_they_belong(rig: Rig, store: Store) -> None
     assert (await totals(rig.analytics, back=DAY))["requests"] == 110
     assert (await totals(rig.analytics, back=10 * DAY, step=3600))["requests"] == 10_110
     assert (await totals(rig.analytics, back=90 * DAY, step=HOUR * 24))["requests"] == 11_110
+
+
+async def test_replicas_are_there_until_they_were_looked_at_last(rig: Rig, store: Store) -> None:
+    """A node ends with a ready replica; a later control finds none."""
+    fence = await leading(store)
+    await known(rig, "s")
+    replica = encode(Replica("r", "s", "d", "n", ReplicaState.READY, 0))
+    one, another = (Analytics(store, rig.mirror, lambda: fence) for _ in range(2))
+    await rig.mirror.reached(await store.commit([Change(Kind.REPLICA, "r", replica)]))
+    one.changed([(Kind.REPLICA, "r")])
+    began = int(time.time())
+    await one.work(fence, began - 1000)
+    await one.close()
+    await rig.mirror.reached(await store.commit([Change(Kind.REPLICA, "r", None)]))
+    another.changed([(Kind.REPLICA, "r")])
+    await another.work(fence, began + 1000)
+    found = await another.read("s", choose(began - 2000, began + 2000, 10, began), began + 2000)
+    ready = sum(step["replicas"] * 10 for step in found["series"])
+    assert 990 <= ready <= 1000 + (time.time() - began) + 10
+    assert found["totals"]["cold_starts"] == 1
 
 
 async def test_what_is_over_goes_and_what_is_deleted_is_forgotten(rig: Rig, store: Store) -> None:
