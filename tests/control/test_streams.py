@@ -121,7 +121,7 @@ async def test_many_who_follow_through_a_flood_see_every_line_once(rig):
     """Also those that are further behind than what is in memory, and across segments."""
     rig.logs.limits = LogLimits(segment=100_000)
     service = (await rig.create("api")).json["id"]
-    total = 3000
+    total = 2100
     async with contextlib.AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(follow(rig, f"{LOGS}&cursor=0")) for _ in range(4)]
         reading = [asyncio.create_task(client.lines(total)) for client in clients]
