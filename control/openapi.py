@@ -53,6 +53,12 @@ _IDEMPOTENCY: Final[Document] = {
     "description": "A repeated request with this key gets the first one's answer, for 24 hours.",
     "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
 }
+_LAST_EVENT_ID: Final[Document] = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "With `follow`: the id of the last event that was seen; what came after it follows.",
+    "schema": {"type": "string", "pattern": "^[0-9]{0,18}$"},
+}
 _WHY: Final[Mapping[int, str]] = {
     400: "Malformed, of the wrong type, out of range or unknown; `errors` names every bad field.",
     401: "No key, or one that is unknown, revoked or expired.",
@@ -192,6 +198,8 @@ class _Page:
             }
         if 304 in self._operation.answers:
             yield {"name": "If-None-Match", "in": "header", "schema": _STRING, "description": "An ETag of before."}
+        if self._operation.streams:
+            yield _LAST_EVENT_ID
 
     def _failures(self) -> set[int]:
         operation = self._operation

@@ -90,8 +90,9 @@ class EventHandlers:
         service_id = self.access.service_id(request)
         given = query.parameters(request, _READ)
         filters = Filters.of(given)
+        last_id = last_event_id(request)
         if given.get("follow"):
-            return await self._follow(request, service_id, filters, given)
+            return await self._follow(request, service_id, last_id, filters, given)
         cursor, limit = given.get("cursor"), given.get("limit", 100)
         known = await self._known(service_id, cursor, filters, limit)
         found = [told for told in known if filters.passes(told.event)]
@@ -108,13 +109,11 @@ class EventHandlers:
         return await self.store.events(service_id, limit + 1 if filters == Filters() else EVENTS_KEPT)
 
     async def _follow(
-        self, request: web.Request, service_id: str, filters: Filters, given: Mapping[str, Any]
+        self, request: web.Request, service_id: str, last_id: int | None, filters: Filters, given: Mapping[str, Any]
     ) -> web.StreamResponse:
         if filters.until is not None:
             raise unprocessable([FieldError("until", "a stream has no end: not with follow")])
-        place = last_event_id(request)
-        if place is None:
-            place = given.get("cursor")
+        place = given.get("cursor") if last_id is None else last_id
         if place is None:
             known = await self.store.events(service_id)
             found = [told for told in known if filters.passes(told.event)][-given.get("limit", 100) :]

@@ -63,20 +63,19 @@ class LogHandlers:
         service_id = self.access.service_id(request)
         given = query.parameters(request, _READ, same=(_COUNTS,))
         wanted = _query(given)
+        last_id = last_event_id(request)
         if given.get("follow"):
-            return await self._follow(request, service_id, wanted, given)
+            return await self._follow(request, service_id, last_id, wanted, given)
         page = await self.logs.read(service_id, wanted)
         body = await asyncio.to_thread(_rendered, page)
         return web.Response(body=body, content_type="application/json", charset="utf-8")
 
     async def _follow(
-        self, request: web.Request, service_id: str, wanted: Query, given: Mapping[str, Any]
+        self, request: web.Request, service_id: str, last_id: int | None, wanted: Query, given: Mapping[str, Any]
     ) -> web.StreamResponse:
         if "until" in given:
             raise unprocessable([FieldError("until", "a stream has no end: not with follow")])
-        place = last_event_id(request)
-        if place is None:
-            place = given.get("cursor")
+        place = given.get("cursor") if last_id is None else last_id
         if place is None:
             page = await self.logs.read(service_id, wanted)
             place = page.items[0].time - 1 if page.items else page.next
