@@ -22,6 +22,7 @@ from redis.backoff import NoBackoff
 from state.codec import decode, encode
 from state.kinds import Kind
 from state.models import Event
+from state.pool import FairPool
 
 ABSENT: Final = 0
 ANY: Final = -1
@@ -138,7 +139,7 @@ def _parse(value: bytes) -> Record:
 
 def _client(url: str, connect_timeout: float, timeout: float) -> Any:
     """Callers beyond CONNECTIONS wait for a connection as long as for an answer."""
-    pool: Any = aioredis.BlockingConnectionPool.from_url(
+    pool: Any = FairPool.from_url(
         url,
         max_connections=CONNECTIONS,
         timeout=timeout,
