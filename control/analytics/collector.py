@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from control import remains
@@ -142,9 +142,8 @@ class Analytics:
     async def _compare(self) -> None:
         """Forget what is in the store, and services that are no more."""
         self._levels.keep(self._objects.records(Kind.SERVICE))
-        folded = await self._rollups.folded()
-        numbers = {worker: number for worker, (number, _) in folded.items()}
-        self._heard.stored(numbers, set(await self._rollups.waiting()))
+        folded = {worker: number for worker, (number, _) in (await self._rollups.folded()).items()}
+        self._heard.stored(_delivered(folded, await self._rollups.waiting()))
 
     async def _execute_wills(self) -> None:
         """A worker that is not registered any more and silent is dead; only then nothing more can come of it."""
@@ -216,6 +215,15 @@ class Analytics:
         await self._rollups.forget_workers(ended)
 
 
+def _delivered(folded: Mapping[str, int], inbox: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """By worker the number up to which all of its windows are in the store: they are delivered in order, and one that
+    is not there was merged into a later one."""
+    numbers = dict(folded)
+    for worker, number in inbox:
+        numbers[worker] = max(number, numbers.get(worker, 0))
+    return numbers
+
+
 def _parts(windows: Mapping[tuple[str, int], bytes]) -> list[dict[tuple[str, int], bytes]]:
     """In commits of a bearable size."""
     parts: list[dict[tuple[str, int], bytes]] = []
@@ -261,8 +269,9 @@ def _read(
     told = chunks.read_lines(stored.lines)
     for at, counts in told.rows.items():
         chunks.merge(rows, at, counts)
-    for (worker, number), data in {**heard, **stored.inbox}.items():
-        if number > stored.folded.get(worker, 0):
-            for at, counts in window_counts(data, service):
-                chunks.merge(rows, at, counts)
+    delivered = _delivered(stored.folded, stored.inbox)
+    early = {key: data for key, data in heard.items() if key[1] > delivered.get(key[0], 0)}
+    for data in (*stored.inbox.values(), *early.values()):
+        for at, counts in window_counts(data, service):
+            chunks.merge(rows, at, counts)
     return series.answer(wanted, rows, chunks.joined(levels, told.levels), now)

@@ -8,7 +8,7 @@ counted. Pure: time is an argument.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,10 +51,10 @@ class Heard:
             self.dropped += 1
             self._drop(next(iter(self._windows)))
 
-    def stored(self, folded: Mapping[str, int], inbox: Collection[tuple[str, int]]) -> None:
-        """The store has these windows."""
+    def stored(self, numbers: Mapping[str, int]) -> None:
+        """The store has all windows up to these numbers, by worker."""
         for worker, number in list(self._windows):
-            if number <= folded.get(worker, 0) or (worker, number) in inbox:
+            if number <= numbers.get(worker, 0):
                 self._drop((worker, number))
         heard = {worker for worker, _ in self._windows}
         self._spoke = {worker: at for worker, at in self._spoke.items() if worker in heard}

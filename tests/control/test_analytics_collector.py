@@ -85,6 +85,23 @@ async def test_a_window_counts_once_however_often_it_is_delivered(rig: Rig, stor
     assert (await totals(rig.analytics))["requests"] == 3
 
 
+async def test_what_a_worker_merged_into_a_later_window_is_not_told_by_its_will(
+    rig: Rig, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had to merge windows 1 and 2, for the store was gone, and delivered that as 2 before it was killed."""
+    for module in ("heard", "collector"):
+        monkeypatch.setattr(f"control.analytics.{module}.LATE", 0.0)
+    rollups, fence = Rollups(store), await leading(store)
+    await known(rig, "s")
+    for number in (1, 2, 3):
+        rig.analytics.heard(window(number, NOW - 60, {"s": Counts(requests=1)}))
+    assert await rollups.deliver("node/s/1/a", 2, window(2, NOW - 60, {"s": Counts(requests=2)}))
+    assert (await totals(rig.analytics))["requests"] == 3
+    await rig.analytics.work(fence, NOW)
+    assert await rollups.inbox() == {}
+    assert (await totals(rig.analytics))["requests"] == 3
+
+
 async def test_what_all_workers_say_of_a_slot_is_one_line(rig: Rig, store: Store) -> None:
     rollups, fence = Rollups(store), await leading(store)
     for worker in "abc":

@@ -150,7 +150,7 @@ def test_the_newest_word_counts_until_it_is_delivered() -> None:
     assert [c.requests for data in heard.windows("s").values() for _, c in window_counts(data, "s")] == [5, 7]
     heard.take(window(3, delivered=2), 3.0)
     assert known(heard) == [(W, 3)]
-    heard.stored({}, {(W, 3)})
+    heard.stored({W: 3})
     assert known(heard) == []
 
 
@@ -160,7 +160,7 @@ def test_who_is_silent_with_something_to_say() -> None:
     heard.take(window(4, worker="node/supervisor/2/b"), 2.0)
     assert heard.silent(LATE) == {W}
     assert [number for number, _ in heard.of(W)] == [1]
-    heard.stored({W: 1}, ())
+    heard.stored({W: 1})
     assert heard.silent(100.0) == {"node/supervisor/2/b"}
 
 
