@@ -22,6 +22,7 @@ from aiohttp import web
 from control.connection import Connection
 from control.following import LOOK, Feeds, Kept, Page
 from control.problem import FieldError, Problem, bad_request
+from control.sending import Sending
 from state.models import ApiKey
 from state.store import EVENTS, Store, StoreError
 
@@ -56,10 +57,11 @@ class Wanted:
 
 
 class Streams:
-    """All streams of the process. `close` ends them."""
+    """All streams of the process, and its answers that are as large. `close` ends the streams."""
 
     def __init__(self, *, per_key: int = PER_KEY, at_once: int = AT_ONCE) -> None:
         self.feeds = Feeds()
+        self.sending = Sending()
         self.refused = 0
         self.dropped = 0
         """Clients that did not take what they were sent."""

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from .line import LETTER_OF, TIME_DIGITS, LogLine, Stream, decode, entry_pattern
 
-PAGE_BYTES: Final = 16 << 20
+PAGE_BYTES: Final = 8 << 20
 
 _BLOCK: Final = 256 * 1024
 _PROBE: Final = 32 * 1024  # more than the longest entry

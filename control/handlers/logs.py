@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from aiohttp import web
@@ -23,6 +23,7 @@ from control.streams import Streams, Wanted, last_event_id
 from control.views import log_view
 
 _LINES: Final = 10_000
+_PAGES_AT_ONCE: Final = 4  # in memory as lines, before they are bytes
 _COUNTS: Final = ("limit", "lines", "tail")
 _READ: Final[Mapping[str, query.Reader]] = {
     **{name: query.whole(1, _LINES) for name in _COUNTS},
@@ -43,6 +44,7 @@ class LogHandlers:
     catalogue: Catalogue
     logs: Logs
     streams: Streams
+    reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_PAGES_AT_ONCE))
 
     def routes(self) -> list[web.RouteDef]:
         return [web.get("/{namespace}/service/{name}/logs", self.read)]
@@ -55,7 +57,7 @@ class LogHandlers:
 
         `limit` is also called `lines` and `tail`. `since` is strictly after, `until` up to and including. With
         `cursor`, the `next` of a page before, come the lines that follow that page. A page of very long lines may
-        have fewer than `limit`: 16 MiB of text at most.
+        have fewer than `limit`: 8 MiB of text at most.
 
         With `follow=true` the answer is a stream of server-sent events: these lines, then each new one as it is
         written. `Last-Event-ID` resumes it without a gap or a double.
@@ -66,9 +68,10 @@ class LogHandlers:
         last_id = last_event_id(request)
         if given.get("follow"):
             return await self._follow(request, service_id, last_id, wanted, given)
-        page = await self.logs.read(service_id, wanted)
-        body = await asyncio.to_thread(_rendered, page)
-        return web.Response(body=body, content_type="application/json", charset="utf-8")
+        async with self.reading:
+            page = await self.logs.read(service_id, wanted)
+            body = await asyncio.to_thread(_rendered, page)
+        return await self.streams.sending.json(request, body)
 
     async def _follow(
         self, request: web.Request, service_id: str, last_id: int | None, wanted: Query, given: Mapping[str, Any]

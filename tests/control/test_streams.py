@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from activator.logs import LogLimits, Stream
+from control import sending as sending_module
 from control import streams as streams_module
 from state.ids import now_us
 from state.kinds import Kind
@@ -370,3 +371,29 @@ async def test_a_long_line_says_that_it_goes_on_and_odd_bytes_are_told(rig):
     assert third["line"] == "a\0b\x1b[31m\u2028"
     async with follow(rig, LOGS + "&limit=1") as client:
         assert await client.lines(1) == ["a\0b\x1b[31m\u2028"]
+
+
+async def test_large_answers_are_bounded_and_who_takes_nothing_is_cut(rig, monkeypatch):
+    monkeypatch.setattr(sending_module, "STALL", 0.5)
+    service = (await rig.create("api")).json["id"]
+    for _ in range(10):
+        await asyncio.to_thread(rig.logs.append, service, "d", ["x" * 16_000] * 50)
+    path = "/acme/service/api/logs?limit=500"
+    whole = await rig.api("GET", path)
+    assert (len(whole.json["items"]), whole.headers["Content-Type"]) == (500, "application/json; charset=utf-8")
+    assert int((await rig.api("HEAD", path)).headers["Content-Length"]) == len(whole.text.encode())
+    host, port = rig.url.removeprefix("http://").split(":")
+    sending = rig.streams.sending
+    sending._at_once = 9_000_000
+    _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {rig.token}\r\n\r\n".encode())
+    await until(lambda: sending.bytes > 0)
+    answer = await rig.api("GET", path)
+    assert (answer.status, answer.headers["Retry-After"], sending.refused) == (503, "1", 1)
+    assert (await rig.api("GET", "/acme/service/api/logs?limit=5")).status == 200
+    await until(lambda: sending.cut == 1)
+    assert sending.bytes == 0
+    assert (await rig.api("GET", path)).status == 200
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
