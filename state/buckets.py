@@ -7,7 +7,9 @@ dicts of bucket -> count: they merge by adding counts, over services, workers an
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Final
 
 GROWTH: Final = 1.04
@@ -21,27 +23,19 @@ def middle(index: int) -> float:
 
 
 def percentiles(histogram: Mapping[int, int], percents: Sequence[int]) -> list[float]:
-    """For each of `percents` (1-100, ascending) the value in seconds that so many in a hundred are not above.
+    """For each of `percents` (1-100) the value in seconds that so many in a hundred are not above.
 
     By nearest rank: that of `p` among `n` is `ceil(p * n / 100)`. Of nothing, all are 0.
     """
-    total = sum(histogram.values())
-    if not total:
+    buckets = sorted(histogram)
+    seen = list(accumulate(map(histogram.__getitem__, buckets)))
+    if not seen:
         return [0.0 for _ in percents]
-    ranks = [-(-percent * total // 100) for percent in percents]
-    found: list[float] = []
-    seen, wanted = 0, ranks[0]
-    for index, count in sorted(histogram.items()):
-        seen += count
-        while seen >= wanted:
-            found.append(middle(index))
-            if len(found) == len(ranks):
-                return found
-            wanted = ranks[len(found)]
-    raise ValueError("percents beyond 100")
+    return [middle(buckets[bisect_left(seen, -(-percent * seen[-1] // 100))]) for percent in percents]
 
 
 def add(into: Histogram, more: Mapping[int, int]) -> None:
     """Merge."""
+    get = into.get
     for index, count in more.items():
-        into[index] = into.get(index, 0) + count
+        into[index] = get(index, 0) + count

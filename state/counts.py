@@ -15,6 +15,7 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Final
 
 from state.buckets import Histogram, add
@@ -88,12 +89,7 @@ def pairs(histogram: Mapping[int, int]) -> list[int]:
 
 def unpaired(flat: Sequence[int]) -> Histogram:
     """The inverse of `pairs`. Raises TypeError, ValueError."""
-    histogram: Histogram = {}
-    index = 0
-    for distance, count in zip(flat[::2], flat[1::2], strict=True):
-        index += distance
-        histogram[index] = count
-    return histogram
+    return dict(zip(accumulate(flat[::2]), flat[1::2], strict=True))
 
 
 def slot_of(seconds: float) -> int:
