@@ -291,6 +291,7 @@ class ContainerDriver:
         for build in builds:
             build.cancel()
         await asyncio.gather(*builds, return_exceptions=True)
+        await self._images.close()
         if not keep:
             try:
                 async with asyncio.timeout(_CLOSE):

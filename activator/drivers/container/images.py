@@ -19,10 +19,10 @@ from activator.drivers import Artifact, BuildFailed, BuildJob, BuildLog, Needed
 from activator.drivers.process import git
 from activator.drivers.process.cloning import MOVES, Cloning, Limits
 
-from . import leftovers
 from .credentials import Credentials
 from .engine import Engine, EngineError
 from .failures import build_failed, pull_failed
+from .leftovers import Leftovers
 from .progress import Progress
 from .references import Reference, Shelf, is_digest
 from .source import Sources
@@ -53,7 +53,7 @@ class Images:
         self._sources = sources
         self._credentials = credentials
         self._limits = limits
-        self._builds = 0
+        self._leftovers = Leftovers(shelf.node)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def make(self, job: BuildJob, log: BuildLog) -> Artifact:
@@ -73,7 +73,10 @@ class Images:
         """End what an earlier control left of builds. Raises `OSError`."""
         await self._sources.open()
         if self._engine.flavour.leaves_builds:
-            await leftovers.end(leftovers.mark_of(self._shelf.node))
+            await self._leftovers.open()
+
+    async def close(self) -> None:
+        await self._leftovers.close()
 
     # -- images
 
@@ -160,20 +163,20 @@ class Images:
 
     async def _run(self, work: _Work, name: str, context: Path, labels: Mapping[str, str]) -> None:
         tail: deque[str] = deque(maxlen=_TAIL)
-        self._builds += 1
-        mark = leftovers.mark_of(self._shelf.node, self._builds)
-        marked = self._engine.flavour.leaves_builds
+        group = self._leftovers.begin() if self._engine.flavour.leaves_builds else None
+        ended = True
         try:
             async with asyncio.timeout(self._limits.build):
-                said = self._engine.build(name, context, labels, mark if marked else None)
+                said = self._engine.build(name, context, labels, group)
                 await self._listen(work, Progress(), said, tail.extend)
+            ended = False
         except TimeoutError:
             raise BuildFailed(f"the build took longer than {self._limits.build:.0f} s") from None
         except EngineError as error:
             raise build_failed(error, list(tail)) from error
         finally:
-            if marked:
-                await asyncio.shield(leftovers.end(mark))
+            if group is not None:
+                self._leftovers.over(group, ended=ended)
 
     async def _listen(
         self,

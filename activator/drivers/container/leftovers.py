@@ -14,17 +14,52 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-_ROUNDS = 50
-_PAUSE = 0.02
+_WATCH = 30.0  # seconds in which a step may still begin after its build was ended: seen on a busy machine
+_PAUSE = 0.25
+_ROUNDS = 20  # a process that can't be killed is not waited for longer
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-def mark_of(node: str, build: int | None = None) -> str:
-    """The name of a build's control group; without `build`, how those of all builds of the node begin.
+class Leftovers:
+    """Of the builds of one node: `begin` one, tell when it is `over`; `close` at the end."""
 
-    As a slice without a dash it is a good name for systemd, too.
-    """
-    return f"wakegatebuild{node}x" + ("" if build is None else f"{build}.slice")
+    def __init__(self, node: str) -> None:
+        self._prefix = f"wakegatebuild{node}x"  # as a slice without a dash it is a good name for systemd, too
+        self._begun = 0
+        self._watching: dict[str, asyncio.Task[None]] = {}
+
+    async def open(self) -> None:
+        """End what the builds of an earlier control left. Raises `OSError`."""
+        await end(self._prefix)
+
+    def begin(self) -> str:
+        """The name of a new build's control group."""
+        self._begun += 1
+        return f"{self._prefix}{self._begun}.slice"
+
+    def over(self, group: str, *, ended: bool) -> None:
+        """The build is done, or was `ended` before: then it is looked for what begins all the same."""
+        task = asyncio.get_running_loop().create_task(_watch(group, _WATCH if ended else 0.0))
+        self._watching[group] = task
+        task.add_done_callback(lambda _: self._watching.pop(group, None))
+
+    async def close(self) -> None:
+        """What begins from now on is for the next `open`."""
+        watching = dict(self._watching)
+        for task in watching.values():
+            task.cancel()
+        await asyncio.gather(*watching.values(), return_exceptions=True)
+        for group in watching:
+            await end(group)
+
+
+async def _watch(group: str, seconds: float) -> None:
+    now = asyncio.get_running_loop().time
+    deadline = now() + seconds
+    await end(group)
+    while now() < deadline:
+        await asyncio.sleep(_PAUSE)
+        await end(group)
 
 
 async def end(mark: str) -> None:
@@ -37,12 +72,13 @@ async def end(mark: str) -> None:
 
 
 def _kill(mark: str) -> bool:
-    """Whether there were any."""
-    pids = list(_processes(mark))
-    for pid in pids:
+    """Whether any was killed; what is another user's is left alone."""
+    killed = False
+    for pid in list(_processes(mark)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
-    return bool(pids)
+            killed = True
+    return killed
 
 
 def _processes(mark: str) -> Iterator[int]:
