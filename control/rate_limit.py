@@ -53,7 +53,8 @@ class RateLimit:
         self._ask = store.script(resources.files("control").joinpath("quota.lua").read_text())
         self._objects = objects
         self._limit = limit
-        self._silent_until = 0.0  # monotonic
+        self._heard_at = -math.inf  # monotonic
+        self._silent_until = 0.0
         self.refused = 0
         self.unlimited = 0  # let through, since the store didn't answer
 
@@ -85,8 +86,11 @@ class RateLimit:
             async with asyncio.timeout(_PATIENCE):
                 answer: list[bytes] = await self._ask([kind_key(Kind.KEY), f"{{wg}}:quota:{identity}"], arguments)
         except (StoreError, TimeoutError):
-            self._silent_until = time.monotonic() + _PAUSE
+            now = time.monotonic()
+            if now - self._heard_at >= _PATIENCE:  # else it answers others: a crowd must not get rid of its quotas
+                self._silent_until = now + _PAUSE
             return None
+        self._heard_at = time.monotonic()
         return answer
 
     def _too_many(self, wait: int) -> Problem:

@@ -142,6 +142,23 @@ async def test_a_store_that_hangs_costs_one_short_wait(rig, monkeypatch):
     assert (asked, limit.unlimited) == (1, 5)
 
 
+async def test_a_call_that_is_lost_in_a_crowd_ends_no_quota(rig):
+    """The store has answered others a moment ago: it is not silent, and goes on being asked."""
+    limit = RateLimit(rig.store, rig.mirror, 2)
+    key = rig.mirror.decoded(Kind.KEY, "*/admin", ApiKey)
+    ask = limit._ask
+
+    async def lost(*_):
+        raise TimeoutError
+
+    assert (await limit.spend(key)).left == 1
+    limit._ask = lost
+    assert await limit.spend(key) is None
+    limit._ask = ask
+    assert (await limit.spend(key)).left == 0
+    assert limit.unlimited == 1
+
+
 async def test_strangers_get_429_and_good_keys_pass(limited_to):
     async with limited_to(3) as made:
         statuses = [(await made.api("GET", "/acme/services", token="x$y")).status for _ in range(5)]
