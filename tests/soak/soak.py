@@ -218,6 +218,8 @@ class Soak:
         for word in ("Traceback", "never retrieved", "never awaited", "Exception in"):
             self._expect(word not in said, f"{word!r} in what the node said")
         self._expect(said.count("reloaded\n") == self.reloads, f"{said.count('reloaded')} of {self.reloads} reloads")
+        # a worker that was replaced unasked (a starved machine, a crash) explains what clients saw
+        self.lines += [f"  {line}" for line in said.splitlines() if "restarting" in line or "silent" in line]
         self.lines.append(f"answers by the access log: {dict(sorted(self.statuses.items()))}")
 
 
