@@ -68,6 +68,7 @@ def _write(held: Held, after: Service, new_id: str, now: int) -> Write | None:
         pinned = same_source(held.active, after.run)
         after = after if pinned is not None else replace(after, queued=False)
         write = begun(held, after, next_deployment(after, "update", new_id, now, pinned=pinned))
+        write = replace(write, note=replace(write.note, reason=_told(before, after)))
     else:
         after = replace(after, updated_at=now)
         change = Change(Kind.SERVICE, after.id, encode(after), held.version(Kind.SERVICE, after.id))
@@ -123,7 +124,15 @@ def _together(service: Service, body: UpdateBody) -> list[FieldError]:
 
 
 def _told(before: Service, after: Service) -> str:
-    """The names of what an update changed, for the event."""
-    fields = (*_CAPACITY, "scaling", "custom_domain")
-    changed = [field for field in fields if getattr(before, field) != getattr(after, field)]
-    return ", ".join(f"{field}" for field in changed) + " changed"
+    """What an update changed, for the event; of the environment, which is secret, that it did."""
+    fields = (*_CAPACITY, "custom_domain")
+    changed = [(field, getattr(before, field), getattr(after, field)) for field in fields]
+    changed += [(field, getattr(before.run, field), getattr(after.run, field)) for field in _RUN]
+    scaling = asdict(after.scaling)
+    changed += [(f"scaling.{member}", old, scaling[member]) for member, old in asdict(before.scaling).items()]
+    told = [f"{field} from {_shown(old)} to {_shown(new)}" for field, old, new in changed if old != new]
+    return "changed: " + ", ".join([*told, *(["env"] if before.run.env != after.run.env else [])])
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)

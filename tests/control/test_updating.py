@@ -42,7 +42,8 @@ async def test_scaling_changes_without_a_deployment(rig):
     last = (await rig.api("GET", "/acme/service/api/events")).json["items"][-1]
     assert (last["kind"], last["reason"]) == (
         "service.updated",
-        "max_replicas, target_gpu_utilization, scaling changed",
+        "changed: max_replicas from 2 to 9, target_gpu_utilization from 70 to 50, scaling.concurrency from 3 to 4, "
+        "scaling.hold_timeout from none to 9",
     )
 
 
