@@ -217,14 +217,14 @@ class _Page:
         return found - set(operation.answers)
 
     def _success(self, status: int, shape: Any) -> Document:
-        names_ = [
+        fields = [
             "X-Request-Id",
             *self._operation.headers,
             *(["RateLimit", "RateLimit-Policy"] if self._operation.needs else []),
         ]
         if self._idempotent:
-            names_.append("Idempotent-Replayed")
-        answer: Document = {"description": http.HTTPStatus(status).phrase, "headers": _headers(names_)}
+            fields.append("Idempotent-Replayed")
+        answer: Document = {"description": http.HTTPStatus(status).phrase, "headers": _headers(fields)}
         if isinstance(shape, Content):
             answer["content"] = {shape.type: {"schema": _STRING}}
         elif shape is not None:
