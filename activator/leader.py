@@ -19,6 +19,7 @@ from typing import Final
 
 from activator.acks import Acknowledgements
 from activator.agenda import Agenda
+from activator.alarms import Alarms
 from activator.coldstarts import ColdStarts
 from activator.demand import Demand, Load
 from activator.housekeeping import Housekeeping
@@ -74,6 +75,7 @@ class Leader:
         self._outlooks = Outlooks(mirror, demand, acks, settings, unfit)
         self._housekeeping = Housekeeping(store, catalog, settings, self._outlooks.watches)
         self._agenda = Agenda(_AT_ONCE)
+        self._alarms = Alarms()
         self._more = asyncio.Event()
         self._attention: set[str] = set()
         self._draining: set[str] = set()
@@ -90,8 +92,10 @@ class Leader:
         ticked_at = float("-inf")
         async with asyncio.TaskGroup() as self._passes:
             while True:
-                await within(self._more, ticked_at + self._settings.tick - time.monotonic())
+                at = min(ticked_at + self._settings.tick, self._alarms.next() or float("inf"))
+                await within(self._more, at - time.monotonic())
                 self._more.clear()
+                self._agenda.put(self._alarms.due(time.monotonic()))
                 if self._take_over() or time.monotonic() - ticked_at >= self._settings.tick:
                     ticked_at = time.monotonic()
                     await self._tick()
@@ -143,6 +147,7 @@ class Leader:
         self._fence = self._lease.fence
         self._outlooks.clear()
         self._agenda.clear()
+        self._alarms.clear()
         self._draining.clear()
         self._attention = set(self._mirror.records(Kind.SERVICE))
         return self._fence is not None
@@ -213,6 +218,7 @@ class Leader:
         watch = self._outlooks.watch(view, now)
         load = self._demand.load(service, now)
         outlook = self._outlooks.outlook(view, watch, load, now)
+        self._alarms.set(service, self._outlooks.rested_at(view, watch, now))
         planned = plan(view, outlook, new_id)
         self._attend(view, load)
         await self._carry_out(view, planned, watch, now, fence)
@@ -256,6 +262,7 @@ class Leader:
         self._outlooks.settle(view)
 
     def _forget(self, service: str) -> None:
+        self._alarms.set(service, None)
         self._attention.discard(service)
         self._draining.discard(service)
         self._outlooks.watches.pop(service, None)

@@ -135,6 +135,12 @@ class Outlooks:
             why=decision.reason,
         )
 
+    def rested_at(self, view: View, watch: Watch, now: float) -> float | None:
+        """When the next backoff of a failed replica will be over, on the clock of `now`; `None`: none is under way."""
+        failed = [r for r in view.replicas.values() if r.state is ReplicaState.FAILED]
+        left = [backoff(r, view.scale) - watch.age(r, now) for r in failed]
+        return min((now + seconds for seconds in left if seconds > 0), default=None)
+
     def _decide(self, view: View, watch: Watch, load: Load, settled: bool, now: float) -> Decision:
         service = view.service
         scaling = service.scaling

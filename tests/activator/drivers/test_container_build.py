@@ -147,6 +147,7 @@ async def test_a_repository_is_built_from_its_dockerfile(world: ContainerWorld) 
     assert (await world.build()).commit != commit
     assert await world.build(commit=commit) == artifact
     assert list((world.data_dir / "container" / "clones").glob("*/")) == []
+    assert not [stat.pid for stat in living() if uid_of(stat.pid) == 61_999]  # git's own uid
 
 
 async def test_a_failed_build_says_what_to_do(world: ContainerWorld) -> None:
@@ -195,14 +196,6 @@ async def test_what_takes_too_long_is_ended(world: ContainerWorld) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         late = await failure(world, image=f"127.0.0.1:{silent.getsockname()[1]}/app:1")
     assert late.reason.public.endswith("took longer than 1 s to pull")
-
-
-async def test_git_runs_as_nobody_who_owns_anything_else(world: ContainerWorld, tmp_path: Path) -> None:
-    repository = world.repository()
-    repository.commit(FILES)
-    await world.build()
-    assert not [stat.pid for stat in living() if uid_of(stat.pid) == 61_999]
-    assert (world.data_dir / "container" / "replicas").stat().st_mode & 0o777 == 0o700
 
 
 def test_the_context_is_all_but_git_s_own(tmp_path: Path) -> None:
