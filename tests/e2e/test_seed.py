@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -97,9 +98,9 @@ class Seed:
         service_id = self.get(name).json()["id"]
         found = set()
         for pid in self.node.strays():
-            cwd = str(Path(f"/proc/{pid}/cwd").readlink())
-            if service_id in cwd:
-                found.add(pid)
+            with contextlib.suppress(OSError):  # it ended since
+                if service_id in str(Path(f"/proc/{pid}/cwd").readlink()):
+                    found.add(pid)
         return found
 
 
