@@ -150,12 +150,6 @@ def _judged(view: View, deployment: Deployment, reason: Reason, now: int, *, tri
     return _failed(view.put(*(_released(replica) for replica in own)), deployment, reason, now)
 
 
-def pushed(view: View) -> View:
-    """The head of its branch is to be deployed, after a deployment in progress."""
-    service = view.service
-    return view if service.queued or service.deleted_at is not None else view.put(replace(service, queued=True))
-
-
 def _released(replica: Replica) -> Replica:
     """Nothing of a failed deployment runs on. One that was in rotation (alone, before the switch) drains first."""
     state = REPLICA.get((replica.state, ReplicaEvent.RELEASE), replica.state)

@@ -213,7 +213,7 @@ class Rollouts(RuleBasedStateMachine):
 
     @rule()
     def somebody_pushes(self) -> None:
-        self.view = verdicts.pushed(self.view)
+        self.view = self.view.put(replace(self.view.service, queued=True))
 
     @rule(good=st.booleans())
     @precondition(lambda self: self.in_progress is not None)

@@ -142,11 +142,3 @@ def test_what_was_built_is_a_commit_or_a_digest() -> None:
     image = replace(deployment(state=D.BUILDING), run=RunSpec(image="acme/app:1"))
     of_image = verdicts.built(view(deployments=[image]), "d1", "sha256:ab", "ref").deployments["d1"]
     assert (of_image.commit, of_image.digest, of_image.artifact) == (None, "sha256:ab", "ref")
-
-
-def test_a_push_is_remembered_but_not_for_what_is_deleted() -> None:
-    once = verdicts.pushed(view())
-    assert once.service.queued
-    assert verdicts.pushed(once) is once
-    deleted = view(of=service(deleted_at=9))
-    assert verdicts.pushed(deleted) is deleted
