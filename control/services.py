@@ -116,7 +116,7 @@ class Services:
         """Start it as a request would. Raises Problem 409."""
 
         async def decide(held: Held) -> Write | None:
-            return sleeping.woken(held)
+            return sleeping.woken(held, now_us())
 
         return await self.records.write(namespace, name, if_match, decide)
 

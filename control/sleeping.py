@@ -30,13 +30,14 @@ def put_to_sleep(held: Held) -> Write | None:
     return _write(held, scale, Note("service.slept", "its owner put it to sleep"))
 
 
-def woken(held: Held) -> Write | None:
-    """As a request would. Raises Problem 409 if there is nothing to wake."""
+def woken(held: Held, now: int) -> Write | None:
+    """As a request would: it is activity, too, so that the idle time-out begins anew. Raises Problem 409 if there is
+    nothing to wake."""
     if held.in_progress is None:
         _refuse_without_active(held)
     if held.active is None or (held.scale.desired > 0 and not held.scale.asleep):
         return None  # the first deployment starts anyway
-    scale = replace(held.scale, desired=max(1, held.service.min_replicas), asleep=False)
+    scale = replace(held.scale, desired=max(1, held.service.min_replicas), asleep=False, active_at=now)
     return _write(held, scale, Note("service.woke", "its owner woke it"))
 
 

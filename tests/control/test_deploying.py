@@ -127,7 +127,9 @@ async def test_sleep_and_wake_change_what_is_wanted(rig):
     assert await rig.store.revision() == revision
     woken = await post(rig, "wake")
     assert (woken.status, woken.json["replicas"]["desired"]) == (200, 1)
-    assert (await stored(rig, service_id))[2] == Scale(desired=1)
+    scale = (await stored(rig, service_id))[2]
+    assert scale == Scale(desired=1, active_at=scale.active_at)
+    assert scale.active_at is not None  # it stays awake for the whole idle time-out
     revision = await rig.store.revision()
     assert (await post(rig, "wake")).status == 200
     assert await rig.store.revision() == revision
