@@ -301,6 +301,16 @@ class PodmanService:
         wanted = {f"wakegate.{name}": value for name, value in labels.items()}
         return [one for one in found if wanted.items() <= (one.get("Labels") or {}).items()]
 
+    def images(self) -> list[str]:
+        """The names of all images."""
+        deadline = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(AssertionError):  # an image was being removed just now
+                found = self.call("GET", "/images/json")
+                return [name for image in found for name in image["RepoTags"] or []]
+            assert time.monotonic() < deadline, "Podman lists no images"
+            time.sleep(0.05)
+
     def inspect(self, container: str) -> dict[str, Any]:
         return dict(self.call("GET", f"/containers/{container}/json"))
 

@@ -160,7 +160,9 @@ def test_an_image_sleeps_wakes_rolls_logs_crashes_is_adopted_and_deleted(node: N
         engines.podman.kill(container["Id"])
         eventually(lambda: [one for one in containers(engines, node) if one["Id"] != container["Id"]], 30, "replaced")
         eventually(lambda: node.request(HOST).status == 200, 30, "it answers again")
-        print(f"replaced {time.monotonic() - killed:.2f} s after it was killed")
+        took = time.monotonic() - killed
+    print(f"replaced {took:.2f} s after it was killed")  # 1.3 to 1.9 s on two busy cores, 1 s of it backoff
+    assert took < 10
     assert "ended by signal 9" in events(node, "hello", "replica.failed")[-1]["reason"]
 
     # a killed control changes nothing
@@ -179,9 +181,9 @@ def test_an_image_sleeps_wakes_rolls_logs_crashes_is_adopted_and_deleted(node: N
     assert not commands_of_container(port)
 
     def left() -> list[str]:
-        images = [name for one in engines.podman.call("GET", "/images/json") for name in one["RepoTags"] or []]
+        found = engines.podman.images()
         networks = [one["Name"] for one in engines.podman.call("GET", "/networks")]
-        return [name for name in images + networks if node_id(node) in name]
+        return [name for name in found + networks if node_id(node) in name]
 
     eventually(lambda: not left(), 60, "no image and no network is left")
 

@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 _STOP_GRACE: Final = 10.0
 _CLOSE: Final = 30.0  # seconds for all replicas to end; an engine that does not answer is not waited for longer
+_PRUNES: Final = 5
+_RETRY: Final = 0.5
 _NEVER_RAN: Final = ("created", "configured", "initialized")
 
 
@@ -165,11 +167,19 @@ class ContainerDriver:
         return True
 
     async def prune(self, needed: Needed) -> None:
-        try:
-            kept = await self._images.prune(needed, self._used)
-            await self._networks.prune(lambda namespace: namespace in kept or self._runs_any(namespace))
-        except EngineError as error:
-            log.warning("images and networks that nothing needs are kept for now: %s", error)
+        for left in reversed(range(_PRUNES)):
+            try:
+                await self._prune(needed)
+            except EngineError as error:  # Podman can't list images while one of them is being removed
+                if not left:
+                    log.warning("images and networks that nothing needs are kept for now: %s", error)
+                await asyncio.sleep(_RETRY)
+            else:
+                return
+
+    async def _prune(self, needed: Needed) -> None:
+        kept = await self._images.prune(needed, self._used)
+        await self._networks.prune(lambda namespace: namespace in kept or self._runs_any(namespace))
 
     def _used(self, service: str) -> set[str]:
         return {identity.artifact for identity in self._identities() if identity.service_id == service}
