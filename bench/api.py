@@ -99,8 +99,11 @@ def latencies(product: Product, keys: Sequence[str], stored: int, ids: Sequence[
         "list, failed, last 100": [f"/{NAMESPACE}/services?status=failed&limit=100&page={-(-last // 10)}"],
     }
     found = {}
+    control = {"control": process(product, ROLES["control"])}
     for what, asked in paths.items():
+        before = usage(control)["control"]
         found[what] = distribution(ask(product, keys, asked))
+        found[what]["cpu_ms"] = (usage(control)["control"] - before) / REQUESTS / 1000
         with changing(product, ids):
             found[f"{what}, busy"] = distribution(ask(product, keys, asked))
     return found
@@ -250,10 +253,11 @@ def restart_worker(product: Product, host: str) -> float:
 
 def table(told: Told) -> str:
     """A Markdown table of each part."""
-    names = ("n", "p50", "p90", "p99", "max")
-    lines = [f"| the API, {told['stored']:,} services (ms) | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+    names = ("p50", "p90", "p99", "max")
+    head = f"| the API, {told['stored']:,} services (ms) | {' | '.join(names)} | CPU of control |"
+    lines = [head, "|---|" + "---:|" * (len(names) + 1)]
     for what, row in told["requests"].items():
-        cells = [f"{row[name]:.0f}" if name == "n" else f"{row[name]:.1f}" for name in names]
+        cells = [*(f"{row[name]:.1f}" for name in names), f"{row['cpu_ms']:.2f}" if "cpu_ms" in row else "-"]
         lines.append(f"| {what} | {' | '.join(cells)} |")
     head = f"| CPU of one change (µs) | {FEW} services | {told['stored']:,} services | ratio |"
     lines += ["", head, "|---|---:|---:|---:|", *change_rows(told)]
