@@ -238,7 +238,8 @@ class PodmanService:
     def start(self) -> None:
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [*self._podman, "system", "service", "--time=0", f"unix://{self.socket}"],
+                # ended with us, however we end
+                ["setpriv", "--pdeathsig", "TERM", *self._podman, "system", "service", "-t0", f"unix://{self.socket}"],
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
