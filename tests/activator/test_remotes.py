@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +25,11 @@ def git(path: Path, *arguments: str) -> str:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A directory that every uid may pass, with acme/app on main and dev."""
-    for directory in (tmp_path, *tmp_path.parents[:2]):
-        with contextlib.suppress(PermissionError):
-            directory.chmod(0o755)
-    path = tmp_path / "git" / "acme" / "app"
+def place() -> Iterator[Path]:
+    """A short directory that every uid may enter (pytest's own is closed to them), with acme/app on main and dev."""
+    top = Path(tempfile.mkdtemp(prefix="wg-", dir="/tmp"))
+    top.chmod(0o755)
+    path = top / "git" / "acme" / "app"
     path.mkdir(parents=True)
     git(path, "init", "-q", "-b", "main")
     for branch in ("dev", "feature/x-1"):
@@ -37,7 +38,8 @@ def place(tmp_path: Path) -> Path:
     git(path, "commit", "-q", "--allow-empty", "-m", "newest")
     git(path, "tag", "-a", "v1", "-m", "v1")
     git(path, "update-ref", "refs/remotes/other/refs/heads/main", "dev")
-    return tmp_path
+    yield top
+    shutil.rmtree(top)
 
 
 @pytest.fixture
