@@ -32,7 +32,7 @@ _KINDS: Final = {code: kind for kind, code in _CODES.items()}
 
 _SLICE: Final = 500  # records formatted at one go: about 0.5 ms of the loop
 _EVERY: Final = 2.0  # seconds between looks whether there is something new to write
-_SHARE: Final = 20  # a write that takes s seconds is followed by _SHARE * s without one
+_SHARE: Final = 100  # a write that takes s seconds is followed by _SHARE * s without one
 
 Contents = dict[Kind, dict[str, Record]]
 
@@ -132,7 +132,7 @@ def _sync(file: BinaryIO) -> None:
 
 
 class Writer:
-    """Writes the file whenever `version()` has changed, at most every `_EVERY` seconds and a 20th of the time.
+    """Writes the file whenever `version()` has changed, at most every `_EVERY` seconds and a 100th of the time.
 
     `version` is None while there is nothing worth keeping. A disk that refuses is told once until it works again.
     """
