@@ -1,7 +1,8 @@
 """Where the branches of a repository are: one `git ls-remote`, for however many branches.
 
 A repository's address comes from tenants, so git runs as it does for a build (`drivers.process.git`): the protocol is
-that of `--git-url`, and no configuration, helper or prompt of the node is used. As root it runs as nobody.
+that of `--git-url`, and no configuration, helper or prompt of the node is used. As root it runs as nobody, or with the
+node's credentials as the uid that they are entrusted to.
 
 Law 7: the time, the output and the number of branches of one look are bounded. Whatever becomes of us, the command ends
 by its own time-out.
@@ -22,6 +23,7 @@ from typing import Final
 
 from activator.drivers import BuildFailed
 from activator.drivers.process import git
+from activator.drivers.process.forge import Forge
 from activator.drivers.process.spawn import Command, Process, base_environment, spawn
 from activator.drivers.process.users import Identity, UsersError
 from state.models import Reason
@@ -44,11 +46,12 @@ class Unreachable(Exception):
 
 
 class Remotes:
-    """Repositories under one `--git-url`. `timeout` in seconds for one look."""
+    """Repositories under one `--git-url`. `timeout` in seconds for one look; `uid` is git's own where we are root."""
 
-    def __init__(self, data_dir: Path, git_url: str, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, data_dir: Path, git_url: str, *, timeout: float = TIMEOUT, uid: int | None = None) -> None:
         self._gitconfig = data_dir / _CONFIG
-        self._git_url = git_url
+        self._forge = Forge.of(git_url)
+        self._uid = uid
         self._timeout = timeout
         self._who: Identity | None = None
         self._preparing = asyncio.Lock()
@@ -56,7 +59,7 @@ class Remotes:
     async def heads(self, repo: str, branches: Collection[str]) -> Mapping[str, str]:
         """The commits of those of the branches that exist. Raises Unreachable; cancelling ends git."""
         try:
-            url = git.repository_url(self._git_url, repo)
+            url = self._forge.url(repo)
             async with self._preparing:
                 if self._who is None:
                     self._who = await asyncio.to_thread(self._prepare)
@@ -78,16 +81,16 @@ class Remotes:
 
     def _prepare(self) -> Identity:
         """Git's whole configuration, in a file that whoever runs it can read. Raises OSError."""
-        self._gitconfig.write_text(git.CONFIGURATION)
-        self._gitconfig.chmod(0o644)
-        if os.geteuid() != 0:
+        uid = self._uid if os.geteuid() == 0 else None
+        self._forge.configure(self._gitconfig, uid)
+        if os.geteuid() != 0 or (self._forge.private and uid is None):
             return Identity()
         with contextlib.suppress(KeyError, OSError, UsersError, subprocess.SubprocessError):
-            nobody = Identity(pwd.getpwnam("nobody").pw_uid)
-            argv = [*nobody.prefix, "/usr/bin/test", "-r", str(self._gitconfig)]
+            other = Identity(uid if self._forge.private else pwd.getpwnam("nobody").pw_uid)
+            argv = [*other.prefix, "/usr/bin/test", "-r", str(self._gitconfig)]
             if subprocess.run(argv, capture_output=True, cwd="/", timeout=10, env={}, check=False).returncode == 0:
-                return nobody
-        return Identity()  # a data directory that nobody can enter, or no right to be another: as ourselves
+                return other
+        return Identity()  # a data directory that it can't enter, or no right to be another: as ourselves
 
     def _command(self, url: str, branches: Collection[str], who: Identity) -> Command:
         refs = [git.branch_ref(branch) for branch in sorted(branches)]

@@ -58,7 +58,7 @@ from state.secrets import Vault
 from state.store import ABSENT, Change, Conflict, Fence, Store, StoreError
 from wakegate.client import KEY_FILE, URL_FILE
 from wakegate.config import Config
-from wakegate.drivers import driver_of, engine_of
+from wakegate.drivers import driver_of, engine_of, git_uid
 from wakegate.metrics import Metrics, of_analytics, of_pushes, of_telling, of_the_door
 from wakegate.pipe import Message, Pipe
 from wakegate.site import log_limits, settings, site_of
@@ -164,7 +164,7 @@ class Control:
         self._branches = Branches(
             self._mirror,
             self._activation.catalog,
-            Remotes(config.data_dir, config.git_url),
+            Remotes(config.data_dir, config.git_url, uid=git_uid(config)),
             self._pushed,
             self._activation.journal,
             leads=lambda: self._lease.fence is not None,

@@ -46,10 +46,15 @@ def driver_of(config: Config, node: str, logs: ReplicaLogs, engine: Engine | Non
         engine=engine,
         git_url=config.git_url,
         logs=logs,
-        uid=config.process_uids.last if os.geteuid() == 0 else None,
+        uid=git_uid(config),
         gpus=gpus_of(config.gpus),
         credentials=Credentials.of(os.environ),
     )
+
+
+def git_uid(config: Config) -> int | None:
+    """Git's own uid, which no namespace gets; `None` where everything runs as ourselves."""
+    return config.process_uids.last if os.geteuid() == 0 else None
 
 
 def gpus_of(text: str) -> Mapping[str, int]:

@@ -31,6 +31,7 @@ from activator.drivers import (
 )
 from activator.drivers.files import told
 from activator.drivers.process import Limits
+from activator.drivers.process.forge import Forge
 from activator.drivers.process.ports import NoPortError, Ports, local_port_range, own_range
 from activator.logs import ReplicaLogs
 
@@ -88,7 +89,7 @@ class ContainerDriver:
         self._fleet = Fleet(engine, node, self._records, logs)
         self._replicas = self._fleet.replicas
         self._networks = Networks(engine, node)
-        sources = Sources(root / "clones", git_url, uid, limits)
+        sources = Sources(root / "clones", Forge.of(git_url), uid, limits)
         self._images = Images(engine, Shelf(node), sources, credentials or Credentials(), limits)
         self._launching: dict[str, Identity] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()

@@ -8,10 +8,11 @@ not what was built any more (`manifest`) is dropped and made again, too, when it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -20,7 +21,9 @@ from activator.drivers import Artifact, BuildFailed, BuildJob, BuildLog, Needed
 from activator.drivers.files import read_regular, told, write_whole
 
 from . import git, manifest, procfile
+from .clones import Clones, hand_over, source_of
 from .cloning import MOVES, Cloner, Cloning, Limits
+from .forge import Forge
 from .layout import Layout
 from .run import Finished, Runner
 from .spawn import Command, base_environment
@@ -47,22 +50,25 @@ class _Work(Cloning):
 
 class Builder:
     """Builds the repositories of one data directory. `users` is `None` where everything runs as ourselves; `in_use`
-    says whether a replica runs from the checkout of a service's commit, which is then left alone."""
+    says whether a replica runs from the checkout of a service's commit, which is then left alone; `clones` are given
+    where namespaces must not clone for themselves."""
 
     def __init__(
         self,
         layout: Layout,
         users: Users | None,
         runner: Runner,
-        git_url: str,
+        forge: Forge,
         limits: Limits,
         in_use: Callable[[str, str], bool],
+        clones: Clones | None = None,
     ) -> None:
         self._layout = layout
         self._users = users
         self._runner = runner
-        self._cloner = Cloner(runner, layout.gitconfig, limits)
-        self._git_url = git_url
+        self._clones = clones
+        self._cloner = Cloner(runner, layout.gitconfig, limits) if clones is None else clones.cloner
+        self._forge = forge
         self._limits = limits
         self._in_use = in_use
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -83,7 +89,7 @@ class Builder:
     async def _prepare(self, job: BuildJob, log: BuildLog) -> _Work:
         if job.image is not None:
             raise BuildFailed("this node's driver can't run images")
-        url = git.repository_url(self._git_url, job.repo)
+        url = self._forge.url(job.repo)
         who = await asyncio.to_thread(self.identity, job.namespace)
         home = await asyncio.to_thread(self._layout.home, job.namespace, job.service_id, who)
         return _Work(job, url, who, home, log)
@@ -92,14 +98,15 @@ class Builder:
         job = work.job
         if job.commit is not None and not git.is_commit(job.commit):
             raise BuildFailed(f"'{job.commit}' is not a commit")
-        for _ in range(MOVES):
-            commit = job.commit or await self._cloner.head(work)
-            async with self._locks.setdefault((job.service_id, commit), asyncio.Lock()):
-                if await self._whole(job.namespace, job.service_id, commit):
-                    await _say(work, f"commit {commit} is built already")
-                    return Artifact(commit, commit)
-                if await self._make(work, commit):
-                    return Artifact(commit, commit)
+        async with self._cloning(work) as cloning:
+            for _ in range(MOVES):
+                commit = job.commit or await self._cloner.head(cloning)
+                async with self._locks.setdefault((job.service_id, commit), asyncio.Lock()):
+                    if await self._whole(job.namespace, job.service_id, commit):
+                        await _say(work, f"commit {commit} is built already")
+                        return Artifact(commit, commit)
+                    if await self._make(work, cloning, commit):
+                        return Artifact(commit, commit)
         raise BuildFailed(f"branch '{job.branch}' of '{job.repo}' kept moving while it was cloned; redeploy")
 
     def find(self, namespace: str, service: str, commit: str) -> Checkout | None:
@@ -150,7 +157,25 @@ class Builder:
             shutil.rmtree(home, ignore_errors=True)
             shutil.rmtree(checkouts, ignore_errors=True)
 
-    async def _make(self, work: _Work, commit: str) -> bool:
+    @contextlib.asynccontextmanager
+    async def _cloning(self, work: _Work) -> AsyncIterator[Cloning]:
+        """As whom git runs, and with which HOME."""
+        if self._clones is None:
+            yield work
+        else:
+            async with self._clones.cloning(work.job) as cloning:
+                yield cloning
+
+    async def _fetch(self, work: _Work, cloning: Cloning, commit: str, into: Path) -> bool:
+        """The commit's files, owned by the namespace; `False` if the branch moved on. Raises `BuildFailed`."""
+        if self._clones is None:
+            return await self._cloner.fetch(work, commit, into)
+        if not await self._cloner.fetch(cloning, commit, source_of(cloning)):
+            return False
+        await asyncio.to_thread(hand_over, cloning, into, work.who)
+        return True
+
+    async def _make(self, work: _Work, cloning: Cloning, commit: str) -> bool:
         """Clone and build; `False` if the branch moved on meanwhile."""
         job = work.job
         await _say(work, f"cloning {job.repo}, branch {job.branch}, commit {commit}")
@@ -158,7 +183,7 @@ class Builder:
             self._layout.make_checkout, job.namespace, job.service_id, commit, work.who
         )  # half made until the marker is in it
         try:
-            if not await self._cloner.fetch(work, commit, path / "source"):
+            if not await self._fetch(work, cloning, commit, path / "source"):
                 await asyncio.to_thread(_remove, path)
                 return False
             commands = await asyncio.to_thread(_read_procfile, path / "source")

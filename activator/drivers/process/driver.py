@@ -34,7 +34,9 @@ from activator.drivers.files import told
 from activator.logs import ReplicaLogs, Source, last_lines
 
 from .build import Builder, Checkout
+from .clones import Clones
 from .cloning import Limits
+from .forge import Forge
 from .layout import Layout
 from .listening import listener_uids
 from .ports import NoPortError, Ports, local_port_range, own_range
@@ -72,7 +74,7 @@ class ProcessDriver:
     ) -> None:
         self._isolated = os.geteuid() == 0
         self._layout = Layout(data_dir.absolute(), self._isolated)
-        self._git_url = git_url
+        self._forge = Forge.of(git_url)
         self._logs = logs
         self._uids = uids
         self._ports = Ports(ports or own_range(local_port_range()))
@@ -103,18 +105,37 @@ class ProcessDriver:
             scope = Scope(self._layout.homes, self._users.uids, self._users.exclusive)
         self._sweeper = Sweeper(scope)
         runner = Runner(self._sweeper)
-        self._builder = Builder(self._layout, self._users, runner, self._git_url, self._build_limits, self._in_use)
+        limits, clones = self._build_limits, self._clones()
+        if clones is not None:
+            await clones.open()
+        self._builder = Builder(self._layout, self._users, runner, self._forge, limits, self._in_use, clones)
         for record in await asyncio.to_thread(lambda: list(self._records.all())):
             await self._adopt(record)
         self._all_known.set()
         await self._sweeper.sweep()
 
     def _prepare(self) -> Users | None:
-        self._layout.prepare()
         if not self._isolated:
+            self._layout.prepare(self._forge)
             return None
+        self._layout.prepare(Forge(self._forge.template))
         setpriv()
-        return Users(self._layout.uids, self._uids)
+        users = Users(self._layout.uids, self._uids[:-1])
+        if self._forge.private and self._git_uid in users.uids:
+            users.close()
+            raise UsersError(f"uid {self._git_uid}, git's own, is a namespace's already: widen --process-uids")
+        return users
+
+    @property
+    def _git_uid(self) -> int:
+        """The last of `--process-uids`: no namespace gets it."""
+        return self._uids[-1]
+
+    def _clones(self) -> Clones | None:
+        """Namespaces clone for themselves, unless they would see the node's credentials by that."""
+        if not (self._isolated and self._forge.private):
+            return None
+        return Clones(self._layout.clones, self._forge, self._git_uid, self._build_limits)
 
     async def build(self, job: BuildJob, log: BuildLog) -> Artifact:
         task = asyncio.get_running_loop().create_task(self._builder.build(job, log))

@@ -7,6 +7,7 @@
       source/  venv/                         the namespace's, 0700
       complete.json                          ours, written last: what to run; without it the checkout is half made
   homes/<namespace>/<service>/               the namespace's, 0700
+  clones/                                    as root with credentials: git's, by a uid of its own (`clones`)
 <data-dir>/replicas/<id>/                    ours, 0700: replica.json, pid, stdout, stderr, exit.json
 ```
 
@@ -21,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import git
+from .forge import Forge
 from .users import Identity
 
 
@@ -45,6 +46,10 @@ class Layout:
         return self._base / "gitconfig"
 
     @property
+    def clones(self) -> Path:
+        return self._base / "clones"
+
+    @property
     def homes(self) -> Path:
         return self._base / "homes"
 
@@ -56,15 +61,14 @@ class Layout:
     def replicas(self) -> Path:
         return self.data_dir / "replicas"
 
-    def prepare(self) -> None:
-        """Make what is common to all namespaces. Raises `OSError`."""
+    def prepare(self, forge: Forge) -> None:
+        """Make what is common to all namespaces; git runs as ourselves or without credentials. Raises `OSError`."""
         passage = 0o711 if self.isolated else 0o700
         for directory in (self.data_dir, self._base, self.homes, self.checkouts):
             directory.mkdir(mode=passage, parents=directory == self.data_dir, exist_ok=True)
             directory.chmod(passage)
         self.replicas.mkdir(mode=0o700, exist_ok=True)
-        self.gitconfig.write_text(git.CONFIGURATION)
-        self.gitconfig.chmod(0o644)
+        forge.configure(self.gitconfig, None)
 
     def home(self, namespace: str, service: str, who: Identity) -> Path:
         """The service's HOME, made if absent; it is kept from deployment to deployment."""

@@ -55,6 +55,7 @@ class World:
 
     place: Path
     limits: Limits = field(default_factory=Limits)
+    git_url: str = ""
     exits: dict[str, Exit] = field(default_factory=dict)
     built: list[str] = field(default_factory=list)
     failed_commit: str | None = None
@@ -71,9 +72,8 @@ class World:
         self.data_dir.mkdir(exist_ok=True)
         self.collector = Collector(self.store)
         self.collecting = asyncio.get_running_loop().create_task(self.collector.run())
-        self.driver = ProcessDriver(
-            self.data_dir, git_url=f"file://{self.place}/git/{{repo}}", logs=self.collector, limits=self.limits
-        )
+        git_url = self.git_url or f"file://{self.place}/git/{{repo}}"
+        self.driver = ProcessDriver(self.data_dir, git_url=git_url, logs=self.collector, limits=self.limits)
         await self.driver.open(self._exited)
 
     async def close(self, *, keep: bool = False) -> None:
