@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from activator.status import service_status
@@ -44,9 +44,9 @@ class Facts:
 
 
 class Catalogue:
-    """Hand `changed` to the mirror as its `on_change`."""
+    """Hand `changed` to the mirror as its `on_change`. `on_revoked` is called when a secret is good no more."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, on_revoked: Callable[[], None] = lambda: None) -> None:
         self.waiting = Waiting()
         self._objects = objects
         self._listing = Listing(self._status_of)
@@ -56,6 +56,7 @@ class Catalogue:
         self._deployments: dict[str, set[str]] = defaultdict(set)  # service id -> deployment ids
         self._digest: dict[str, str] = {}  # key id -> digest
         self._key: dict[str, str] = {}  # digest -> key id
+        self._on_revoked = on_revoked
         self._keyed: Counter[str] = Counter()  # namespace -> its keys
 
     def changed(self, touched: Sequence[tuple[Kind, str]]) -> None:
@@ -199,7 +200,10 @@ class Catalogue:
         if old := self._digest.pop(key_id, None):
             del self._key[old]
             self._keyed[namespace] -= 1
-        if key := self._objects.decoded(Kind.KEY, key_id, ApiKey):
+        key = self._objects.decoded(Kind.KEY, key_id, ApiKey)
+        if old and (key is None or key.digest != old):
+            self._on_revoked()
+        if key:
             self._digest[key_id] = key.digest
             self._key[key.digest] = key_id
             self._keyed[namespace] += 1

@@ -1,7 +1,8 @@
 """A connection of the API, as far as requests go that never reach the router: HTTP itself is broken, or too long.
 
 Laws kept here: such an answer is a problem document as any other, it repeats nothing of the request, and the connection
-ends with it (RFC 9112 section 2.2: what follows can't be told from the broken part).
+ends with it (RFC 9112 section 2.2: what follows can't be told from the broken part). Who does not take an answer within
+a while is cut (law 7), as are those who follow, and those of large answers, where these are sent.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from control.problem import Problem, ProblemResponse, new_request_id
 TARGET_LIMIT: Final = 8192  # bytes
 FIELD_LIMIT: Final = 8190  # bytes of one field; the parser tells by its limit which of the two was exceeded
 FIELDS: Final = 100
+STALL: Final = 30.0  # seconds that a client may take for an answer, or the end of one
 _TOO_MANY: Final = "Too many headers"  # what the parser says; it has no type of its own
 _HARMLESS: Final = re.compile(r"(Missing|Duplicate) '[A-Za-z-]+' header [a-z ]+\.")  # names fields that it knows
 _UNKNOWN: Final = 500  # the status that the connection gives to what is no fault of the client
@@ -61,6 +63,20 @@ class Connection(RequestHandler):
         super().connection_lost(exc)
         for watcher in self._watchers:
             watcher.set()
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send what a handler gave; in time, or the connection is cut."""
+        deadline = asyncio.get_running_loop().call_later(STALL, self._cut)
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            deadline.cancel()
+
+    def _cut(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if data:

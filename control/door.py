@@ -21,6 +21,7 @@ from control.operations import declared
 from control.problem import REQUEST_ID, Problem
 from control.rate_limit import Quota, RateLimit
 from state.models import ApiKey
+from state.store import StoreError
 
 QUOTA: Final = web.RequestKey("quota", Quota)
 
@@ -48,6 +49,8 @@ class Door:
         key = self._known(request)
         if quota := await self.limit.spend(key):
             request[QUOTA] = quota
+        if operation.asks_store and self.limit.silent:
+            raise StoreError("it does not answer")  # as its reads would find out, some seconds later
         if request.method == "POST" and HEADER in request.headers:
             return await self.idempotency.once(request, key, handler)
         return unless_known(request, await handler(request))

@@ -33,7 +33,8 @@ class Operation:
 
     `needs`: the scope of the caller's key; None: no key at all. `fails`: the statuses of problems, but for those that
     follow from the rest. `headers`: the fields of a success. `streams`: the shape of one server-sent event, where a
-    caller can choose to follow. `if_match`: a write that honours it.
+    caller can choose to follow. `if_match`: a write that honours it. `asks_store`: a read that needs the store,
+    unlike the others.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Operation:
     headers: Sequence[str]
     streams: Any
     if_match: bool
+    asks_store: bool
 
 
 def operation(
@@ -63,6 +65,7 @@ def operation(
     headers: Sequence[str] = (),
     streams: Any = None,
     if_match: bool = False,
+    asks_store: bool = False,
 ) -> Callable[[F], F]:
     """Declare the handler that follows; its docstring is the description, for people who call the API."""
 
@@ -81,6 +84,7 @@ def operation(
             headers=headers,
             streams=streams,
             if_match=if_match,
+            asks_store=asks_store,
         )
         return handler
 

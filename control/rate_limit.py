@@ -1,4 +1,4 @@
-"""How many requests a key may make: one quota for all nodes, kept in the store (`quota.lua`).
+"""How many requests a key may make, and all keys of a namespace: quotas for all nodes, kept in the store (`quota.lua`).
 
 Laws kept here: reads go on without the store (law 1), so that a store which doesn't answer lets requests through, and
 counts them (law 7); it is asked once per request, and whether the key has been revoked is part of the question, so that
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Final
 
+from control import names
 from control.auth import key_id, unauthorized
 from control.ports import Objects
 from control.problem import Problem
@@ -23,6 +24,7 @@ from state.store import Store, StoreError, kind_key
 
 DEFAULT: Final = 600  # requests of a key per WINDOW
 WINDOW: Final = 60  # seconds
+KEYS: Final = 10  # as many times a key's quota is what all keys of a namespace may make together
 
 _PATIENCE: Final = 1.0  # seconds for the store's answer; it takes less than a millisecond
 _PAUSE: Final = 2.0  # seconds without asking, after none came
@@ -31,23 +33,25 @@ _MICRO: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What is left of a key's requests, and in how many seconds all of them are there again."""
+    """What is left of a key's requests, and in how many seconds all of them are there again; or of its namespace's."""
 
     limit: int
     left: int
     whole_in: int
+    name: str = "default"
 
     @property
     def headers(self) -> dict[str, str]:
         """draft-ietf-httpapi-ratelimit-headers-10, sections 3 and 4."""
         return {
-            "RateLimit-Policy": f'"default";q={self.limit};w={WINDOW}',
-            "RateLimit": f'"default";r={self.left};t={self.whole_in}',
+            "RateLimit-Policy": f'"{self.name}";q={self.limit};w={WINDOW}',
+            "RateLimit": f'"{self.name}";r={self.left};t={self.whole_in}',
         }
 
 
 class RateLimit:
-    """`limit`: requests of one key per minute, also at once; 0: any number."""
+    """`limit`: requests of one key per minute, also at once; 0: any number. All keys of a namespace together have KEYS
+    times that; one of every namespace counts for none."""
 
     def __init__(self, store: Store, objects: Objects, limit: int = DEFAULT) -> None:
         self._ask = store.script(resources.files("control").joinpath("quota.lua").read_text())
@@ -58,10 +62,15 @@ class RateLimit:
         self.refused = 0
         self.unlimited = 0  # let through, since the store didn't answer
 
+    @property
+    def silent(self) -> bool:
+        """The store does not answer, as far as this node knows."""
+        return not self._objects.connected or time.monotonic() < self._silent_until
+
     async def spend(self, key: ApiKey) -> Quota | None:
         """What is left after this request; None: no limit is known. Raises Problem 401, 429."""
         identity = key_id(key.namespace, key.name)
-        answer = await self._answer(identity, key.digest)
+        answer = await self._answer(identity, key)
         if answer is None:
             self.unlimited += 1
             return None
@@ -73,18 +82,24 @@ class RateLimit:
                 return Quota(self._limit, left, _seconds(until_whole))
             case b"refused", [until_next, _]:
                 self.refused += 1
-                raise self._too_many(_seconds(until_next))
+                raise _too_many("The key has", Quota(self._limit, 0, _seconds(until_next)))
+            case b"crowded", [until_next, _]:
+                self.refused += 1
+                quota = Quota(self._limit * KEYS, 0, _seconds(until_next), "namespace")
+                raise _too_many(f"All keys of {key.namespace} together have", quota)
             case _:
                 return None
 
-    async def _answer(self, identity: str, digest: str) -> list[bytes] | None:
+    async def _answer(self, identity: str, key: ApiKey) -> list[bytes] | None:
         """That of `quota.lua`; None: there is none, or the store was silent a moment ago."""
-        if not self._objects.connected or time.monotonic() < self._silent_until:
+        if self.silent:
             return None
-        arguments = [identity, digest, self._limit, WINDOW * _MICRO]
+        shared = 0 if key.namespace == names.EVERY_NAMESPACE else self._limit * KEYS
+        arguments = [identity, key.digest, self._limit, WINDOW * _MICRO, shared]
+        clocks = [f"{{wg}}:quota:{identity}", f"{{wg}}:quota:{key.namespace}"]
         try:
             async with asyncio.timeout(_PATIENCE):
-                answer: list[bytes] = await self._ask([kind_key(Kind.KEY), f"{{wg}}:quota:{identity}"], arguments)
+                answer: list[bytes] = await self._ask([kind_key(Kind.KEY), *clocks], arguments)
         except (StoreError, TimeoutError):
             now = time.monotonic()
             if now - self._heard_at >= _PATIENCE:  # else it answers others: a crowd must not get rid of its quotas
@@ -93,11 +108,12 @@ class RateLimit:
         self._heard_at = time.monotonic()
         return answer
 
-    def _too_many(self, wait: int) -> Problem:
-        detail = f"The key has made {self._limit} requests within {WINDOW} s; the next one can follow in {wait} s."
-        # the draft's section 4: nothing is left for as long as Retry-After says
-        headers = {"Retry-After": str(wait), **Quota(self._limit, 0, wait).headers}
-        return Problem(429, detail, headers=headers)
+
+def _too_many(who: str, quota: Quota) -> Problem:
+    wait = quota.whole_in
+    detail = f"{who} made {quota.limit} requests within {WINDOW} s; the next one can follow in {wait} s."
+    # the draft's section 4: nothing is left for as long as Retry-After says
+    return Problem(429, detail, headers={"Retry-After": str(wait), **quota.headers})
 
 
 def _seconds(micro: int) -> int:

@@ -1,8 +1,8 @@
 """Server-sent events (HTML Living Standard, section 9.2): the wire, its limits and its ends.
 
-Laws kept here: only so many streams of one key and of the process at once, the others are refused (503); who does not
-take what he is sent is cut, and counted (law 7). A stream ends with what it follows, with its key, with its client and
-with the process, within a moment; `Last-Event-ID` resumes any but the first.
+Laws kept here: only so many streams of one key, of one namespace (429 beyond) and of the process (503) at once; who
+does not take what he is sent is cut, and counted (law 7). A stream ends with what it follows, with its key, with its
+client and with the process, within a moment; `Last-Event-ID` resumes any but the first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import contextlib
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,12 +22,12 @@ from control.connection import Connection
 from control.following import LOOK, Feeds, Kept, Page
 from control.problem import FieldError, Problem, bad_request
 from control.sending import Sending
+from control.shares import Bounds, Shares
 from state.models import ApiKey
 from state.store import EVENTS, Store, StoreError
 
 TYPE: Final = "text/event-stream"
-PER_KEY: Final = 32
-AT_ONCE: Final = 512
+BOUNDS: Final = Bounds(key=32, namespace=128, node=512)
 HEARTBEAT: Final = 15.0  # seconds between signs of life
 STALL: Final = 30.0  # seconds that a client may take for what fills his connection
 _RETRY: Final = 2000  # milliseconds after which a browser comes back
@@ -59,25 +58,30 @@ class Wanted:
 class Streams:
     """All streams of the process, and its answers that are as large. `close` ends the streams."""
 
-    def __init__(self, *, per_key: int = PER_KEY, at_once: int = AT_ONCE) -> None:
+    def __init__(self, bounds: Bounds = BOUNDS) -> None:
         self.feeds = Feeds()
         self.sending = Sending()
-        self.refused = 0
+        self.places = Shares("streams", bounds, seconds=5)
         self.dropped = 0
         """Clients that did not take what they were sent."""
-        self._per_key = per_key
-        self._at_once = at_once
-        self._open: Counter[str] = Counter()
+        self.keys_seen = 0
+        """How often keys were revoked."""
         self._followers: set[asyncio.Event] = set()
         self._closed = False
 
     @property
     def count(self) -> int:
-        return self._open.total()
+        return self.places.total
 
     def close(self) -> None:
         """Every stream ends at its next line; clients come back and find the next process."""
         self._closed = True
+        for follower in self._followers:
+            follower.set()
+
+    def keys_revoked(self) -> None:
+        """Every stream looks now whether its key is still good, not only at its next sign of life."""
+        self.keys_seen += 1
         for follower in self._followers:
             follower.set()
 
@@ -87,8 +91,10 @@ class Streams:
             self.feeds.tell(("events", service.decode("utf-8", "replace")))
 
     async def serve(self, request: web.Request, caller: ApiKey, wanted: Wanted) -> web.StreamResponse:
-        """Send what is there and what comes until the end. Raises Problem 503 before the first byte."""
-        with self._place(f"{caller.namespace}/{caller.name}"):
+        """Send what is there and what comes until the end. Raises Problem 429, 503 before the first byte."""
+        if self._closed:
+            raise Problem(503, "This node stops.", headers={"Retry-After": "5"})
+        with self.places.held(caller):
             response = web.StreamResponse(headers=_HEADERS)
             if request.method == "HEAD":
                 return response
@@ -104,21 +110,6 @@ class Streams:
                 _log.exception("a stream of %s", request.path)
                 _cut(request)  # its head is out: nothing else can be told
             return response
-
-    @contextlib.contextmanager
-    def _place(self, caller: str) -> Iterator[None]:
-        if self._closed or self.count >= self._at_once or self._open[caller] >= self._per_key:
-            self.refused += 1
-            mine = self._open[caller] >= self._per_key
-            detail = f"This key follows {self._per_key} streams already." if mine else "Too many streams are open."
-            raise Problem(503, detail, headers={"Retry-After": "5"})
-        self._open[caller] += 1
-        try:
-            yield
-        finally:
-            self._open[caller] -= 1
-            if not self._open[caller]:
-                del self._open[caller]
 
     @property
     def closed(self) -> bool:
@@ -157,12 +148,12 @@ class _Stream:
             await self._follow(wanted, lambda place: followed.after(place, wanted.filters))
 
     async def _follow(self, wanted: Wanted, after: _After) -> None:
-        place, checked_at, ends_at = wanted.place, time.monotonic(), None
+        place, checked_at, ends_at, keys_seen = wanted.place, time.monotonic(), None, -1
         while not self._streams.closed and not self._left():
             self._wake.clear()
             now = time.monotonic()
-            if now - checked_at >= HEARTBEAT:
-                checked_at = now
+            if now - checked_at >= HEARTBEAT or keys_seen != self._streams.keys_seen:
+                checked_at, keys_seen = now, self._streams.keys_seen
                 if not wanted.allowed():
                     return
             page = await _read(after, place)

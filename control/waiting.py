@@ -1,6 +1,6 @@
 """Calls that wait for something to become true of what the mirror has.
 
-Law 7: only so many wait at once; the others are told so before they write anything.
+Law 7: only so many wait at once, of one key, one namespace and all; the others are told so before they write anything.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from control import query
-from control.problem import FieldError, Problem, bad_request
+from control.problem import FieldError, bad_request
+from control.shares import Bounds, Shares
 from state.kinds import Kind
+from state.models import ApiKey
 
 PARAMETERS: Final[Mapping[str, query.Reader]] = {"wait": query.one_of("running"), "timeout": query.whole(1, 3600)}
 _PATIENCE: Final = 600.0  # seconds, unless the caller says how many
-_AT_ONCE: Final = 1000
+BOUNDS: Final = Bounds(key=32, namespace=128, node=1000)
 
 
 def patience(given: Mapping[str, Any]) -> float | None:
@@ -31,8 +33,8 @@ def patience(given: Mapping[str, Any]) -> float | None:
 class Waiting:
     """`changed` is told of everything that the mirror applies."""
 
-    def __init__(self, at_once: int = _AT_ONCE) -> None:
-        self._free = at_once
+    def __init__(self, bounds: Bounds = BOUNDS) -> None:
+        self._places = Shares("calls that wait", bounds, seconds=1)
         self._waiters: dict[tuple[Kind, str], set[asyncio.Event]] = {}
         self._closed = False
 
@@ -51,18 +53,10 @@ class Waiting:
                 waiter.set()
 
     @contextlib.contextmanager
-    def place(self, patience: float | None) -> Iterator[None]:
-        """A place among those that wait; None needs none. Raises Problem 503 if there is none left."""
-        if patience is None:
+    def place(self, caller: ApiKey, patience: float | None) -> Iterator[None]:
+        """A place among those that wait; None needs none. Raises Problem 429 beyond a share of them, 503 beyond all."""
+        with contextlib.nullcontext() if patience is None else self._places.held(caller):
             yield
-            return
-        if self._free == 0:
-            raise Problem(503, "Too many calls wait; try again, or without wait.", headers={"Retry-After": "1"})
-        self._free -= 1
-        try:
-            yield
-        finally:
-            self._free += 1
 
     async def until(self, key: tuple[Kind, str], condition: Callable[[], bool], timeout: float) -> None:
         """Until `condition` holds, looked at whenever `key` changes; for `timeout` seconds at most."""

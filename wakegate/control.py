@@ -119,10 +119,10 @@ class Control:
         self._vault = Vault(derive(self._secret_key, ENVIRONMENT))
         self._store = Store(start["store"])
         self._mirror = Mirror(self._store, list(Kind), self._changed, slices=True)
-        self._catalogue = Catalogue(self._mirror)
+        self._streams = Streams()
+        self._catalogue = Catalogue(self._mirror, self._streams.keys_revoked)
         self._logs = LogStore(config.data_dir / "logs", log_limits(config))
         self._collector = Collector(self._logs)
-        self._streams = Streams()
         self._driver = driver_of(config, start["node"], self._collector, engine)
         holder = f"{start['node']}/{start['supervisor']}/control/{start['incarnation']}"
         self._lease = Lease(self._store, _LEASE, holder=holder, owner=start["node"])

@@ -71,10 +71,10 @@ def _of_certificates(left: Mapping[str, float]) -> Metric:
 
 def of_telling(streams: Streams, collector: Collector, journal: Journal) -> Iterator[Metric]:
     """What tenants are told, and what was lost of it."""
-    large = streams.sending
+    large, refused = streams.sending, streams.places.refused
     yield GaugeMetricFamily("wakegate_streams", "Clients that follow logs or events.", value=streams.count)
     for name, text, count in (
-        ("wakegate_streams_refused", "Streams that were refused: too many of one key, or in all.", streams.refused),
+        ("wakegate_streams_refused", "Streams that were refused: too many of a key, a namespace, or in all.", refused),
         ("wakegate_streams_cut", "Streams that were cut: their clients did not take what was sent.", streams.dropped),
         ("wakegate_large_answers_refused", "Large answers that were refused: too much on its way.", large.refused),
         ("wakegate_large_answers_cut", "Large answers that were cut: their clients did not take them.", large.cut),

@@ -27,6 +27,7 @@ class Stream(enum.StrEnum):
 
 _LETTERS = {Stream.STDOUT: b"o", Stream.STDERR: b"e", Stream.BUILD: b"b"}
 _STREAMS = {letter[0]: stream for stream, letter in _LETTERS.items()}
+_CONTROLS = bytes(range(0x20))
 LETTER_OF = {stream: letter.decode() for stream, letter in _LETTERS.items()}
 
 
@@ -88,6 +89,12 @@ def decode(fields: Sequence[bytes]) -> LogLine:
         line=text.decode("utf-8", "replace"),
         partial=letter.isupper(),
     )
+
+
+def json_size(text: bytes) -> int:
+    """How many bytes of JSON a line's bytes become, or a few more: most control characters are six each."""
+    size = len(text) if text.isascii() else len(text.decode("utf-8", "replace").encode())
+    return size + 5 * (len(text) - len(text.translate(None, _CONTROLS))) + text.count(b'"') + text.count(b"\\")
 
 
 def pieces(data: bytes, start: int, *, final: bool = False) -> Iterator[Piece]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .line import LETTER_OF, TIME_DIGITS, LogLine, Stream, decode, entry_pattern
+from .line import LETTER_OF, TIME_DIGITS, LogLine, Stream, decode, entry_pattern, json_size
 
 PAGE_BYTES: Final = 8 << 20
 
@@ -28,7 +28,7 @@ class Query:
     """Which lines. `since` (strictly after) and `until` (up to and including) in microseconds since the epoch.
 
     Of those that match the newest `limit`; with `forward` the oldest, to go on from where another page ended. `room`:
-    bytes of text, which a page of very long lines ends with before its limit; one line fits always.
+    bytes of their text as JSON, which a page of very long lines ends with before its limit; one line fits always.
     """
 
     limit: int = 100
@@ -80,7 +80,7 @@ def _newest(paths: Sequence[Path], query: Query) -> LogPage:
     for block in _blocks(reversed(_within(paths, query)), query, _backward):
         reached = max(reached, _last_time(block))
         for fields in reversed(list(filters.entries(block))):
-            room -= len(fields[-1])
+            room -= json_size(fields[-1])
             truncated = len(found) == query.limit or (room < 0 and bool(found))
             if truncated:
                 break
@@ -97,7 +97,7 @@ def _following(paths: Sequence[Path], query: Query) -> LogPage:
     gap = bool(within) and _gap_before(within[0], reached)
     for block in _blocks(within, query, _forward):
         for fields in filters.entries(block):
-            room -= len(fields[-1])
+            room -= json_size(fields[-1])
             if len(found) == query.limit or (room < 0 and found):
                 return LogPage(tuple(found), gap, found[-1].time, more=True)
             found.append(decode(fields))

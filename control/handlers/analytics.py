@@ -50,7 +50,9 @@ class AnalyticsHandlers:
     def routes(self) -> list[web.RouteDef]:
         return [web.get("/{namespace}/service/{name}/analytics", self.read)]
 
-    @operation("Read analytics", needs="read", query=_READ, answers={200: AnalyticsView}, fails=(422, 503))
+    @operation(
+        "Read analytics", needs="read", query=_READ, answers={200: AnalyticsView}, fails=(422, 503), asks_store=True
+    )
     async def read(self, request: web.Request) -> web.Response:
         """Requests, errors, latency and replicas by step, and over the whole range; by default the last hour by minute.
 

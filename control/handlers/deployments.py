@@ -78,7 +78,7 @@ class DeploymentHandlers:
         namespace, name = self._target(request)
         patience = waiting.patience(query.parameters(request, waiting.PARAMETERS))
         body = read_update(await query.json_body(request), self.site.platform)
-        with self.catalogue.waiting.place(patience):
+        with self.catalogue.waiting.place(self.access.caller(request), patience):
             outcome = await self.services.update(namespace, name, body, if_match=_if_match(request))
             return await self._deployed(outcome, patience)
 
@@ -97,7 +97,7 @@ class DeploymentHandlers:
         namespace, name = self._target(request)
         patience = waiting.patience(query.parameters(request, waiting.PARAMETERS))
         body = read(EnvBody, await query.json_body(request))
-        with self.catalogue.waiting.place(patience):
+        with self.catalogue.waiting.place(self.access.caller(request), patience):
             outcome = await self.services.patch_env(namespace, name, body, if_match=_if_match(request))
             return await self._deployed(outcome, patience)
 
@@ -115,7 +115,7 @@ class DeploymentHandlers:
         namespace, name = self._target(request)
         patience = waiting.patience(query.parameters(request, waiting.PARAMETERS))
         read(NoBody, await _optional_body(request))
-        with self.catalogue.waiting.place(patience):
+        with self.catalogue.waiting.place(self.access.caller(request), patience):
             outcome = await self.services.redeploy(namespace, name, if_match=_if_match(request))
             return await self._deployed(outcome, patience)
 
@@ -135,7 +135,7 @@ class DeploymentHandlers:
         namespace, name = self._target(request)
         patience = waiting.patience(query.parameters(request, waiting.PARAMETERS))
         body = read(RollbackBody, await _optional_body(request))
-        with self.catalogue.waiting.place(patience):
+        with self.catalogue.waiting.place(self.access.caller(request), patience):
             outcome = await self.services.rollback(namespace, name, body.deployment, if_match=_if_match(request))
             return await self._deployed(outcome, patience)
 
@@ -183,7 +183,7 @@ class DeploymentHandlers:
         namespace, name = self._target(request)
         patience = waiting.patience(query.parameters(request, waiting.PARAMETERS))
         read(NoBody, await _optional_body(request))
-        with self.catalogue.waiting.place(patience):
+        with self.catalogue.waiting.place(self.access.caller(request), patience):
             outcome = await self.services.wake(namespace, name, if_match=_if_match(request))
             if patience is not None:
                 await self.services.awake(outcome, patience)

@@ -76,6 +76,7 @@ class EventHandlers:
         answers={200: shapes.EventList},
         streams=shapes.EventView,
         fails=(422,),
+        asks_store=True,
     )
     async def read(self, request: web.Request) -> web.StreamResponse:
         """Every change of the service's state with its reason: the newest `limit` that match, oldest first.
@@ -115,9 +116,7 @@ class EventHandlers:
             raise unprocessable([FieldError("until", "a stream has no end: not with follow")])
         place = given.get("cursor") if last_id is None else last_id
         if place is None:
-            known = await self.store.events(service_id)
-            found = [told for told in known if filters.passes(told.event)][-given.get("limit", 100) :]
-            place = found[0].place - 1 if found else _end(known, None)
+            place = await self._before(service_id, filters, given.get("limit", 100))
         follow = Wanted(
             key=("events", service_id),
             kept=_KeptEvents(self.store, service_id),
@@ -127,6 +126,12 @@ class EventHandlers:
             gone=lambda: None if self.catalogue.service_by_id(service_id) else "the service was deleted",
         )
         return await self.streams.serve(request, self.access.caller(request), follow)
+
+    async def _before(self, service_id: str, filters: Filters, limit: int) -> int:
+        """The place just before the newest that match, which are let go of at once: a stream lasts."""
+        known = await self.store.events(service_id)
+        found = [told for told in known if filters.passes(told.event)][-limit:]
+        return found[0].place - 1 if found else _end(known, None)
 
 
 def _end(known: list[Told], cursor: int | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -57,7 +58,7 @@ class LogHandlers:
 
         `limit` is also called `lines` and `tail`. `since` is strictly after, `until` up to and including. With
         `cursor`, the `next` of a page before, come the lines that follow that page. A page of very long lines may
-        have fewer than `limit`: 8 MiB of text at most.
+        have fewer than `limit`: 8 MiB of text at most, as it is in JSON.
 
         With `follow=true` the answer is a stream of server-sent events: these lines, then each new one as it is
         written. `Last-Event-ID` resumes it without a gap or a double.
@@ -71,7 +72,7 @@ class LogHandlers:
         async with self.reading:
             page = await self.logs.read(service_id, wanted)
             body = await asyncio.to_thread(_rendered, page)
-        return await self.streams.sending.json(request, body)
+        return await self.streams.sending.json(request, self.access.caller(request), body)
 
     async def _follow(
         self, request: web.Request, service_id: str, last_id: int | None, wanted: Query, given: Mapping[str, Any]
@@ -80,8 +81,7 @@ class LogHandlers:
             raise unprocessable([FieldError("until", "a stream has no end: not with follow")])
         place = given.get("cursor") if last_id is None else last_id
         if place is None:
-            page = await self.logs.read(service_id, wanted)
-            place = page.items[0].time - 1 if page.items else page.next
+            place = await self._before(service_id, wanted)
         follow = Wanted(
             key=("logs", service_id),
             kept=_KeptLog(self.logs, service_id),
@@ -91,6 +91,12 @@ class LogHandlers:
             gone=lambda: None if self.catalogue.service_by_id(service_id) else "the service was deleted",
         )
         return await self.streams.serve(request, self.access.caller(request), follow)
+
+    async def _before(self, service_id: str, wanted: Query) -> int:
+        """The place just before a page, which is let go of at once: a stream lasts, and reads it piece by piece."""
+        async with self.reading:
+            page = await self.logs.read(service_id, wanted)
+        return page.items[0].time - 1 if page.items else page.next
 
 
 def _query(given: Mapping[str, Any]) -> Query:
@@ -108,10 +114,17 @@ def _query(given: Mapping[str, Any]) -> Query:
 
 
 def _rendered(page: LogPage) -> bytes:
-    """The page as JSON, line by line: in a thread, which lets the loop have its turn between two of them."""
-    items = ",".join(_encode(log_view(line)) for line in page.items)
+    """The page as JSON, line by line, of which there is no second copy: in a thread, which lets the loop have its turn
+    between two of them."""
+    body = io.BytesIO()
+    body.write(b'{"items":[')
+    for number, line in enumerate(page.items):
+        if number:
+            body.write(b",")
+        body.write(_encode(log_view(line)).encode())
     truncated = "true" if page.truncated else "false"
-    return f'{{"items":[{items}],"next":"{page.next}","truncated":{truncated}}}'.encode()
+    body.write(f'],"next":"{page.next}","truncated":{truncated}}}'.encode())
+    return body.getvalue()
 
 
 @dataclass(frozen=True, slots=True)

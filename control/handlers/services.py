@@ -79,7 +79,7 @@ class ServiceHandlers:
         namespace = self.access.allowed(request, "write")
         patience = waiting.patience(query.parameters(request, waiting.PARAMETERS))
         body = read_create(await query.json_body(request), self.site.platform)
-        with self.catalogue.waiting.place(patience):
+        with self.catalogue.waiting.place(self.access.caller(request), patience):
             outcome = await self.services.create(namespace, body)
             if patience is not None:
                 await self.services.deployed(outcome, patience)

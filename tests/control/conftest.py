@@ -180,14 +180,14 @@ async def opened(
     """
     changed: list[Callable[[Any], None]] = []
     mirror = Mirror(store, list(Kind), lambda touched: changed[0](touched))
-    catalogue = Catalogue(mirror)
+    streams = Streams()
+    catalogue = Catalogue(mirror, streams.keys_revoked)
     changed.append(catalogue.changed)
     workers, logs = Workers(), LogStore(directory / "logs")
     analytics = Analytics(store, mirror, lambda: None)
     asked = asked or store
     services = Services(asked, mirror, catalogue, vault, workers, site)
     key_use = KeyUse(store, mirror)
-    streams = Streams()
     tasks = [asyncio.create_task(work) for work in (mirror.run(), key_use.run(), streams.listen(store))]
     await mirror.synced()
     if token is None:

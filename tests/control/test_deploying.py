@@ -9,10 +9,11 @@ import pytest
 from activator_part import COMMIT, PATH, active, end, stored
 
 from control.problem import Problem
+from control.shares import Bounds
 from control.waiting import Waiting
 from state.codec import decode, encode
 from state.kinds import Kind
-from state.models import Deployment, DeploymentState, Replica, ReplicaState, RunSpec, Scale
+from state.models import ApiKey, Deployment, DeploymentState, Replica, ReplicaState, RunSpec, Scale
 from state.store import ABSENT, Change, Unavailable
 
 
@@ -299,14 +300,16 @@ async def test_where_waiting_means_nothing_it_is_refused(rig):
 
 
 async def test_only_so_many_wait() -> None:
-    waiting = Waiting(at_once=1)
-    with waiting.place(1.0):
-        with pytest.raises(Problem) as refused, waiting.place(1.0):
-            pass
-        assert refused.value.status == 503
-        with waiting.place(None):  # who does not wait needs no place
-            pass
-    with waiting.place(1.0):
+    waiting = Waiting(Bounds(key=1, namespace=1, node=1))
+    mine, other = (ApiKey("ci", namespace, "write", "", 0) for namespace in ("acme", "other"))
+    with waiting.place(mine, 1.0):
+        for caller, status in ((mine, 429), (other, 503)):
+            with pytest.raises(Problem) as refused, waiting.place(caller, 1.0):
+                pass
+            assert (refused.value.status, refused.value.headers["Retry-After"]) == (status, "1")
+            with waiting.place(caller, None):  # who does not wait needs no place
+                pass
+    with waiting.place(other, 1.0):
         pass
 
 

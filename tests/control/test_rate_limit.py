@@ -53,6 +53,26 @@ async def test_the_quota_is_told_and_ends_in_429(limited):
     assert (await limited.api("GET", "/acme/services")).status == 200, "each key has its own"
 
 
+async def test_the_keys_of_a_namespace_share_ten_quotas(rig, limited, monkeypatch):
+    monkeypatch.setattr(rate_limit, "KEYS", 2)
+    mine = [await rig.key(f"k{n}", "acme", "read") for n in range(3)]
+    other = await rig.key("k", "other", "read")
+    await limited.mirror.reached(await rig.store.revision())
+    asked = [(await limited.api("GET", "/acme/services", token=token)) for token in mine[:2] for _ in range(5)]
+    assert [answer.status for answer in asked] == [200] * 10
+    refused = await limited.api("GET", "/acme/services", token=mine[2])
+    wait = refused.headers["Retry-After"]
+    assert (refused.status, 1 <= int(wait) <= 6) == (429, True)  # one of ten comes back every 6 s
+    assert "acme together have made 10 requests" in refused.json["detail"]
+    assert refused.headers["RateLimit-Policy"] == '"namespace";q=10;w=60'
+    assert refused.headers["RateLimit"] == f'"namespace";r=0;t={wait}'
+    assert await rig.store.client.exists("{wg}:quota:acme/k2") == 0, "what is refused is not taken from the key"
+    assert 0 < await rig.store.client.pttl("{wg}:quota:acme") <= 60_000
+    assert (await limited.api("GET", "/other/services", token=other)).status == 200
+    assert (await limited.api("GET", "/acme/services")).status == 200, "a key of every namespace has its own alone"
+    assert await rig.store.client.exists("{wg}:quota:*") == 0
+
+
 async def test_problems_and_other_paths_tell_it_too(limited):
     missing = await limited.api("GET", "/acme/service/x")
     assert (missing.status, "RateLimit" in missing.headers) == (404, True)
@@ -201,6 +221,12 @@ async def test_reads_go_on_while_the_store_is_stopped(limited, valkey, monkeypat
         assert [answer.status for answer in answers] == [200] * 8
         assert not any("RateLimit" in answer.headers for answer in answers)
         assert limited.server._app[DOOR].limit.unlimited == 8
+        monkeypatch.setattr(rate_limit, "_PAUSE", 60.0)
+        await limited.api("GET", "/acme/services")
+        async with asyncio.timeout(4):  # the store's own time-out is 5 s: it is not waited for
+            for path in ("events", "events?follow=true", "analytics"):
+                refused = await limited.api("GET", f"/acme/service/api/{path}")
+                assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
     finally:
         valkey.process.send_signal(signal.SIGCONT)
     async with asyncio.timeout(20):

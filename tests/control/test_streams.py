@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +14,10 @@ import aiohttp
 import pytest
 
 from activator.logs import LogLimits, Stream
+from control import connection as connection_module
 from control import sending as sending_module
 from control import streams as streams_module
+from control.shares import Bounds
 from state.ids import now_us
 from state.kinds import Kind
 from state.models import Event
@@ -304,19 +307,19 @@ async def test_a_stop_ends_streams_within_the_grace(rig):
 
 async def test_only_so_many_streams_of_one_key(rig):
     await rig.create("api")
-    rig.streams._per_key = 2
-    rig.streams._at_once = 3
+    rig.streams.places.bounds = Bounds(key=2, namespace=2, node=3)
     key = await rig.key("reader", "acme", "read")
     async with follow(rig, LOGS), follow(rig, EVENTS):
         await until(lambda: rig.streams.count == 2)
         answer = await rig.api("GET", LOGS)
-        assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
-        assert "2 streams already" in answer.json["detail"]
+        assert (answer.status, answer.headers["Retry-After"]) == (429, "5")
+        assert "share of streams" in answer.json["detail"]
         async with follow(rig, LOGS, token=key):
             await until(lambda: rig.streams.count == 3)
-            assert "Too many" in (await rig.api("GET", LOGS, token=key)).json["detail"]
+            full = await rig.api("GET", LOGS, token=key)
+            assert (full.status, "too many streams" in full.json["detail"]) == (503, True)
     await until(lambda: rig.streams.count == 0)
-    assert rig.streams.refused == 2
+    assert rig.streams.places.refused == 2
     async with follow(rig, LOGS):
         pass
 
@@ -384,16 +387,70 @@ async def test_large_answers_are_bounded_and_who_takes_nothing_is_cut(rig, monke
     assert int((await rig.api("HEAD", path)).headers["Content-Length"]) == len(whole.text.encode())
     host, port = rig.url.removeprefix("http://").split(":")
     sending = rig.streams.sending
-    sending._at_once = 9_000_000
+    sending.bytes.bounds = Bounds(key=9_000_000, namespace=9_000_000, node=9_000_000)
     _, writer = await asyncio.open_connection(host, int(port), limit=1024)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {rig.token}\r\n\r\n".encode())
-    await until(lambda: sending.bytes > 0)
+    await until(lambda: sending.bytes.total > 0)
     answer = await rig.api("GET", path)
-    assert (answer.status, answer.headers["Retry-After"], sending.refused) == (503, "1", 1)
+    assert (answer.status, answer.headers["Retry-After"], sending.refused) == (429, "1", 1)
     assert (await rig.api("GET", "/acme/service/api/logs?limit=5")).status == 200
     await until(lambda: sending.cut == 1)
-    assert sending.bytes == 0
+    assert sending.bytes.total == 0
     assert (await rig.api("GET", path)).status == 200
     writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
+
+
+async def test_a_revoked_key_ends_its_streams_at_once(rig, neighbour):
+    """Those of the other node, too; none of them waits for its next sign of life."""
+    await rig.create("api")
+    token = await rig.key("reader", "acme", "read")
+    await neighbour.mirror.reached(await rig.store.revision())
+    async with (
+        follow(rig, LOGS, token=token) as here,
+        follow(neighbour, EVENTS + "&since=2999-01-01T00:00:00Z", token=token) as there,
+        follow(rig, LOGS),
+    ):
+        await until(lambda: rig.streams.count == 2)
+        assert (await rig.api("DELETE", "/auth/v1/keys/reader?namespace=acme")).status == 204
+        for client in (here, there):
+            with pytest.raises(EOFError):
+                await client.message()
+        await until(lambda: rig.streams.count == 1)  # that of another key goes on
+
+
+async def test_a_page_is_as_large_as_its_json(rig):
+    """Control characters are six bytes each there: they don't make a page six times as large."""
+    service = (await rig.create("api")).json["id"]
+    for _ in range(10):
+        await asyncio.to_thread(rig.logs.append, service, "d", ["\x01" * 16_000] * 20)
+    page = await rig.api("GET", "/acme/service/api/logs?limit=10000")
+    assert 7 << 20 < len(page.text) < 9 << 20
+    assert page.json["truncated"]
+    assert page.json["items"][-1]["line"] == "\x01" * 16_000
+    place, found = "0", 0
+    for _ in range(3):
+        page = await rig.api("GET", f"/acme/service/api/logs?limit=10000&cursor={place}")
+        assert len(page.text) < 9 << 20
+        place, found = page.json["next"], found + len(page.json["items"])
+    assert found == 200
+
+
+async def test_who_takes_no_answer_is_cut(rig, monkeypatch):
+    """Also of answers that are not large, asked for one after the other."""
+    monkeypatch.setattr(connection_module, "STALL", 0.5)
+    host, port = rig.url.removeprefix("http://").split(":")
+    loop = asyncio.get_running_loop()
+    with socket.socket() as plain:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.setblocking(False)
+        await loop.sock_connect(plain, (host, int(port)))
+        with pytest.raises(ConnectionError):
+            await _ask_for_ever(plain)
+
+
+async def _ask_for_ever(plain: socket.socket) -> None:
+    async with asyncio.timeout(40):
+        while True:
+            await asyncio.get_running_loop().sock_sendall(plain, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
