@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from activator.drivers.process.forge import Forge
 from wakegate.config import Config, ConfigError, Loaded, load
 from wakegate.errors import ServeError
 from wakegate.holdings import FIXED, Holdings
@@ -57,6 +58,8 @@ def notes(loaded: Loaded) -> list[str]:
     ]
     if loaded.config.redis is not None:
         told.append("replicas listen on 127.0.0.1: all nodes that share this store must run on this machine")
+    if loaded.sources.get("git_url") == BY_NAME["git_url"].flag and Forge.of(loaded.config.git_url).private:
+        told.append("everybody on this machine can read the credentials on this command line: use WAKEGATE_GIT_URL")
     return told
 
 

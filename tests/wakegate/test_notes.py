@@ -15,3 +15,12 @@ def test_a_shared_store_reaches_no_farther_than_this_machine():
 
 def test_options_of_a_later_version_are_named():
     assert any("WAKEGATE_ACME_EMAIL" in note for note in notes(load({}, {"WAKEGATE_ACME_EMAIL": "a@example.com"})))
+
+
+def test_credentials_on_the_command_line_are_told_without_them():
+    private = "https://bot:t0ken@forge.example/{repo}.git"
+    (note,) = notes(load({"git_url": [private]}, {}))
+    assert "WAKEGATE_GIT_URL" in note
+    assert "t0ken" not in note
+    assert notes(load({}, {"WAKEGATE_GIT_URL": private})) == []
+    assert notes(load({"git_url": ["https://forge.example/{repo}.git"]}, {})) == []

@@ -81,8 +81,12 @@ def hand_over(work: Cloning, into: Path, who: Identity) -> None:
     source = source_of(work)
     source.parent.chmod(0o700)
     if who.uid is not None:
-        for _, directories, files, descriptor in os.fwalk(source, follow_symlinks=False):
-            for name in (*directories, *files):
-                os.chown(name, who.uid, who.uid, dir_fd=descriptor, follow_symlinks=False)
         os.chown(source, who.uid, who.uid)
+        directories = [source]
+        while directories:  # `os.walk` recurses, and a tenant says how deep
+            with os.scandir(directories.pop()) as entries:
+                for entry in entries:
+                    os.chown(entry.path, who.uid, who.uid, follow_symlinks=False)
+                    if entry.is_dir(follow_symlinks=False):
+                        directories.append(Path(entry.path))
     source.rename(into)

@@ -105,7 +105,11 @@ async def test_a_private_repository_is_built_and_its_credentials_are_seen_by_nob
     (place / "data").chmod(0o711)
     async with opened(place, forge.url()) as world:
         repository = world.repository()
-        old = repository.commit({"Procfile": "web: cat deep/er/file; id -u\n", "deep/er/file": "old\n", "link": "x"})
+        theirs = place / "theirs"
+        theirs.write_text("")
+        owner = theirs.stat().st_uid
+        (repository.path / "link").symlink_to(theirs)
+        old = repository.commit({"Procfile": "web: cat deep/er/file; id -u\n", "deep/er/file": "old\n"})
         new = repository.commit({"deep/er/file": "new\n"})
         for commit in (None, old):
             artifact = await world.build(commit=commit)
@@ -121,6 +125,8 @@ async def test_a_private_repository_is_built_and_its_credentials_are_seen_by_nob
         for path in (source, *source.rglob("*")):
             assert path.lstat().st_uid == (os.getuid() if uid is None else uid)
             assert not (path.is_file() and any(secret in path.read_bytes() for secret in SECRETS)), path
+        assert (source / "link").is_symlink()
+        assert theirs.stat().st_uid == owner
         assert watch.uids == {GIT_UID if uid else os.getuid()}
         assert list(world.data_dir.glob("process/clones/tmp*")) == []
 
