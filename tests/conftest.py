@@ -78,6 +78,11 @@ def missing(what: str) -> Any:
     pytest.skip(f"{what} is missing")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Long values have short names: the name of a test is in its environment, where 128 KiB keep programs from starting."""
+    return argname if isinstance(val, str | bytes) and len(val) > 100 else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.geteuid() == 0:
         return

@@ -18,7 +18,7 @@ from e2e_node import ROOT, Node, eventually
 
 from wakegate.cli import main
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("commands")]
 
 APP = """
 import http.server, os

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from e2e_node import Answer, Node, eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("updates")]
 
 SERVER = """\
 import http.server, json, os, sys, time
