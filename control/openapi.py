@@ -70,7 +70,7 @@ _WHY: Final[Mapping[int, str]] = {
     413: "The body is larger than 1 MiB.",
     415: "The body is not JSON.",
     422: "Each field is valid, but not together or not here.",
-    429: "More requests than the quota of the key.",
+    429: "More requests than the quota of the key or its namespace, or more at once than its share.",
     500: "A fault of ours; the request id finds it in the log.",
     503: "The store can't be reached.",
 }
