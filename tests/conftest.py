@@ -79,7 +79,7 @@ def missing(what: str) -> Any:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Long values have short names: the name of a test is in its environment, where 128 KiB keep programs from starting."""
+    """Long values have short names: a test's name is in its environment, where 128 KiB stop every program."""
     return argname if isinstance(val, str | bytes) and len(val) > 100 else None
 
 
