@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -33,11 +33,13 @@ _log = logging.getLogger("wakegate.api")
 
 
 class Connection(RequestHandler):
-    """`settings` are those of aiohttp's connection."""
+    """`on_cut` is called when a client took no answer; `settings` are those of aiohttp's connection."""
 
-    __slots__ = ("_router", "_start", "_watchers")
+    __slots__ = ("_on_cut", "_router", "_start", "_watchers")
 
-    def __init__(self, server: web.Server, router: web.UrlDispatcher, **settings: Any) -> None:
+    def __init__(
+        self, server: web.Server, router: web.UrlDispatcher, on_cut: Callable[[], None], **settings: Any
+    ) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -46,6 +48,7 @@ class Connection(RequestHandler):
             max_headers=FIELDS,
             **settings,
         )
+        self._on_cut = on_cut
         self._router = router
         self._watchers: set[asyncio.Event] = set()
         self._start = b""  # of what came last: the request line, unless requests were sent ahead of answers
@@ -76,6 +79,7 @@ class Connection(RequestHandler):
 
     def _cut(self) -> None:
         if self.transport is not None:
+            self._on_cut()
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:

@@ -27,10 +27,15 @@ class Sending:
     def __init__(self, bounds: Bounds = BOUNDS) -> None:
         self.bytes = Shares("large answers on their way", bounds, seconds=1)
         self.cut = 0
+        """Answers, also smaller ones, that a client did not take."""
 
     @property
     def refused(self) -> int:
         return self.bytes.refused
+
+    def note_cut(self) -> None:
+        """An answer was not taken."""
+        self.cut += 1
 
     async def json(self, request: web.Request, caller: ApiKey, body: bytes) -> web.StreamResponse:
         """Answer with a JSON text. Raises Problem 429, 503 if too much is on its way already."""
@@ -52,7 +57,7 @@ class Sending:
         except ConnectionError:
             pass  # the client has left
         except TimeoutError:
-            self.cut += 1
+            self.note_cut()
             if request.transport is not None:
                 request.transport.abort()
         return response

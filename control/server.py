@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from aiohttp import web
@@ -24,12 +24,23 @@ _LINGER: Final = 2.0  # seconds for the rest of a body that was not read
 
 
 class ApiServer:
-    """`await start()`, and `await stop()` once; `grace` in seconds is what a stop gives to requests in flight."""
+    """`await start()`, and `await stop()` once; `grace` in seconds is what a stop gives to requests in flight.
 
-    def __init__(self, app: web.Application, sockets: Sequence[socket.socket], *, grace: float = 10.0) -> None:
+    `on_cut` is called for each connection that was cut since its client took no answer.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        sockets: Sequence[socket.socket],
+        *,
+        grace: float = 10.0,
+        on_cut: Callable[[], None] = lambda: None,
+    ) -> None:
         self._app = app
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=grace)
         self._sockets = sockets
+        self._on_cut = on_cut
         self._servers: list[asyncio.Server] = []
         self._silent: dict[RequestHandler, asyncio.TimerHandle] = {}
 
@@ -44,7 +55,12 @@ class ApiServer:
 
         def connection() -> Connection:
             protocol = Connection(
-                handlers, self._app.router, access_log=None, keepalive_timeout=KEEP_ALIVE, lingering_time=_LINGER
+                handlers,
+                self._app.router,
+                self._on_cut,
+                access_log=None,
+                keepalive_timeout=KEEP_ALIVE,
+                lingering_time=_LINGER,
             )
             self._silent[protocol] = loop.call_later(HEAD_TIMEOUT, self._give_up, protocol)
             return protocol

@@ -174,7 +174,7 @@ class Control:
         api = self._api().application()
         self._door = api[DOOR]
         self._hooks = api[HOOKS]
-        self._server = ApiServer(api, self._sockets, grace=_API_GRACE)
+        self._server = ApiServer(api, self._sockets, grace=_API_GRACE, on_cut=self._streams.sending.note_cut)
         self._drain: asyncio.Future[Drain] = asyncio.get_running_loop().create_future()
         self._hurry = asyncio.Event()
         self._activation.gone(start["gone"])

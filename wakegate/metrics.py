@@ -77,7 +77,7 @@ def of_telling(streams: Streams, collector: Collector, journal: Journal) -> Iter
         ("wakegate_streams_refused", "Streams that were refused: too many of a key, a namespace, or in all.", refused),
         ("wakegate_streams_cut", "Streams that were cut: their clients did not take what was sent.", streams.dropped),
         ("wakegate_large_answers_refused", "Large answers that were refused: too much on its way.", large.refused),
-        ("wakegate_large_answers_cut", "Large answers that were cut: their clients did not take them.", large.cut),
+        ("wakegate_large_answers_cut", "Answers that were cut: their clients did not take them.", large.cut),
         (
             "wakegate_log_dropped_bytes",
             "Output of replicas that was written faster than it is kept.",

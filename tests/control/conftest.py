@@ -211,7 +211,7 @@ async def opened(
         streams=streams,
     )
     listener = socket.create_server(("127.0.0.1", 0))
-    server = ApiServer(api.application(), [listener], grace=1.0)
+    server = ApiServer(api.application(), [listener], grace=1.0, on_cut=streams.sending.note_cut)
     await server.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with aiohttp.ClientSession() as session:

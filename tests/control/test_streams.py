@@ -448,6 +448,7 @@ async def test_who_takes_no_answer_is_cut(rig, monkeypatch):
         await loop.sock_connect(plain, (host, int(port)))
         with pytest.raises(ConnectionError):
             await _ask_for_ever(plain)
+    await until(lambda: rig.streams.sending.cut == 1)
 
 
 async def _ask_for_ever(plain: socket.socket) -> None:
