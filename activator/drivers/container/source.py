@@ -33,7 +33,10 @@ class Sources(Clones):
         source = source_of(work)
         if not await self.cloner.fetch(work, commit, source):
             return None
-        return await asyncio.to_thread(pack, source, work.home.with_name("context.tar"))
+        try:
+            return await asyncio.to_thread(pack, source, work.home.with_name("context.tar"))
+        except RecursionError as error:
+            raise BuildFailed("its directories are nested too deep") from error
 
 
 def pack(source: Path, into: Path) -> Path:

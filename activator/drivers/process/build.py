@@ -11,14 +11,13 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from activator.drivers import Artifact, BuildFailed, BuildJob, BuildLog, Needed
-from activator.drivers.files import read_regular, told, write_whole
+from activator.drivers.files import read_regular, remove_tree, told, write_whole
 
 from . import git, manifest, procfile
 from .clones import Clones, hand_over, source_of
@@ -85,6 +84,8 @@ class Builder:
             return await self._build(await self._prepare(job, log))
         except (OSError, UsersError) as error:
             raise BuildFailed("the node could not build it", told(error)) from error
+        except RecursionError as error:
+            raise BuildFailed("its directories are nested too deep") from error
 
     async def _prepare(self, job: BuildJob, log: BuildLog) -> _Work:
         if job.image is not None:
@@ -154,8 +155,8 @@ class Builder:
     def _remove_service(self, home: Path) -> None:
         checkouts = self._layout.checkouts / home.parent.name / home.name
         if not any(checkouts.glob("*")):
-            shutil.rmtree(home, ignore_errors=True)
-            shutil.rmtree(checkouts, ignore_errors=True)
+            remove_tree(home, ignore_errors=True)
+            remove_tree(checkouts, ignore_errors=True)
 
     @contextlib.asynccontextmanager
     async def _cloning(self, work: _Work) -> AsyncIterator[Cloning]:
@@ -250,7 +251,7 @@ def _complete(path: Path, commands: procfile.Procfile, venv: bool) -> None:
 
 def _remove(path: Path) -> None:
     (path / _MARKER).unlink(missing_ok=True)  # first, or a killed removal looks whole
-    shutil.rmtree(path, ignore_errors=True)
+    remove_tree(path, ignore_errors=True)
 
 
 async def _say(work: _Work, text: str) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from activator.drivers import BuildJob
+from activator.drivers.files import remove_tree
 
 from .cloning import Cloner, Cloning, Limits
 from .forge import Forge
@@ -41,7 +41,7 @@ class Clones:
 
     def _prepare(self) -> None:
         passage = 0o700 if self._who.uid is None else 0o711
-        shutil.rmtree(self._root, ignore_errors=True)
+        remove_tree(self._root, ignore_errors=True)
         self._root.mkdir(mode=passage, parents=True, exist_ok=True)
         self._root.chmod(passage)
         self._forge.configure(self._root / "gitconfig", self._who.uid)
@@ -54,7 +54,7 @@ class Clones:
         try:
             yield Cloning(job, url, self._who, place / "home")
         finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, place, ignore_errors=True))
+            await asyncio.shield(asyncio.to_thread(remove_tree, place, ignore_errors=True))
 
     def _place(self) -> Path:
         """Ours, so that git can't put a link where we read or write; what is in it is git's."""

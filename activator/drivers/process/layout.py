@@ -17,10 +17,11 @@ A tenant owns no directory above its own `source`, so it can't put a link into a
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from activator.drivers.files import remove_tree
 
 from .forge import Forge
 from .users import Identity
@@ -84,7 +85,7 @@ class Layout:
         self._entered(self.checkouts / namespace / service, who)
         path = self.checkout(namespace, service, commit)
         if path.exists():
-            shutil.rmtree(path)
+            remove_tree(path)
         self._entered(path, who)
         self.owned(path / "source", who)
         return path

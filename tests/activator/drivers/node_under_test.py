@@ -42,6 +42,13 @@ class Repository:
         self._git("commit", "-q", "--allow-empty", "-m", "change")
         return self._git("rev-parse", "HEAD").strip()
 
+    def commit_deep(self, levels: int) -> str:
+        """Add an empty file below that many directories, by git alone."""
+        empty = self._git("hash-object", "-w", "/dev/null").strip()
+        self._git("update-index", "--add", "--cacheinfo", f"100644,{empty},{'d/' * levels}file")
+        self._git("commit", "-q", "-m", "deep")
+        return self._git("rev-parse", "HEAD").strip()
+
     def _git(self, *words: str) -> str:
         who = ("-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false")
         env = {"PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}

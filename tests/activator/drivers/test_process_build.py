@@ -264,3 +264,19 @@ async def test_what_nothing_needs_is_pruned(world: World) -> None:
     assert left == {("svc", refs[0].ref), ("svc", refs[2].ref)}
     assert other.ref == refs[2].ref
     assert [path.name for path in world.driver._layout.homes.glob("*/*")] == ["svc"]
+
+
+async def test_however_deep_a_tenant_nests_directories_they_are_told_of_and_removed(world: World) -> None:
+    repository = world.repository()
+    good = repository.commit({"Procfile": "web: x\n"})
+    deep = "mkdir -p $HOME/$(yes d | head -n 1200 | tr '\\n' /)"
+    repository.commit({"Procfile": f"web: x\nbuild: {deep}\n"})
+    await world.build()
+    repository.commit({"Procfile": "web: x\n"})
+    repository.commit_deep(1200)
+    assert await failure(world) == "its directories are nested too deep"
+    assert (await world.build(commit=good)).commit == good  # and the node goes on
+    await world.driver.prune(lambda service: set())
+    assert list(world.driver._layout.built()) == []
+    await world.driver.prune(lambda service: set())
+    assert list(world.driver._layout.homes.glob("*/*")) == []
