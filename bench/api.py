@@ -30,7 +30,7 @@ from state.models import Route, Scale, Service
 from state.store import Change, Store
 
 FEW = 10
-KEYS = 20  # each is limited in requests per minute
+KEYS = 20  # in turn, as of many programs
 REQUESTS = 1000  # of each kind
 ROUNDS = 5
 CHANGES = 500  # in a round, of one service; and a fifth of it of services that come and go
