@@ -219,7 +219,10 @@ class Agent:
         while True:
             self._untidy.clear()
             self._node.mended.intersection_update(d.id for d in self._catalog.deployments())
-            await self._driver.prune(self._needed)
+            try:
+                await self._driver.prune(self._needed)
+            except Exception:  # what can't be tidied up must not end the node; it is tried again
+                log.exception("what nobody needs can't be removed")
             await asyncio.sleep(_PRUNE_PACE)
             await within(self._untidy, _PRUNE_EVERY)
 
