@@ -18,8 +18,10 @@ from control.site import GPUS, REGIONS
 
 MASK: Final = "***"
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ENV_NAME_LENGTH: Final = 256
+_ENV_BYTES: Final = 32 * 1024  # of one value
 ENV_COUNT: Final = 256
-_ENV_BYTES: Final = 32 * 1024
+ENV_TOTAL: Final = 1 << 20  # bytes; execve(2) takes 2 MiB of arguments and environment with the usual stack
 _PATH_LENGTH: Final = 1024
 _PATH_PATTERN: Final = r"^/[\x21\x22\x24-\x7e]*$"
 _NO_NUL: Final = r"^[^\x00]*$"
@@ -84,19 +86,31 @@ def _env_value_error(value: str) -> str | None:
     return None
 
 
+def env_size(values: Mapping[str, int]) -> int:
+    """The bytes of an environment as a program gets it, `NAME=value` and a NUL each; `values`: bytes by name."""
+    return sum(len(name.encode()) + value + 2 for name, value in values.items())
+
+
 def _env_error(env: Mapping[str, str]) -> Mapping[str, str]:
+    reasons = []
     if len(env) > ENV_COUNT:
-        raise PydanticCustomError("refused", "{reason}", {"reason": f"must have at most {ENV_COUNT} names"})
+        reasons.append(f"must have at most {ENV_COUNT} names")
+    if env_size({name: len(value.encode()) for name, value in env.items()}) > ENV_TOTAL:
+        reasons.append("must be at most 1 MiB in all")
+    if reasons:
+        raise PydanticCustomError("refused", "{reason}", {"reason": ", and ".join(reasons)})
     return env
 
 
 def _env_name_error(name: str) -> str | None:
     if not _ENV_NAME.fullmatch(name):
         return "must be a name of A-Z, a-z, 0-9 and _, not starting with a digit"
+    if len(name) > _ENV_NAME_LENGTH:
+        return f"must be at most {_ENV_NAME_LENGTH} characters"
     return "is set by the platform" if name == "PORT" else None
 
 
-_env_name: Final = checked(_env_name_error, pattern=f"^(?!PORT$){_ENV_NAME.pattern}$")
+_env_name: Final = checked(_env_name_error, pattern=rf"^(?!PORT$)[A-Za-z_][A-Za-z0-9_]{{0,{_ENV_NAME_LENGTH - 1}}}$")
 _env_value: Final = checked(_env_value_error, pattern=_NO_NUL, maxLength=_ENV_BYTES, **{"not": {"const": MASK}})
 
 Text = Annotated[str, Field(strict=True)]
@@ -122,7 +136,13 @@ EnvValue = Annotated[
     Field(strict=True),
     _env_value,
 ]
-Env = Annotated[dict[EnvName, EnvValue], Rule(_env_error, {"maxProperties": ENV_COUNT, "additionalProperties": False})]
+Env = Annotated[
+    dict[EnvName, EnvValue],
+    Rule(
+        _env_error,
+        {"maxProperties": ENV_COUNT, "additionalProperties": False, "description": "At most 1 MiB in all."},
+    ),
+]
 
 # checked by what only the reader of the whole body knows (`control.schemas`)
 Domain = Annotated[Text, Field(json_schema_extra={"format": "custom-domain"})]

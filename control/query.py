@@ -19,8 +19,9 @@ T = TypeVar("T")
 BODY_LIMIT: Final = 1 << 20  # bytes
 _DIGITS: Final = 30  # of an integer that are looked at
 _BODY_TIMEOUT: Final = 30.0  # seconds for the whole body
-_WHOLE: Final = re.compile(r"[0-9]{1,18}")
-_LARGEST: Final = 10**18 - 1  # as many digits as _WHOLE takes
+BROKEN: Final = (web.RequestPayloadError, OSError)  # a body that ends wrongly, or whose sender has left
+_WHOLE: Final = re.compile(r"[0-9]+")
+_LARGEST: Final = 10**18 - 1  # of what has no bound of its own: fits where 64 bits are the most
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +36,16 @@ class Reader:
 
 
 def whole(low: int, high: int | None = None) -> Reader:
-    """Integers within bounds."""
+    """Integers within bounds. Without an upper one, those of more than 18 digits count as the largest with 18."""
     bounds = f"from {low} to {high}" if high is not None else f"of {low} or more"
 
     def read(text: str) -> int:
-        if not _WHOLE.fullmatch(text) or int(text) < low or (high is not None and int(text) > high):
+        number = _integer(text.lstrip("0") or "0") if _WHOLE.fullmatch(text) else None
+        if number is None or number < low or (high is not None and number > high):
             raise ValueError(f"must be an integer {bounds}")
-        return int(text)
+        return min(number, _LARGEST)
 
-    return Reader(read, {"type": "integer", "minimum": low, "maximum": _LARGEST if high is None else high})
+    return Reader(read, {"type": "integer", "minimum": low} | ({} if high is None else {"maximum": high}))
 
 
 def one_of(*choices: str) -> Reader:
@@ -110,7 +112,7 @@ async def body(request: web.Request) -> bytes:
             return await request.read()
     except TimeoutError:
         raise Problem(408, "The body did not come in time.", headers={"Connection": "close"}) from None
-    except web.RequestPayloadError as error:
+    except BROKEN as error:
         raise Problem(400, "The body could not be read.") from error
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from activator.planning import Note
 from control import names
 from control.deploying import begun, next_deployment, refuse_a_second, same_source
-from control.fields import ENV_COUNT
+from control.fields import ENV_COUNT, ENV_TOTAL, env_size
 from control.placement import lacking
 from control.problem import FieldError, Problem, unprocessable
 from control.records import Held, Write
@@ -23,6 +23,7 @@ from control.site import Offer
 from state.codec import encode
 from state.kinds import Kind
 from state.models import Scaling, Service
+from state.secrets import sealed_size
 from state.store import ABSENT, Change
 
 Sealed = Callable[[Mapping[str, str]], Mapping[str, str]]
@@ -53,10 +54,20 @@ def with_env(held: Held, body: EnvBody, sealed: Sealed, new_id: str, now: int) -
     before = held.service.run
     fresh = sealed({name: value for name, value in body.root.items() if value is not None})
     env = {name: value for name, value in before.env.items() if name not in body.root} | dict(fresh)
-    if len(env) > ENV_COUNT:
-        message = f"would have {len(env)} names; {ENV_COUNT} is the most"
-        raise unprocessable([FieldError("env", message)])
+    if reason := _beyond(env):
+        raise unprocessable([FieldError("env", reason)])
     return _write(held, replace(held.service, run=replace(before, env=env)), new_id, now)
+
+
+def _beyond(env: Mapping[str, str]) -> str | None:
+    """Why a sealed environment is too much in all, or None."""
+    reasons = []
+    if len(env) > ENV_COUNT:
+        reasons.append(f"would have {len(env)} names; {ENV_COUNT} is the most")
+    size = env_size({name: sealed_size(value) for name, value in env.items()})
+    if size > ENV_TOTAL:
+        reasons.append(f"would be {size} bytes; {ENV_TOTAL} is the most")
+    return ", and ".join(reasons) or None
 
 
 def _write(held: Held, after: Service, new_id: str, now: int) -> Write | None:

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import base64
 import secrets
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from state.secret_key import DerivedKey, SecretError
+
+_NONCE: Final = 12  # bytes
+_TAG: Final = 16
 
 
 class Vault:
@@ -25,7 +29,7 @@ class Vault:
 
     def seal(self, tenant: str, object_id: str, field: str, text: str) -> str:
         """`<key id>.<base64 of nonce and ciphertext>`."""
-        nonce = secrets.token_bytes(12)
+        nonce = secrets.token_bytes(_NONCE)
         sealed = self._cipher.encrypt(nonce, text.encode(), _place(tenant, object_id, field))
         return f"{self._key_id}.{base64.b64encode(nonce + sealed).decode()}"
 
@@ -36,9 +40,15 @@ class Vault:
             raise SecretError(f"sealed with key {key_id}, this node has {self._key_id}")
         try:
             raw = base64.b64decode(data, validate=True)
-            return self._cipher.decrypt(raw[:12], raw[12:], _place(tenant, object_id, field)).decode()
+            return self._cipher.decrypt(raw[:_NONCE], raw[_NONCE:], _place(tenant, object_id, field)).decode()
         except (ValueError, InvalidTag) as error:
             raise SecretError("a sealed value is damaged or was made for another place") from error
+
+
+def sealed_size(sealed: str) -> int:
+    """The bytes of the text in a sealed value, as its length tells: it is not opened."""
+    data = sealed.partition(".")[2]
+    return max(0, len(data) // 4 * 3 - data[-2:].count("=") - _NONCE - _TAG)
 
 
 def _place(tenant: str, object_id: str, field: str) -> bytes:

@@ -11,6 +11,7 @@ from aiohttp import web
 from control import names, query
 from control.access import Access
 from control.answers import answer
+from control.authorities import is_authority
 from control.hooks import BODY_LIMIT, Delivery, Hooks, too_large
 from control.operations import operation
 from control.problem import Problem
@@ -77,8 +78,17 @@ class HookHandlers:
 def address(request: web.Request, site: Site, namespace: str, name: str) -> str:
     """Where forges tell of pushes: by the API's own host, else as this caller reached it."""
     host = site.platform.api_host
-    api = f"{request.scheme}://{request.host}" if host is None else f"https://{host}"
+    api = f"{request.scheme}://{_reached(request)}" if host is None else f"https://{host}"
     return f"{api}/hooks/git/{namespace}/{name}"
+
+
+def _reached(request: web.Request) -> str:
+    """The caller's `Host` if it is one, else the address of the socket."""
+    named = request.headers.get("Host", "")
+    if is_authority(named):
+        return named
+    host, port, *_ = request.get_extra_info("sockname", ("localhost", 80))  # a caller that has left has none
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _feed(request: web.Request, delivery: Delivery) -> None:
@@ -91,5 +101,5 @@ async def _feed(request: web.Request, delivery: Delivery) -> None:
                 delivery.feed(data)
     except TimeoutError:
         raise Problem(408, "The body did not come in time.", headers={"Connection": "close"}) from None
-    except web.RequestPayloadError as error:
+    except query.BROKEN as error:
         raise Problem(400, "The body could not be read.") from error

@@ -104,9 +104,11 @@ VALUES: Final = (
     bad({"PORT": "1"}, "env.PORT"),
     bad({"": "a", "1A": "a", "A-B": "a", "A B": "a", "Ä": "a"}, "env.", "env.1A", "env.A-B", "env.A B", "env.Ä"),
     bad({"A\n": "a"}, "env.A\n"),
+    bad({"A" * 257: "a"}, "env." + "A" * 257),
+    bad({"A" * 500_000: "a", "B": 1, "_" * 257: ""}, "env." + "A" * 500_000, "env.B", "env." + "_" * 257),
 )
 ENVIRONMENTS: Final = Field(
-    [{}, {"A": ""}, {"_": "x" * 32_768, "a1": "é" * 16_384}, {f"N{n}": "v" for n in range(256)}],
+    [{}, {"A": ""}, {"_": "x" * 32_768, "a1": "é" * 16_384}, {f"N{n}": "v" for n in range(256)}, {"A" * 256: "v"}],
     [*NOT_OBJECTS, {f"N{n}": "v" for n in range(257)}, *VALUES],
     default={},
 )

@@ -353,7 +353,7 @@ async def test_the_environment_is_patched_by_name(resting, valkey):
     assert [reason for reason in wrong if reason] == []
     too_many = await environment(resting, {f"N{n}": "v" for n in range(255)})
     assert (too_many.status, too_many.fields) == (422, {"env"})
-    for nothing in ({}, {"C": None}):
+    for nothing in ({}, {"C": None}, {"A" * 256: None}):
         assert (await environment(resting, nothing)).json["env"] == {"A": "***", "B": "***"}
     assert await dump(resting, valkey) == before
     answer = await environment(resting, {"A": None, "C": "3", **{f"N{n}": "v" for n in range(254)}})

@@ -195,6 +195,39 @@ async def test_a_bad_patch_of_the_environment_names_every_name(rig):
     assert (await rig.api("PATCH", f"{PATH}/env", {f"M{n}": "x" for n in range(56)})).status == 200
 
 
+async def test_the_merged_environment_has_a_bound_in_all(rig):
+    """No single body can hold it: by patches it would grow for ever."""
+    service_id = await active(rig, env={"A": "é"})  # 5 bytes
+    halves = [{f"N{n:02}": "x" * (32_768 - 5) for n in part} for part in (range(16), range(16, 32))]
+    assert (await rig.api("PATCH", f"{PATH}/env", halves[0])).status == 200
+    await end(rig, service_id)
+    before = await rig.contents()
+    more = await rig.api("PATCH", f"{PATH}/env", halves[1])
+    assert (more.status, more.fields) == (422, {"env"})
+    assert more.json["errors"][0]["message"] == "would be 1048581 bytes; 1048576 is the most"
+    many = await rig.api("PATCH", f"{PATH}/env", halves[1] | {f"M{n}": "" for n in range(256)})
+    assert many.json["errors"][0]["message"].startswith("would have 289 names; 256 is the most, and would be 10")
+    bad = await rig.api("PATCH", f"{PATH}/env", halves[1] | {"1A": ""})
+    assert (bad.status, bad.fields) == (400, {"1A"})
+    assert await rig.contents() == before
+    assert (await rig.api("PATCH", f"{PATH}/env", halves[1] | {"A": None})).status == 200
+    assert (await put(rig, min_replicas=0)).status == 200
+
+
+async def test_an_environment_from_before_there_was_a_bound_can_be_left_and_replaced(rig):
+    service_id = await active(rig)
+    service, latest, _ = await stored(rig, service_id)
+    env = rig.services.sealing.environment("acme", service_id, {"A" * 300_000: "1", "B": "x" * 800_000})
+    changes = [
+        Change(Kind.SERVICE, service_id, encode(replace(service, run=replace(service.run, env=env)))),
+        Change(Kind.DEPLOYMENT, latest.id, encode(replace(latest, run=replace(latest.run, env=env)))),
+    ]
+    await rig.mirror.reached(await rig.store.commit(changes))
+    assert len((await put(rig, min_replicas=0)).json["env"]) == 2
+    assert (await rig.api("PATCH", f"{PATH}/env", {"C": "1"})).fields == {"env"}
+    assert (await put(rig, env={"C": "1"})).json["env"] == {"C": "***"}
+
+
 async def test_a_deployment_in_progress_refuses_another_but_not_scaling(rig):
     await rig.create("api", env={"A": "b"})
     for body in ({"env": {}}, {"branch": "dev"}, {"memory": 8, "min_replicas": 0}):

@@ -22,7 +22,7 @@ from state.secret_key import (
     make_secret_key,
     read_secret_key,
 )
-from state.secrets import Vault
+from state.secrets import Vault, sealed_size
 
 KEY = bytes(range(32))
 
@@ -32,6 +32,16 @@ def test_what_is_sealed_opens(text: str) -> None:
     vault = Vault(derive(KEY, ENVIRONMENT))
     sealed = vault.seal("acme", "svc", "TOKEN", text)
     assert vault.unseal("acme", "svc", "TOKEN", sealed) == text
+
+
+@given(st.text())
+def test_its_length_tells_how_much_is_sealed(text: str) -> None:
+    assert sealed_size(Vault(derive(KEY, ENVIRONMENT)).seal("acme", "svc", "TOKEN", text)) == len(text.encode())
+
+
+@pytest.mark.parametrize("damaged", ["", "x", "x.", "x.=", "x.AAAA", "."])
+def test_what_is_no_sealed_value_has_no_size(damaged: str) -> None:
+    assert sealed_size(damaged) == 0
 
 
 @pytest.mark.parametrize(
