@@ -53,14 +53,17 @@ class Creation:
             label = await self._label(namespace, body.name)
             service, deployment = self._new_service(namespace, body, label.text, secret)
             scale = Scale(desired=max(1, service.min_replicas))
+            # told first: from the commit on, the leader tells what becomes of it
+            note = Note("service.created", f"as {service.name}, label {service.label}", deployment=deployment.id)
+            await self.records.tell(service.id, note)
             try:
                 revision = await self.records.commit(self._changes(service, deployment, scale, label))
             except Conflict as conflict:
+                await self.records.forget_events(service.id)
                 if conflict.kind is Kind.NAME:
                     raise _taken(conflict, namespace, body) from None
                 continue  # somebody claimed the label meanwhile
-            note = Note("service.created", f"as {service.name}, label {service.label}", deployment=deployment.id)
-            await self.records.tell(service.id, note)
+            await self.records.keep_events(service.id)
             await self.records.settle(revision, _WAIT)
             return Outcome(Facts(service, revision, deployment, None, (), scale), deployment.id, secret)
         raise Problem(503, "The name is being claimed by others; try again.", headers={"Retry-After": "1"})

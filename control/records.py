@@ -188,7 +188,7 @@ class Records:
             await self._acknowledgements.wait(record.version, timeout)
 
     async def tell(self, service: str, note: Note) -> None:
-        """Told after the commit: a store that went away in between is told it later, or leaves the change alone."""
+        """A store that can't take the event now is told it later, where there is somebody who does that."""
         event = Event(now_us(), note.kind, note.reason, note.deployment, note.replica)
         try:
             await self.store.append_event(service, event)
@@ -197,6 +197,16 @@ class Records:
                 _log.warning("the event %s of %s is lost: %s", note.kind, service, error)
             else:
                 self._later(service, event)
+
+    async def keep_events(self, service: str) -> None:
+        """Of a service that is stored now. Where the store can't do it, they go after a day."""
+        with contextlib.suppress(StoreError):
+            await self.store.keep_events(service)
+
+    async def forget_events(self, service: str) -> None:
+        """Of a service that did not come to be. Where the store can't do it, they go after a day."""
+        with contextlib.suppress(StoreError):
+            await self.store.forget_events(service, after=0)
 
     def _facts(self, held: Held, *, seen: bool = True) -> Facts:
         """What a read shows now; what was found or written, where the mirror has not come so far."""

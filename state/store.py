@@ -351,13 +351,14 @@ class Store:
     async def append_event(self, service: str, event: Event) -> None:
         """Keep an event of a service, once however often it is tried; the oldest beyond EVENTS_KEPT go. Unavailable.
 
-        Those of a service that is not stored (any more) are kept for EVENTS_LINGER seconds.
+        Those of a service that is not stored (not yet, or not any more) are kept for EVENTS_LINGER seconds.
         """
+        key = events_key(service)
         args: list[Any] = [encode(event), event.time, EVENTS_KEPT, EVENTS, service]
         async with translated():
-            await self._event_script(keys=[events_key(service)], args=args)
+            await self._event_script(keys=[key], args=args)
             if not await self._client.hexists(kind_key(Kind.SERVICE), service):
-                await self._client.expire(events_key(service), EVENTS_LINGER)
+                await self._client.expire(key, EVENTS_LINGER)
 
     async def events(self, service: str, limit: int = EVENTS_KEPT) -> list[Told]:
         """The newest `limit` events, oldest first. Raises Unavailable."""
@@ -370,6 +371,11 @@ class Store:
         async with translated():
             entries = await self._client.xrange(events_key(service), min=f"({place}-0", count=limit)
         return [_told(*entry) for entry in entries]
+
+    async def keep_events(self, service: str) -> None:
+        """Those told before their service was stored stay as long as it does. Raises Unavailable."""
+        async with translated():
+            await self._client.persist(events_key(service))
 
     async def forget_events(self, service: str, after: int = EVENTS_LINGER) -> None:
         """They are gone in `after` seconds, with whatever a late writer adds until then. Raises Unavailable."""

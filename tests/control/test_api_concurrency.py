@@ -9,6 +9,7 @@ import re
 from state.codec import decode
 from state.kinds import Kind
 from state.models import Route, Service
+from state.store import events_key
 
 SPELLINGS = ("my-api", "My_Api", "MY-API", "my_api")
 ONE_SERVICE = dict.fromkeys(("service", "deployment", "scale", "backend", "route", "name", "label"), 1)
@@ -49,6 +50,7 @@ async def test_twenty_creates_of_one_name_at_two_nodes_make_one_service(rig, nei
     assert all(a.fields == {"name"} for a in answers if a.status == 409)
     assert await counts(rig) == ONE_SERVICE
     (created,) = (a.json["id"] for a in answers if a.status == 201)
+    assert [key async for key in rig.store.client.scan_iter(events_key("*"))] == [events_key(created).encode()]
     for node in (rig, neighbour):
         await node.mirror.reached(await rig.store.revision())
         assert (await node.api("GET", "/acme/service/my-api")).json["id"] == created

@@ -11,7 +11,23 @@ from control.names import labels
 from state.codec import decode, encode
 from state.kinds import Kind
 from state.models import Backend, Deployment, DeploymentState, Replica, ReplicaState, Route, Scale, Service
-from state.store import Change, Conflict, Unavailable
+from state.store import Change, Conflict, Unavailable, events_key
+
+
+async def test_its_creation_is_told_before_anybody_can_see_it(rig, monkeypatch):
+    """From the commit on the leader tells what becomes of it: that must come second."""
+    commit, told = rig.store.commit, []
+
+    async def committed(changes, **options):
+        for change in changes:
+            if change.kind is Kind.SERVICE:
+                told.extend(await rig.store.events(change.id))
+        return await commit(changes, **options)
+
+    monkeypatch.setattr(rig.store, "commit", committed)
+    created = await rig.create("api")
+    assert [one.event.kind for one in told] == ["service.created"]
+    assert await rig.store.client.ttl(events_key(created.json["id"])) == -1
 
 
 async def test_a_created_service_has_the_shape_and_defaults_of_the_spec(rig):

@@ -226,6 +226,14 @@ async def test_events_told_after_their_service_are_not_kept_for_ever(store: Stor
     assert EVENTS_LINGER - 10 < await store._client.ttl(events_key("svc")) <= EVENTS_LINGER
 
 
+async def test_events_told_before_their_service_is_stored_stay_with_it(store: Store) -> None:
+    await store.append_event("svc", Event(1, "service.created", "as svc"))
+    await store.commit([Change(Kind.SERVICE, "svc", b"{}")])
+    await store.keep_events("svc")
+    assert await store._client.ttl(events_key("svc")) == -1
+    assert [told.event.kind for told in await store.events("svc")] == ["service.created"]
+
+
 async def test_a_store_that_is_gone_is_unavailable(tmp_path: object) -> None:
     store = Store(f"unix://{tmp_path}/none.sock")
     with pytest.raises(Unavailable):
