@@ -22,7 +22,7 @@ from bench.product import NAMESPACE, Form, Product
 from bench.report import distribution
 from control.analytics import chunks
 from control.analytics.resolution import DAY, HOUR, TIERS, Tier
-from control.times import iso
+from control.contract.times import iso
 from gateway.histogram import count
 from gateway.windows import Windows
 from state.buckets import GROWTH

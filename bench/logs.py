@@ -19,7 +19,7 @@ from activator.logs.store import Origin
 from bench.process import BenchError
 from bench.product import NAMESPACE, Form, Product
 from bench.report import distribution
-from control import times
+from control.contract import times
 
 SIZE = 1 << 30  # bytes
 BATCH = 2000  # lines

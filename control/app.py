@@ -8,11 +8,13 @@ from importlib import metadata
 
 from aiohttp import web
 
-from control import query, rate_limit
-from control.access import Access
-from control.catalogue import Catalogue
+from control.contract import query
+from control.contract.openapi import OPENAPI, document, serialized
+from control.credentials.access import Access
+from control.credentials.failures import LIMIT, Failures
+from control.credentials.key_use import KeyUse
+from control.credentials.keys import Keys
 from control.door import Door
-from control.failures import LIMIT, Failures
 from control.handlers.analytics import AnalyticsHandlers, Readable
 from control.handlers.deployments import DeploymentHandlers
 from control.handlers.events import EventHandlers
@@ -21,16 +23,15 @@ from control.handlers.hooks import HookHandlers
 from control.handlers.keys import KeyHandlers
 from control.handlers.logs import LogHandlers
 from control.handlers.services import ServiceHandlers
-from control.hooks import HOOKS, Hooks
-from control.idempotency import Idempotency
-from control.key_use import KeyUse
-from control.keys import Keys
-from control.openapi import OPENAPI, document, serialized
+from control.limits import rate_limit
+from control.limits.idempotency import Idempotency
+from control.limits.rate_limit import RateLimit
 from control.ports import Logs, Objects
-from control.rate_limit import RateLimit
-from control.services import Services
+from control.pushes.hooks import HOOKS, Hooks
+from control.services.catalogue import Catalogue
+from control.services.writes import Services
 from control.site import Site
-from control.streams import Streams
+from control.streaming.streams import Streams
 from state.secrets import Vault
 from state.store import Store
 

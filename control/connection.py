@@ -18,7 +18,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
-from control.problem import Problem, ProblemResponse, new_request_id
+from control.contract.problem import Problem, ProblemResponse, new_request_id
 
 TARGET_LIMIT: Final = 8192  # bytes
 FIELD_LIMIT: Final = 8190  # bytes of one field; the parser tells by its limit which of the two was exceeded

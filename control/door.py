@@ -1,7 +1,7 @@
 """The door of the API, which every request passes: request id, key, quota, idempotency, then the handler.
 
-`control.operations` says which requests need a key; whether that key may do what it asks for, the handler decides by
-`control.access`.
+`control.contract.operations` says which requests need a key; whether that key may do what it asks for, the handler
+decides by `control.credentials.access`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from control.access import Access
-from control.conditions import unless_known
-from control.failures import Failures
-from control.idempotency import HEADER, Idempotency
-from control.operations import declared
-from control.problem import REQUEST_ID, Problem
-from control.rate_limit import Quota, RateLimit
+from control.contract.conditions import unless_known
+from control.contract.operations import declared
+from control.contract.problem import REQUEST_ID, Problem
+from control.credentials.access import Access
+from control.credentials.failures import Failures
+from control.limits.idempotency import HEADER, Idempotency
+from control.limits.rate_limit import Quota, RateLimit
 from state.models import ApiKey
 from state.store import StoreError
 

@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import RequestHandler
 
 from control.connection import Connection
-from control.problem import guarded
+from control.contract.problem import guarded
 
 HEAD_TIMEOUT: Final = 10.0  # seconds
 KEEP_ALIVE: Final = 75.0

@@ -28,19 +28,19 @@ from activator.drivers.process import UsersError
 from activator.logs import Collector, LogStore
 from activator.remotes import Remotes
 from certs import internal
-from control import remains
 from control.analytics.collector import Analytics
 from control.app import Api
-from control.catalogue import Catalogue
+from control.contract.problem import Problem
+from control.credentials.key_use import KeyUse
+from control.credentials.keys import Keys, make_first_key
 from control.door import DOOR
-from control.hooks import HOOKS
-from control.key_use import KeyUse
-from control.keys import Keys, make_first_key
-from control.placement import unfit
-from control.problem import Problem
+from control.pushes.hooks import HOOKS
 from control.server import ApiServer
-from control.services import Services
-from control.streams import Streams
+from control.services import remains
+from control.services.catalogue import Catalogue
+from control.services.placement import unfit
+from control.services.writes import Services
+from control.streaming.streams import Streams
 from state.kinds import Kind
 from state.leases import Lease
 from state.mirror import Mirror

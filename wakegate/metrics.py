@@ -17,8 +17,8 @@ from activator.journal import Journal
 from activator.logs import Collector
 from control.analytics.collector import Analytics
 from control.door import Door
-from control.hooks import Hooks
-from control.streams import Streams
+from control.pushes.hooks import Hooks
+from control.streaming.streams import Streams
 from gateway.exposition import Totals
 
 

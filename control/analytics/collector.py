@@ -19,13 +19,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from control import remains
 from control.analytics import chunks, series
 from control.analytics.chunks import LEVELS, Rows
 from control.analytics.heard import LATE, Heard, window_counts
 from control.analytics.replicas import ReadyReplicas, ReplicaLevels
 from control.analytics.resolution import DAY, HOUR, Range, tier_of
 from control.ports import Objects
+from control.services import remains
 from state.counts import MalformedWindow, decode_window, slot_of
 from state.kinds import Kind
 from state.rollups import Compaction, Fold, Rollups, Stored

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from control.analytics.chunks import Levels, Rows, means
 from control.analytics.resolution import Range
-from control.times import iso
+from control.contract.times import iso
 from state.buckets import percentiles
 from state.counts import Counts
 

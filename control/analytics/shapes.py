@@ -1,10 +1,10 @@
-"""The shapes of what analytics answer, as types (see `control.shapes`)."""
+"""The shapes of what analytics answer, as types (see `control.contract.shapes`)."""
 
 from __future__ import annotations
 
 from typing_extensions import TypedDict
 
-from control.shapes import Count, Time
+from control.contract.shapes import Count, Time
 
 
 class TrafficView(TypedDict):

@@ -9,13 +9,13 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from control import query, times
-from control.access import Access
 from control.analytics.resolution import HOUR, LEAST_STEP, POINTS, Range, choose, points
 from control.analytics.shapes import AnalyticsView
-from control.answers import answer
-from control.operations import operation
-from control.problem import FieldError, unprocessable
+from control.contract import query, times
+from control.contract.answers import answer
+from control.contract.operations import operation
+from control.contract.problem import FieldError, unprocessable
+from control.credentials.access import Access
 
 _STEP: Final = 60  # seconds
 _SECOND: Final = 1_000_000  # microseconds

@@ -8,18 +8,19 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from control import names, query, waiting
-from control.access import Access
-from control.answers import answer, links
-from control.catalogue import Catalogue
-from control.conditions import exact
-from control.operations import operation
-from control.records import Outcome, service_not_found
-from control.schemas import EnvBody, NoBody, RollbackBody, UpdateBody, read, read_update
-from control.services import Services
-from control.shapes import DeploymentPage, ServiceView
+from control.contract import query
+from control.contract.answers import answer, links
+from control.contract.conditions import exact
+from control.contract.operations import operation
+from control.contract.schemas import EnvBody, NoBody, RollbackBody, UpdateBody, read, read_update
+from control.contract.shapes import DeploymentPage, ServiceView
+from control.contract.views import deployment_view, etag, service_view
+from control.credentials.access import Access
+from control.services import names, waiting
+from control.services.catalogue import Catalogue
+from control.services.records import Outcome, service_not_found
+from control.services.writes import Services
 from control.site import Site
-from control.views import deployment_view, etag, service_view
 
 _PAGE: Final = 100
 _LISTING: Final[Mapping[str, query.Reader]] = {

@@ -10,15 +10,16 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from control import following, query, shapes
-from control.access import Access
-from control.answers import answer
-from control.catalogue import Catalogue
-from control.following import Entry, Page
-from control.operations import operation
-from control.problem import FieldError, unprocessable
-from control.streams import Streams, Wanted, last_event_id
-from control.views import event_view
+from control.contract import query, shapes
+from control.contract.answers import answer
+from control.contract.operations import operation
+from control.contract.problem import FieldError, unprocessable
+from control.contract.views import event_view
+from control.credentials.access import Access
+from control.services.catalogue import Catalogue
+from control.streaming import following
+from control.streaming.following import Entry, Page
+from control.streaming.streams import Streams, Wanted, last_event_id
 from state.models import Event
 from state.store import EVENTS_KEPT, Store, Told
 

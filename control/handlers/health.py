@@ -9,15 +9,16 @@ from typing import Any
 
 from aiohttp import web
 
-from control import names, query
-from control.access import Access
-from control.answers import answer
-from control.auth import forbidden
-from control.catalogue import Catalogue
-from control.conditions import tag_of
-from control.openapi import OPENAPI
-from control.operations import Content, operation
-from control.shapes import AliveView, ReadyView
+from control.contract import query
+from control.contract.answers import answer
+from control.contract.conditions import tag_of
+from control.contract.openapi import OPENAPI
+from control.contract.operations import Content, operation
+from control.contract.shapes import AliveView, ReadyView
+from control.credentials.access import Access
+from control.credentials.auth import forbidden
+from control.services import names
+from control.services.catalogue import Catalogue
 from control.site import Site
 
 

@@ -8,16 +8,17 @@ from typing import Final
 
 from aiohttp import web
 
-from control import names, query
-from control.access import Access
-from control.answers import answer
-from control.authorities import is_authority
-from control.hooks import BODY_LIMIT, Delivery, Hooks, too_large
-from control.operations import operation
-from control.problem import Problem
-from control.records import service_not_found
-from control.schemas import NoBody, read
-from control.shapes import ReceptionView, WebhookView
+from control.contract import query
+from control.contract.answers import answer
+from control.contract.authorities import is_authority
+from control.contract.operations import operation
+from control.contract.problem import Problem
+from control.contract.schemas import NoBody, read
+from control.contract.shapes import ReceptionView, WebhookView
+from control.credentials.access import Access
+from control.pushes.hooks import BODY_LIMIT, Delivery, Hooks, too_large
+from control.services import names
+from control.services.records import service_not_found
 from control.site import Site
 
 _BODY_TIMEOUT: Final = 30.0  # seconds for the whole body; forges wait for 10 to 30 s

@@ -9,15 +9,16 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from control import names, query
-from control.access import Access
-from control.answers import answer
-from control.catalogue import Catalogue
-from control.keys import Keys
-from control.operations import operation
-from control.schemas import KeyBody, read_key
-from control.shapes import KeyList, KeyView, NewKeyView, OwnKeyView
-from control.views import key_view
+from control.contract import query
+from control.contract.answers import answer
+from control.contract.operations import operation
+from control.contract.schemas import KeyBody, read_key
+from control.contract.shapes import KeyList, KeyView, NewKeyView, OwnKeyView
+from control.contract.views import key_view
+from control.credentials.access import Access
+from control.credentials.keys import Keys
+from control.services import names
+from control.services.catalogue import Catalogue
 from state.ids import now_us
 
 _CHOICE: Final[Mapping[str, query.Reader]] = {"namespace": query.text}

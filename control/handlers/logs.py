@@ -13,15 +13,16 @@ from typing import Any, Final
 from aiohttp import web
 
 from activator.logs import LogLine, LogPage, Query, Stream
-from control import following, query, shapes
-from control.access import Access
-from control.catalogue import Catalogue
-from control.following import Entry, Page
-from control.operations import operation
+from control.contract import query, shapes
+from control.contract.operations import operation
+from control.contract.problem import FieldError, unprocessable
+from control.contract.views import log_view
+from control.credentials.access import Access
 from control.ports import Logs
-from control.problem import FieldError, unprocessable
-from control.streams import Streams, Wanted, last_event_id
-from control.views import log_view
+from control.services.catalogue import Catalogue
+from control.streaming import following
+from control.streaming.following import Entry, Page
+from control.streaming.streams import Streams, Wanted, last_event_id
 
 _LINES: Final = 10_000
 _PAGES_AT_ONCE: Final = 4  # in memory as lines, before they are bytes

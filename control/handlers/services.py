@@ -9,19 +9,20 @@ from typing import Final
 from aiohttp import web
 
 from activator.status import STATUSES
-from control import names, query, waiting
-from control.access import Access
-from control.answers import answer, links
-from control.catalogue import Catalogue
-from control.conditions import exact
+from control.contract import query
+from control.contract.answers import answer, links
+from control.contract.conditions import exact
+from control.contract.operations import operation
+from control.contract.schemas import CreateBody, read_create
+from control.contract.shapes import NewServiceView, ServicePage, ServiceView
+from control.contract.views import etag, service_view
+from control.credentials.access import Access
 from control.handlers.hooks import address
-from control.operations import operation
-from control.records import service_not_found
-from control.schemas import CreateBody, read_create
-from control.services import Services
-from control.shapes import NewServiceView, ServicePage, ServiceView
+from control.services import names, waiting
+from control.services.catalogue import Catalogue
+from control.services.records import service_not_found
+from control.services.writes import Services
 from control.site import Site
-from control.views import etag, service_view
 from state.models import Service
 
 _PAGE: Final = 100

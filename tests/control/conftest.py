@@ -19,14 +19,14 @@ import pytest
 from activator.logs import LogStore
 from control.analytics.collector import Analytics
 from control.app import Api
-from control.catalogue import Catalogue
+from control.credentials.key_use import KeyUse
+from control.credentials.keys import Keys, make_first_key
 from control.domains import Platform
-from control.key_use import KeyUse
-from control.keys import Keys, make_first_key
 from control.server import ApiServer
-from control.services import Services
+from control.services.catalogue import Catalogue
+from control.services.writes import Services
 from control.site import Offer, Site
-from control.streams import Streams
+from control.streaming.streams import Streams
 from state.kinds import Kind
 from state.mirror import Mirror
 from state.models import ApiKey

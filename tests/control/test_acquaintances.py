@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from control.acquaintances import Acquaintances
-from control.failures import WINDOW, Failures
+from control.credentials.acquaintances import Acquaintances
+from control.credentials.failures import WINDOW, Failures
 
 
 def test_acquaintances_are_known_for_a_while():

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from conftest import Rig
 
-from control import remains
 from control.analytics.collector import Analytics
 from control.analytics.resolution import DAY, HOUR, TIERS, choose
+from control.services import remains
 from gateway.histogram import count
 from gateway.windows import Windows
 from state.codec import encode

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from control.analytics import chunks, series
 from control.analytics.chunks import LEVELS, Lines, compacted, joined, level_line, means, read_lines, row_line, thinned
 from control.analytics.resolution import DAY, HOUR, POINTS, TIERS, Range, choose, points
+from control.contract.problem import Problem
 from control.handlers.analytics import requested
-from control.problem import Problem
 from gateway.histogram import bucket, count
 from state.counts import Counts
 

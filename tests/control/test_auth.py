@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from control import keys, names
+from control.credentials import keys
+from control.services import names
 from state.codec import decode, encode
 from state.kinds import Kind
 from state.models import ApiKey

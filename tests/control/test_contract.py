@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from control import conditions
+from control.contract import conditions
+from control.contract.operations import declared
 from control.door import finish
-from control.operations import declared
 from control.server import ApiServer
 
 CREATE = "/auth/v1/seed/acme/services"

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from activator_part import COMMIT, PATH, active, end, stored
 
-from control.problem import Problem
-from control.shares import Bounds
-from control.waiting import Waiting
+from control.contract.problem import Problem
+from control.limits.shares import Bounds
+from control.services.waiting import Waiting
 from state.codec import decode, encode
 from state.kinds import Kind
 from state.models import ApiKey, Deployment, DeploymentState, Replica, ReplicaState, RunSpec, Scale

@@ -16,7 +16,8 @@ import pytest
 from conftest import Answer, Rig, opened
 from faulty import BROKEN, LOST, FaultyStore
 
-from control import names, rate_limit
+from control.limits import rate_limit
+from control.services import names
 from state.codec import decode, encode
 from state.kinds import Kind
 from state.models import Backend, Deployment, DeploymentState, Route, Scale, Service

@@ -6,7 +6,7 @@ import asyncio
 import stat
 from dataclasses import replace
 
-from control.keys import make_first_key
+from control.credentials.keys import make_first_key
 from state.codec import encode
 from state.ids import now_us
 from state.kinds import Kind

@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from control.deliveries import MOST, Deliveries
-from control.hooks import BODY_LIMIT
+from control.pushes.deliveries import MOST, Deliveries
+from control.pushes.hooks import BODY_LIMIT
 from state.codec import decode, encode
 from state.ids import new_id
 from state.kinds import Kind

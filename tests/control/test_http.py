@@ -10,9 +10,11 @@ import socket
 import pytest
 
 from activator.logs import Stream
-from control import query, remains, server
+from control import server
+from control.contract import query
+from control.contract.times import iso, parse
 from control.handlers import health, services
-from control.times import iso, parse
+from control.services import remains
 from state.ids import now_us
 
 CREATE = "/auth/v1/seed/acme/services"

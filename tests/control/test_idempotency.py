@@ -8,9 +8,9 @@ import time
 import pytest
 from aiohttp import web
 
-from control import idempotency
-from control.idempotency import Idempotency
-from control.problem import FieldError, Problem
+from control.contract.problem import FieldError, Problem
+from control.limits import idempotency
+from control.limits.idempotency import Idempotency
 from state.kinds import Kind
 from state.models import ApiKey
 from state.store import Store, Unavailable

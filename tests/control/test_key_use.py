@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from control import key_use
-from control.key_use import KeyUse
+from control.credentials import key_use
+from control.credentials.key_use import KeyUse
 from state.codec import decode, encode
 from state.ids import now_us
 from state.kinds import Kind

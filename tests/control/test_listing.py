@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control.listing import Listing
+from control.services.listing import Listing
 
 STATUSES = ("running", "failed")
 EVENTS = st.lists(

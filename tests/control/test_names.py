@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.domains import BadDomain, Platform, custom_domain
-from control.names import fold, key_name_error, labels, namespace_error, service_name_error
-from control.refs import branch_error, image_error, repo_error
+from control.services.names import fold, key_name_error, labels, namespace_error, service_name_error
+from control.services.refs import branch_error, image_error, repo_error
 
 NAMES = st.from_regex(r"[A-Za-z0-9_-]{1,63}", fullmatch=True)
 NAMESPACES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,37}[a-z0-9])?", fullmatch=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from control.placement import lacking, unfit
+from control.services.placement import lacking, unfit
 from control.site import Offer
 from state.models import RunSpec, Scaling, Service
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from control.pushes import HEAD, Action, NotAPush, Push, is_push, judge, leading_members, read_push
-from control.signatures import Origin
+from control.pushes.decisions import HEAD, Action, NotAPush, Push, is_push, judge, leading_members, read_push
+from control.pushes.signatures import Origin
 from state.models import Deployment, DeploymentState, RunSpec, Scaling, Service
 
 COMMIT = "a" * 40

@@ -8,11 +8,12 @@ import signal
 
 import pytest
 
-from control import failures, rate_limit
+from control.contract.problem import Problem
+from control.credentials import failures
+from control.credentials.failures import Failures, client_of
 from control.door import DOOR
-from control.failures import Failures, client_of
-from control.problem import Problem
-from control.rate_limit import RateLimit
+from control.limits import rate_limit
+from control.limits.rate_limit import RateLimit
 from state.codec import encode
 from state.ids import now_us
 from state.kinds import Kind

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from control.contract.problem import Problem
+from control.contract.schemas import read_create
 from control.domains import Platform
-from control.problem import Problem
-from control.schemas import read_create
 
 GOOD: dict[str, Any] = {"name": "api", "repo": "acme/api", "gpu": "none"}
 WITH_GPU: dict[str, Any] = {**GOOD, "gpu": "T4"}

@@ -7,7 +7,7 @@ import collections
 from dataclasses import replace
 
 from activator.status import STATUSES
-from control.names import labels
+from control.services.names import labels
 from state.codec import decode, encode
 from state.kinds import Kind
 from state.models import Backend, Deployment, DeploymentState, Replica, ReplicaState, Route, Scale, Service

@@ -6,11 +6,11 @@ import contextlib
 
 import pytest
 
-from control.problem import Problem
-from control.sending import BOUNDS as SENDING
-from control.shares import Bounds, Shares
-from control.streams import BOUNDS as STREAMS
-from control.waiting import BOUNDS as WAITING
+from control.contract.problem import Problem
+from control.limits.shares import Bounds, Shares
+from control.services.waiting import BOUNDS as WAITING
+from control.streaming.sending import BOUNDS as SENDING
+from control.streaming.streams import BOUNDS as STREAMS
 from state.models import ApiKey
 
 

@@ -8,7 +8,7 @@ import hmac
 
 import pytest
 
-from control.signatures import Check, Origin, new_secret
+from control.pushes.signatures import Check, Origin, new_secret
 
 SECRET = "It's a Secret to Everybody"
 BODY = b"Hello, World!"

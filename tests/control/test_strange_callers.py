@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from control.authorities import is_authority
+from control.contract.authorities import is_authority
 
 CREATE = "/auth/v1/seed/acme/services"
 WEBHOOK = f"{CREATE}/api/webhook"

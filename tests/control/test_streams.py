@@ -15,9 +15,9 @@ import pytest
 
 from activator.logs import LogLimits, Stream
 from control import connection as connection_module
-from control import sending as sending_module
-from control import streams as streams_module
-from control.shares import Bounds
+from control.limits.shares import Bounds
+from control.streaming import sending as sending_module
+from control.streaming import streams as streams_module
 from state.ids import now_us
 from state.kinds import Kind
 from state.models import Event

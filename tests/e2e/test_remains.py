@@ -7,7 +7,7 @@ import redis
 from e2e_node import eventually
 from scenes import deploy
 
-from control.remains import Gone
+from control.services.remains import Gone
 from state.codec import decode
 from state.kinds import Kind
 from state.store import LEASES_KEY, REVISION_KEY, WORKERS_KEY, events_key, kind_key

@@ -1,0 +1,33 @@
+"""Conditional writes: ETag and If-Match (RFC 9110 sections 8.8.3 and 13.1.1)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+from typing import Final
+
+from control.contract.problem import Problem
+from state.codec import encode
+from state.models import Service
+
+_TAGS: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+
+
+def etag(service: Service) -> str:
+    """A strong validator of what the owner configured; a deployment or a replica that comes and goes keeps it."""
+    configured = replace(service, active=None, latest="", updated_at=0, queued=False, hooked_at=None)
+    return f'"{hashlib.sha256(encode(configured)).hexdigest()[:20]}"'
+
+
+def check(if_match: str | None, service: Service) -> None:
+    """Compared strongly: a weak tag matches nothing. Raises Problem 412.
+
+    What follows a `-` in a tag tells answers apart that show the same configuration at different moments.
+    """
+    if if_match is None or if_match.strip() == "*":
+        return
+    given = {tag.partition("-")[0] for weak, tag in _TAGS.findall(if_match) if not weak}
+    if etag(service).strip('"') in given:
+        return
+    raise Problem(412, "The service has changed: its ETag is another than that of If-Match.")

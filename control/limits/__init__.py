@@ -1,0 +1,1 @@
+"""What callers may use of a node and of the store: quotas, shares, and POSTs that are done once."""

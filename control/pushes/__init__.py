@@ -1,0 +1,1 @@
+"""Push webhooks of forges: whose they are, what they mean, and that each counts once."""

@@ -1,0 +1,149 @@
+"""What an update changes of a service, and whether it takes a new deployment. Pure (law 5).
+
+Only what a replica is started with (`env`, `branch`, `image`, `port`, `health_check_path`, `cpu`, `memory`) starts one,
+and only if it really is another; numbers of replicas, scaling and the domain restart nothing. What is judged is the
+service as it would be, not the body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from activator.planning import Note
+from control.contract.fields import ENV_COUNT, ENV_TOTAL, env_size
+from control.contract.problem import FieldError, Problem, unprocessable
+from control.contract.schemas import EnvBody, ScalingChange, UpdateBody
+from control.services import names
+from control.services.deploying import begun, next_deployment, refuse_a_second, same_source
+from control.services.placement import lacking
+from control.services.records import Held, Write
+from control.site import Offer
+from state.codec import encode
+from state.kinds import Kind
+from state.models import Scaling, Service
+from state.secrets import sealed_size
+from state.store import ABSENT, Change
+
+Sealed = Callable[[Mapping[str, str]], Mapping[str, str]]
+"""Seals the values of an environment; one that is the same as now comes back sealed as it is."""
+
+_RUN = ("branch", "image", "port", "health_check_path", "cpu", "memory")
+_CAPACITY = ("min_replicas", "max_replicas", "target_gpu_utilization")
+
+
+def updated(held: Held, body: UpdateBody, sealed: Sealed, offer: Offer, new_id: str, now: int) -> Write | None:
+    """None if nothing is different. Raises Problem 409, 422."""
+    if errors := [*_together(held.service, body), *lacking(offer, image=body.image is not None)]:
+        raise unprocessable(errors)
+    before = held.service
+    run = replace(before.run, **_given(body, _RUN))
+    if body.env is not None:
+        run = replace(run, env=sealed(body.env))
+    after = replace(before, run=run, **_given(body, _CAPACITY))
+    if body.scaling is not None:
+        after = replace(after, scaling=_scaling(before.scaling, body.scaling))
+    if "custom_domain" in body.model_fields_set:
+        after = replace(after, custom_domain=body.custom_domain)
+    return _write(held, after, new_id, now)
+
+
+def with_env(held: Held, body: EnvBody, sealed: Sealed, new_id: str, now: int) -> Write | None:
+    """The environment with these names set or removed. None if nothing is different. Raises Problem 409, 422."""
+    before = held.service.run
+    fresh = sealed({name: value for name, value in body.root.items() if value is not None})
+    env = {name: value for name, value in before.env.items() if name not in body.root} | dict(fresh)
+    if reason := _beyond(env):
+        raise unprocessable([FieldError("env", reason)])
+    return _write(held, replace(held.service, run=replace(before, env=env)), new_id, now)
+
+
+def _beyond(env: Mapping[str, str]) -> str | None:
+    """Why a sealed environment is too much in all, or None."""
+    reasons = []
+    if len(env) > ENV_COUNT:
+        reasons.append(f"would have {len(env)} names; {ENV_COUNT} is the most")
+    size = env_size({name: sealed_size(value) for name, value in env.items()})
+    if size > ENV_TOTAL:
+        reasons.append(f"would be {size} bytes; {ENV_TOTAL} is the most")
+    return ", and ".join(reasons) or None
+
+
+def _write(held: Held, after: Service, new_id: str, now: int) -> Write | None:
+    before = held.service
+    if after == before:
+        return None
+    if after.run != before.run:
+        refuse_a_second(held)
+        pinned = same_source(held.active, after.run)
+        after = after if pinned is not None else replace(after, queued=False)
+        write = begun(held, after, next_deployment(after, "update", new_id, now, pinned=pinned))
+        write = replace(write, note=replace(write.note, reason=_told(before, after)))
+    else:
+        after = replace(after, updated_at=now)
+        change = Change(Kind.SERVICE, after.id, encode(after), held.version(Kind.SERVICE, after.id))
+        write = Write(replace(held, service=after), (change,), Note("service.updated", _told(before, after)))
+    claims = _claims(before, after)
+    return replace(write, changes=(*write.changes, *claims), taken=_taken(after))
+
+
+def _claims(before: Service, after: Service) -> list[Change]:
+    """The custom domain's name is claimed in the commit that needs it, and the old one is free at once."""
+    if before.custom_domain == after.custom_domain:
+        return []
+    changes = []
+    if before.custom_domain is not None:
+        changes.append(Change(Kind.NAME, names.domain_claim_id(before.namespace, before.custom_domain), None))
+    if after.custom_domain is not None:
+        claim = names.domain_claim_id(after.namespace, after.custom_domain)
+        changes.append(Change(Kind.NAME, claim, after.id.encode(), ABSENT))
+    return changes
+
+
+def _taken(service: Service) -> Problem:
+    what = "is held by another service of this namespace"
+    detail = f"custom_domain: {service.custom_domain} {what}"
+    return Problem(409, detail, [FieldError("custom_domain", what)])
+
+
+def _given(body: UpdateBody, fields: tuple[str, ...]) -> dict[str, Any]:
+    return {field: value for field in fields if (value := getattr(body, field)) is not None}
+
+
+def _scaling(before: Scaling, change: ScalingChange) -> Scaling:
+    """The members that were given; null is the default."""
+    default = asdict(Scaling())
+    given = {member: getattr(change, member) for member in change.model_fields_set}
+    return replace(before, **{m: default[m] if value is None else value for m, value in given.items()})
+
+
+def _together(service: Service, body: UpdateBody) -> list[FieldError]:
+    """What is wrong with the service as it would be, each told at the field that was given."""
+    errors = []
+    if body.branch is not None and service.run.repo is None:
+        errors.append(FieldError("branch", "only with repo"))
+    if body.image is not None and service.run.image is None:
+        errors.append(FieldError("image", "not with repo"))
+    low = service.min_replicas if body.min_replicas is None else body.min_replicas
+    high = service.max_replicas if body.max_replicas is None else body.max_replicas
+    if low > high and body.min_replicas is not None:
+        errors.append(FieldError("min_replicas", f"is more than max_replicas, {high}"))
+    elif low > high:
+        errors.append(FieldError("max_replicas", f"is less than min_replicas, {low}"))
+    return errors
+
+
+def _told(before: Service, after: Service) -> str:
+    """What an update changed, for the event; of the environment, which is secret, that it did."""
+    fields = (*_CAPACITY, "custom_domain")
+    changed = [(field, getattr(before, field), getattr(after, field)) for field in fields]
+    changed += [(field, getattr(before.run, field), getattr(after.run, field)) for field in _RUN]
+    scaling = asdict(after.scaling)
+    changed += [(f"scaling.{member}", old, scaling[member]) for member, old in asdict(before.scaling).items()]
+    told = [f"{field} from {_shown(old)} to {_shown(new)}" for field, old, new in changed if old != new]
+    return "changed: " + ", ".join([*told, *(["env"] if before.run.env != after.run.env else [])])
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)

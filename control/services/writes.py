@@ -1,0 +1,161 @@
+"""The writes of the API: creating, changing, deploying, putting to sleep and deleting services.
+
+Laws kept here: 3 (a create or delete returns once every registered worker has applied it), 5 (what a call writes is
+decided by pure functions of `updating`, `deploying` and `sleeping`) and 6 (`records`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from activator.planning import Note
+from control.contract.schemas import CreateBody, EnvBody, UpdateBody
+from control.ports import Acknowledgements, Objects
+from control.services import deploying, names, remains, sleeping, updating
+from control.services.catalogue import Catalogue
+from control.services.creation import Creation
+from control.services.records import Held, Outcome, Records, Write
+from control.services.sealing import Sealing
+from control.site import Site
+from state.codec import encode
+from state.ids import new_id, now_us
+from state.kinds import Kind
+from state.models import Event, Route
+from state.secrets import Vault
+from state.store import Change, Store
+
+_DELETE_WAIT: Final = 5.0  # seconds (SPEC section 2, Delete)
+_SERVED_WAIT: Final = 3.0  # seconds for workers to know of a switch, for who waits for it
+
+
+class Services:
+    """Every call raises Problem 404 and 412 where it names a service, 503 after too many conflicts, and StoreError."""
+
+    def __init__(
+        self,
+        store: Store,
+        objects: Objects,
+        catalogue: Catalogue,
+        vault: Vault,
+        acknowledgements: Acknowledgements,
+        site: Site,
+        later: Callable[[str, Event], None] | None = None,
+    ) -> None:
+        self.sealing = Sealing(vault)
+        self.records = Records(store, objects, catalogue, acknowledgements, later)
+        self._catalogue = catalogue
+        self._creation = Creation(self.records, self.sealing, site)
+        self._site = site
+
+    async def create(self, namespace: str, body: CreateBody) -> Outcome:
+        """Raises Problem 409, 422."""
+        return await self._creation.create(namespace, body)
+
+    async def update(self, namespace: str, name: str, body: UpdateBody, *, if_match: str | None = None) -> Outcome:
+        """Raises Problem 409, 422."""
+
+        async def decide(held: Held) -> Write | None:
+            return updating.updated(held, body, self._sealed(held), self._site.offer, new_id(), now_us())
+
+        return await self.records.write(namespace, name, if_match, decide)
+
+    async def patch_env(self, namespace: str, name: str, body: EnvBody, *, if_match: str | None = None) -> Outcome:
+        """Raises Problem 409, 422."""
+
+        async def decide(held: Held) -> Write | None:
+            return updating.with_env(held, body, self._sealed(held), new_id(), now_us())
+
+        return await self.records.write(namespace, name, if_match, decide)
+
+    async def redeploy(
+        self, namespace: str, name: str, *, cause: str = "redeploy", queue: bool = False, if_match: str | None = None
+    ) -> Outcome:
+        """The branch's newest commit, or the image pulled again. `cause`: `redeploy` or `push`.
+
+        `queue`: while a deployment is in progress, remember it in `Service.queued`; the activator does it afterwards.
+        Raises Problem 409 if one is in progress, unless `queue`.
+        """
+
+        async def decide(held: Held) -> Write | None:
+            return deploying.redeployed(held, cause, new_id(), now_us(), queue=queue)
+
+        return await self.records.write(namespace, name, if_match, decide)
+
+    async def rollback(
+        self, namespace: str, name: str, deployment: str | None = None, *, if_match: str | None = None
+    ) -> Outcome:
+        """Back to what `deployment` ran, by default the newest superseded one. Raises Problem 409, 422."""
+
+        async def decide(held: Held) -> Write | None:
+            deploying.refuse_a_second(held)
+            kept = await self.records.kept_deployments(held.service.id)
+            return deploying.rolled_back(held, deploying.earlier(held, kept, deployment), new_id(), now_us())
+
+        return await self.records.write(namespace, name, if_match, decide)
+
+    async def cancel(self, namespace: str, name: str, *, if_match: str | None = None) -> Outcome:
+        """End the deployment in progress. Raises Problem 409."""
+
+        async def decide(held: Held) -> Write | None:
+            return deploying.cancelled(held, now_us())
+
+        return await self.records.write(namespace, name, if_match, decide)
+
+    async def sleep(self, namespace: str, name: str, *, if_match: str | None = None) -> Outcome:
+        """Drain it; the next request wakes it. Raises Problem 409."""
+
+        async def decide(held: Held) -> Write | None:
+            return sleeping.put_to_sleep(held)
+
+        return await self.records.write(namespace, name, if_match, decide)
+
+    async def wake(self, namespace: str, name: str, *, if_match: str | None = None) -> Outcome:
+        """Start it as a request would. Raises Problem 409."""
+
+        async def decide(held: Held) -> Write | None:
+            return sleeping.woken(held, now_us())
+
+        return await self.records.write(namespace, name, if_match, decide)
+
+    async def delete(self, namespace: str, name: str, *, force: bool, if_match: str | None) -> None:
+        """Returns once the workers answer 503 for its hosts."""
+
+        async def decide(held: Held) -> Write | None:
+            return _removed(held, self._site.host(held.service.label), now_us(), force=force)
+
+        await self.records.write(namespace, name, if_match, decide, workers=_DELETE_WAIT)
+
+    async def deployed(self, outcome: Outcome, patience: float) -> None:
+        """Until the deployment that the call started has ended and workers know, for `patience` seconds at most."""
+        if outcome.started is not None:
+            await self._catalogue.deployed(outcome.started, patience)
+            await self.records.served(outcome.facts.service.id, _SERVED_WAIT)
+
+    async def awake(self, outcome: Outcome, patience: float) -> None:
+        """Until a replica is ready, or failed, and workers know, for `patience` seconds at most."""
+        await self._catalogue.awake(outcome.facts.service.id, patience)
+        await self.records.served(outcome.facts.service.id, _SERVED_WAIT)
+
+    def _sealed(self, held: Held) -> updating.Sealed:
+        again: updating.Sealed = functools.partial(self.sealing.again, held.service)
+        return again
+
+
+def _removed(held: Held, host: str, now: int, *, force: bool) -> Write:
+    """The tombstones and the freed names in one commit; the activator stops the replicas (law 3)."""
+    service = held.service
+    gone = replace(service, deleted_at=now, updated_at=now, forced=force)
+    tombstone = Route(service.id, service.namespace, service.name, deleted_at=now)
+    changes = [
+        Change(Kind.NAME, names.name_id(service.namespace, service.name), None),
+        Change(Kind.SERVICE, service.id, encode(gone), held.version(Kind.SERVICE, service.id)),
+        Change(Kind.ROUTE, host, encode(tombstone)),
+        remains.note(service.id, remains.Gone(service.namespace, service.name, now)),
+    ]
+    if service.custom_domain:
+        changes.append(Change(Kind.NAME, names.domain_claim_id(service.namespace, service.custom_domain), None))
+    note = Note("service.deleted", "at once, by force" if force else "gracefully")
+    return Write(replace(held, service=gone), changes, note)
