@@ -18,5 +18,9 @@ class Kind(enum.StrEnum):
     NAME = "name"  # id: "<namespace>/<folded name>"; payload: the service's id
     LABEL = "label"  # id: a label; payload: "<namespace>/<name>", its owner forever
     CERTIFICATE = "certificate"  # id: the name that it is served for: a host or "*.<parent>"
+    DOMAIN = "domain"  # id: "<namespace>/<domain>"; a namespace's claim on a custom domain
+    ISSUANCE = "issuance"  # id: the name that certificates are ordered for: a domain, the API's host, "*.<domain>"
+    CHALLENGE = "challenge"  # id: the domain that the CA looks at; what workers answer it
+    ACCOUNT = "account"  # id: of an ACME server, as `certs` names it
     NODE = "node"  # id: the node's
     META = "meta"  # id: a fact about the store, such as the secret key's fingerprint

@@ -18,6 +18,8 @@ from typing import Final
 KEY_BYTES: Final = 32
 ENVIRONMENT: Final = "environment"
 CERTIFICATES: Final = "certificates"
+ACME: Final = "acme"  # keys of accounts and of orders in progress: control's alone
+DOMAIN_TOKENS: Final = "domain tokens"  # what proves domains by TXT is made of it, and so is the same at every look
 FINGERPRINT_ID: Final = "secret-key"  # the record of kind META that has the fingerprint of the store's key
 
 
