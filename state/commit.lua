@@ -2,7 +2,8 @@
 --
 -- KEYS: revision counter, feed, leases, then the hash of each change.
 -- ARGV: lease name ("" = none), fencing token, longest feed, largest payload in the feed,
---       then for each change: feed field, id, expected version (-1 any, 0 absent), "1" put | "0" delete, payload.
+--       then for each change: feed field, id, expected version (-1 any, 0 absent), "1" put | "0" delete | "=" leave as it
+--       is, payload.
 -- Returns {"ok", revision}, {"conflict", index of the change, version found} or {"fenced", token found}.
 if ARGV[1] ~= "" then
   local lease = redis.call("HGET", KEYS[3], ARGV[1])
@@ -23,15 +24,17 @@ local entry = {}
 for i = 1, count do
   local base = 4 + (i - 1) * 5
   local id, put, payload = ARGV[base + 2], ARGV[base + 4], ARGV[base + 5]
-  local told = "-"
-  if put == "1" then
-    redis.call("HSET", KEYS[3 + i], id, revision .. ":" .. payload)
-    told = #payload <= tonumber(ARGV[4]) and "=" .. payload or "?"
-  else
-    redis.call("HDEL", KEYS[3 + i], id)
+  if put ~= "=" then
+    local told = "-"
+    if put == "1" then
+      redis.call("HSET", KEYS[3 + i], id, revision .. ":" .. payload)
+      told = #payload <= tonumber(ARGV[4]) and "=" .. payload or "?"
+    else
+      redis.call("HDEL", KEYS[3 + i], id)
+    end
+    entry[#entry + 1] = ARGV[base + 1]
+    entry[#entry + 1] = told
   end
-  entry[#entry + 1] = ARGV[base + 1]
-  entry[#entry + 1] = told
 end
 redis.call("XADD", KEYS[2], "MAXLEN", "~", ARGV[3], revision .. "-0", unpack(entry))
 return {"ok", tostring(revision)}

@@ -313,7 +313,9 @@ class Issuance:
     order: str | None = None  # URL
     key: str | None = None  # of the order in progress, sealed
     began_at: int | None = None  # of the order in progress
+    challenge: str | None = None  # type of the last one that the CA was asked to look at
     failures: int = 0  # in a row
+    faults: int = 0  # those of them that were the CA's own; which CA is asked next is told by them
     retry_at: int | None = None  # not before, after a failure or at the CA's word
     reason: str | None = None  # of the last failure, machine readable
     detail: str | None = None
@@ -322,6 +324,8 @@ class Issuance:
     window_of: str | None = None  # identifier of the certificate that `window` is of (RFC 9773 4.1)
     window_at: int | None = None  # when to ask for the window again
     ordered: tuple[int, ...] = ()  # when orders that were no renewals were made, within the budget's time
+    failed: tuple[int, ...] = ()  # when validations failed, within the budget's time
+    warned: int = 0  # when the owner of an uploaded certificate was last told that it ends
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,12 +75,16 @@ class Fenced(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Put (`value`) or delete (`None`) an object that now has the version `expect` (ANY, ABSENT or a revision)."""
+    """Put (`value`) or delete (`None`) an object that now has the version `expect` (ANY, ABSENT or a revision).
+
+    `unchanged`: it is left as it is and only must have that version.
+    """
 
     kind: Kind
     id: str
     value: bytes | None
     expect: int = ANY
+    unchanged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,13 +244,17 @@ class Store:
                 return
 
     async def commit(self, changes: Sequence[Change], *, fence: Fence | None = None) -> int:
-        """Apply all changes or none; returns the revision. Raises Conflict, Fenced, Unavailable."""
+        """Apply all changes or none; returns the revision. Raises Conflict, Fenced, Unavailable.
+
+        One of them at least changes something.
+        """
         keys = [REVISION_KEY, FEED_KEY, LEASES_KEY, *(kind_key(c.kind) for c in changes)]
         args: list[Any] = ["", 0, FEED_LENGTH, FEED_INLINE]
         if fence is not None:
             args[:2] = [fence.lease, fence.token]
         for c in changes:
-            args += (f"{c.kind}/{c.id}", c.id, c.expect, "0" if c.value is None else "1", c.value or b"")
+            what = "=" if c.unchanged else "0" if c.value is None else "1"
+            args += (f"{c.kind}/{c.id}", c.id, c.expect, what, c.value or b"")
         async with translated():
             answer: list[bytes] = await self._commit_script(keys=keys, args=args)
         if answer[0] == b"ok":

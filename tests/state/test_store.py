@@ -45,6 +45,18 @@ async def test_a_conflict_changes_nothing_and_names_the_object(store: Store) -> 
     assert await store.revision() == 1
 
 
+async def test_what_a_commit_only_depends_on_is_neither_written_nor_told(store: Store) -> None:
+    await store.commit([Change(Kind.DOMAIN, "acme/a.test", b"1")])
+    held = Change(Kind.DOMAIN, "acme/a.test", None, 1, unchanged=True)
+    assert await store.commit([held, Change(Kind.CERTIFICATE, "a.test", b"2", ABSENT)]) == 2
+    assert await store.get(Kind.DOMAIN, "acme/a.test") == Record(b"1", 1)
+    (entry,) = await store.read_feed(1)
+    assert entry.changes == ((Kind.CERTIFICATE, "a.test", b"2"),)
+    await store.commit([Change(Kind.DOMAIN, "acme/a.test", None)])
+    with pytest.raises(Conflict):
+        await store.commit([held, Change(Kind.CERTIFICATE, "a.test", b"3")])
+
+
 async def test_of_twenty_writers_of_one_version_one_wins(store: Store) -> None:
     answers = await asyncio.gather(
         *(store.commit([Change(Kind.NAME, "acme/api", b"%d" % n, ABSENT)]) for n in range(20)), return_exceptions=True
