@@ -250,6 +250,7 @@ async def test_a_stepped_wall_clock_changes_nothing(plane: Plane, monkeypatch: p
         assert (await worker.request(service))[0] == 200
         await plane.kill(control)
         control = plane.control(activity_interval=0.1)
+        await until(lambda now=control: now.activation.leader.leads and states(now.view(service)))
         ticks = asyncio.get_running_loop().time() + 1.0
         await until(lambda at=ticks: asyncio.get_running_loop().time() > at)
         assert states(control.view(service)) == [ReplicaState.READY]

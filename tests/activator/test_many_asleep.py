@@ -53,9 +53,10 @@ async def test_a_change_of_one_service_is_looked_at_alone(plane: Plane, monkeypa
     for start in range(0, len(made), fleet.BATCH):
         await plane.store.commit([change for _, of in made[start : start + fleet.BATCH] for change in of])
     control = plane.control()
-    await plane.worker()
-    await until(lambda: control.activation.leader.leads)
     looks = Looks(monkeypatch, control)
+    await plane.worker()
+    # a new leader looks at each of them once, however long that takes
+    await until(lambda: control.activation.leader.leads and all(made_id in looks.at for made_id, _ in made), 60)
     await looks.quiet()
     looks.at.clear()
     service, changes = made[0]

@@ -21,9 +21,18 @@ async def test_up_under_load_and_down_again(plane: Plane) -> None:
     scaling = Scaling(target_concurrency=2, scale_down_delay=0, idle_timeout=2)
     service = await plane.create(max_replicas=3, scaling=scaling)
     await until(lambda: states(control.view(service)) == [ReplicaState.READY])
-    clients = [asyncio.get_running_loop().create_task(worker.request(service, "/slow/3")) for _ in range(6)]
+    enough = asyncio.Event()
+
+    async def client() -> set[int]:
+        statuses = set()
+        while not enough.is_set():
+            statuses.add((await worker.request(service, "/slow/1"))[0])
+        return statuses
+
+    clients = [asyncio.get_running_loop().create_task(client()) for _ in range(6)]
     await until(lambda: states(control.view(service)).count(ReplicaState.READY) == 3)
-    assert {status for status, _ in await asyncio.gather(*clients)} == {200}
+    enough.set()
+    assert await asyncio.gather(*clients) == [{200}] * 6
     await until(lambda: states(control.view(service)) == [], timeout=30)
     assert len(plane.starts()) == 3
 
@@ -95,9 +104,11 @@ async def test_requests_around_the_moment_of_falling_asleep(plane: Plane) -> Non
     async def client(number: int, service: str) -> list[int]:
         statuses = []
         for turn in range(6):
-            # from the decision to sleep on, with a delay that differs from turn to turn
-            await until(lambda: ReplicaState.READY in states(control.view(service)))
-            await until(lambda: ReplicaState.READY not in states(control.view(service)))
+            statuses.append((await workers[turn % 2].request(service))[0])  # it is awake
+            # from the decision to sleep on, or from when there is no way back, with different delays
+            late = (number + turn) % 2 == 1
+            awake = (ReplicaState.READY, ReplicaState.DRAINING) if late else (ReplicaState.READY,)
+            await until(lambda awake=awake: not set(awake) & set(states(control.view(service))))
             await asyncio.sleep(0.004 * ((number + turn) % 8))
             met.add(tuple(states(control.view(service))))
             statuses.append((await workers[turn % 2].request(service))[0])

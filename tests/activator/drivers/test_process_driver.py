@@ -45,7 +45,7 @@ async def test_nothing_else_is_inherited(world: World) -> None:
     old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         replica, started = await world.run(
-            "ls -l /proc/$$/fd | grep -c -- '->'; readlink /proc/$$/fd/0; umask; "
+            "ls -l /proc/$$/fd >$HOME/files; grep -c -- '->' $HOME/files; readlink /proc/$$/fd/0; umask; "
             "grep -E '^Sig(Ign|Blk)' /proc/self/status; ulimit -n; cut -d' ' -f5,6 /proc/$$/stat; echo $$ $PWD"
         )
     finally:
@@ -54,7 +54,7 @@ async def test_nothing_else_is_inherited(world: World) -> None:
         os.close(writer)
     await world.exit(replica)
     count, stdin, umask, blocked, ignored, files, ids, own = world.lines(replica=replica)
-    assert int(count) <= 4  # 0, 1, 2, and one that the shell may open for its pipe
+    assert int(count) <= 4  # 0, 1, 2, and one that the shell may open to redirect
     assert (stdin, umask) == ("/dev/null", "0022")
     theirs = 1 << 31 | 1 << 32  # signals 32 and 33 are the C library's own: nobody can set them back through it
     assert (int(blocked.split()[1], 16), int(ignored.split()[1], 16) & ~theirs) == (0, 0)
