@@ -19,7 +19,6 @@ from typing import Final
 
 from activator.acks import Acknowledgements
 from activator.agenda import Agenda
-from activator.alarms import Alarms
 from activator.coldstarts import ColdStarts
 from activator.demand import Demand, Load
 from activator.housekeeping import Housekeeping
@@ -30,6 +29,7 @@ from activator.planning import Plan, plan
 from activator.racing import within
 from activator.settings import Settings
 from activator.views import Catalog, View
+from state.alarms import Alarms
 from state.ids import new_id
 from state.kinds import Kind
 from state.leases import Lease

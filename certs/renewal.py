@@ -10,9 +10,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from certs.authority import signed_by
-from state.models import Authority, Certificate
+from state.models import Authority, Certificate, Window
 
 _SPREAD = 20  # the moment of renewal lies in the last 20th before a third of the lifetime is left
+_LATEST = 12  # a certificate is renewed before this part of its lifetime is left, whatever its CA suggests
 
 
 def renew_at(certificate: Certificate) -> int:
@@ -22,8 +23,24 @@ def renew_at(certificate: Certificate) -> int:
     control that asks gets the same answer.
     """
     lifetime = certificate.not_after - certificate.not_before
-    fraction = int.from_bytes(hashlib.sha256(certificate.chain.encode()).digest()[:4], "big") / 2**32
-    return certificate.not_after - lifetime // 3 - int(fraction * lifetime / _SPREAD)
+    return certificate.not_after - lifetime // 3 - int(_fraction(certificate) * lifetime / _SPREAD)
+
+
+def suggested_at(certificate: Certificate, window: Window) -> int:
+    """A random moment in the window that its CA suggests, the same for everybody who asks (RFC 9773 4.2).
+
+    A window that is over means now, as its moment is over too. One that ends before it starts is none.
+    """
+    if window.end <= window.start:
+        return renew_at(certificate)
+    lifetime = certificate.not_after - certificate.not_before
+    moment = window.start + int(_fraction(certificate) * (window.end - window.start))
+    return min(moment, certificate.not_after - lifetime // _LATEST)
+
+
+def _fraction(certificate: Certificate) -> float:
+    """From 0 to 1, by the certificate."""
+    return int.from_bytes(hashlib.sha256(certificate.chain.encode()).digest()[:4], "big") / 2**32
 
 
 def root_due(root: Authority | None, now: int, leaf_lifetime: int) -> bool:

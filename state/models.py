@@ -317,6 +317,7 @@ class Issuance:
     failures: int = 0  # in a row
     faults: int = 0  # those of them that were the CA's own; which CA is asked next is told by them
     retry_at: int | None = None  # not before, after a failure or at the CA's word
+    waits: Mapping[str, int] = field(default_factory=dict)  # by directory, until when the CA wants to be left alone
     reason: str | None = None  # of the last failure, machine readable
     detail: str | None = None
     permanent: bool = False  # the CA or CAA forbids it: looked at seldom, or when its owner asks
@@ -325,6 +326,7 @@ class Issuance:
     window_at: int | None = None  # when to ask for the window again
     ordered: tuple[int, ...] = ()  # when orders that were no renewals were made, within the budget's time
     failed: tuple[int, ...] = ()  # when validations failed, within the budget's time
+    renewed: tuple[int, ...] = ()  # when orders were made early, at the CA's word, within the budget's time
     warned: int = 0  # when the owner of an uploaded certificate was last told that it ends
 
 

@@ -1,6 +1,6 @@
-"""When a service is to be looked at again although nothing happens: its backoff is over. Pure bookkeeping.
+"""When a thing is to be looked at again although nothing happens: a backoff is over, a renewal due. Pure bookkeeping.
 
-One alarm a service; the next is found without looking at all of them (10,000 services may fail at once).
+One alarm a name; the next is found without looking at all of them (10,000 services may fail at once).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ class Alarms:
     def __len__(self) -> int:
         return len(self._at)
 
-    def set(self, service: str, at: float | None) -> None:
+    def set(self, name: str, at: float | None) -> None:
         """Instead of the one that it has; `None`: none."""
         if at is None:
-            self._at.pop(service, None)
-        elif self._at.get(service) != at:
-            self._at[service] = at
-            heapq.heappush(self._order, (at, service))
+            self._at.pop(name, None)
+        elif self._at.get(name) != at:
+            self._at[name] = at
+            heapq.heappush(self._order, (at, name))
             if len(self._order) > 2 * len(self._at) + 64:
-                self._order = [(moment, name) for name, moment in self._at.items()]
+                self._order = [(moment, other) for other, moment in self._at.items()]
                 heapq.heapify(self._order)
 
     def clear(self) -> None:
@@ -34,19 +34,19 @@ class Alarms:
         self._order.clear()
 
     def due(self, now: float) -> list[str]:
-        """The services whose time has come; their alarms are off."""
+        """The names whose time has come; their alarms are off."""
         found = []
         while (at := self.next()) is not None and at <= now:
-            _, service = heapq.heappop(self._order)
-            del self._at[service]
-            found.append(service)
+            _, name = heapq.heappop(self._order)
+            del self._at[name]
+            found.append(name)
         return found
 
     def next(self) -> float | None:
         """When the next one is due."""
         while self._order:
-            at, service = self._order[0]
-            if self._at.get(service) == at:
+            at, name = self._order[0]
+            if self._at.get(name) == at:
                 return at
             heapq.heappop(self._order)
         return None

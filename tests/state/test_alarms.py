@@ -1,11 +1,11 @@
-"""One alarm a service, the earliest first."""
+"""One alarm a name, the earliest first."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activator.alarms import Alarms
+from state.alarms import Alarms
 
 
 def test_the_latest_word_counts() -> None:
