@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from certs import renewal
 from state.models import Certificate, Domain, Issuance, Proof
 
 ACTIVE: Final = "active"  # it is proved and served over HTTPS
 ISSUING: Final = "issuing"  # its certificate is being ordered
 FAILED: Final = "failed"  # it gets no certificate, for a reason that does not pass by itself
+UPLOADED: Final = "uploaded"  # the issuer of a certificate that its owner gave us
 STATES: Final = (
     *(Proof.PENDING_DNS.value, Proof.PENDING_OWNERSHIP.value, Proof.VERIFIED.value, Proof.MOVED.value),
     *(ISSUING, ACTIVE, FAILED),
@@ -50,3 +52,10 @@ def valid(domain: Domain, certificate: Certificate | None, now: int) -> bool:
         and certificate.namespace == domain.namespace
         and certificate.not_before <= now < certificate.not_after
     )
+
+
+def renew_at(domain: Domain, certificate: Certificate) -> int | None:
+    """When the domain's certificate is to be replaced; None: it will not be."""
+    if certificate.issuer == UPLOADED or not domain.held:
+        return None
+    return renewal.renew_at(certificate)

@@ -30,6 +30,7 @@ from activator.remotes import Remotes
 from certs import internal
 from control.analytics.collector import Analytics
 from control.app import Api
+from control.claims.claimant import Claimant
 from control.contract.problem import Problem
 from control.credentials.key_use import KeyUse
 from control.credentials.keys import Keys, make_first_key
@@ -47,6 +48,7 @@ from state.mirror import Mirror
 from state.models import RunSpec, Service
 from state.secret_key import (
     CERTIFICATES,
+    DOMAIN_TOKENS,
     ENVIRONMENT,
     FINGERPRINT_ID,
     SecretError,
@@ -158,7 +160,7 @@ class Control:
             self._catalogue,
             self._vault,
             self._activation.acks,
-            self._site,
+            Claimant(self._site, derive(self._secret_key, DOMAIN_TOKENS).key),
             later=self._activation.journal.keep,
         )
         self._branches = Branches(

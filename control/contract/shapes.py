@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired, cast
+from typing import Annotated, Literal, NotRequired, cast
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from activator.logs import Stream
 from activator.status import STATUSES
+from certs.status import STATES
 from state.models import DeploymentState
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -23,6 +24,7 @@ def _one_of(*choices: str) -> FieldInfo:
 
 Status = Annotated[str, _one_of(*STATUSES)]
 State = Annotated[str, _one_of(*(state.value for state in DeploymentState))]
+DomainStatus = Annotated[str, _one_of(*STATES)]
 Cause = Annotated[str, _one_of("create", "update", "redeploy", "rollback", "push")]
 Scope = Annotated[str, _one_of("read", "write", "admin")]
 Limits = Annotated[str, _one_of("enforced", "none")]
@@ -88,18 +90,45 @@ class ScalingView(TypedDict):
 
 
 class DomainRecord(TypedDict):
+    """What DNS should say, and what it was last heard to say. Several values of one type are joined by ", "."""
+
     type: str
     name: str
     value: str
     observed: str | None
 
 
+class CertificateView(TypedDict):
+    """What a domain is served with. `issuer`: `internal`, the URL of an ACME directory, or `uploaded`; `renew_at`: null
+    if it will not be renewed; `trusted`: clients that know only the usual authorities accept it."""
+
+    issuer: str
+    not_before: Time
+    not_after: Time
+    renew_at: Time | None
+    trusted: bool
+
+
 class DomainView(TypedDict):
+    """`reason` is for programs, `detail` for people. `redirect_to`: where requests are sent on to."""
+
     name: str
-    status: str
+    status: DomainStatus
     reason: str | None
+    detail: str | None
+    redirect_to: str | None
     records: list[DomainRecord]
-    certificate: dict[str, Any] | None
+    certificate: CertificateView | None
+    created_at: Time
+    verified_at: Time | None
+    checked_at: Time | None
+    next_check_at: Time
+
+
+class DomainList(TypedDict):
+    """Oldest first."""
+
+    items: list[DomainView]
 
 
 class RunView(TypedDict):
@@ -125,7 +154,10 @@ class CapacityView(TypedDict):
 
 
 class ServiceView(RunView, CapacityView):
-    """`deployment`: the one that serves, else the newest; `rollout`: one in progress beside it, or failed after it."""
+    """`deployment`: the one that serves, else the newest; `rollout`: one in progress beside it, or failed after it.
+
+    `domains`: all of them; `domain`: that of `custom_domain`.
+    """
 
     id: str
     namespace: str
@@ -137,6 +169,7 @@ class ServiceView(RunView, CapacityView):
     deployment: DeploymentView | None
     rollout: DeploymentView | None
     domain: DomainView | None
+    domains: list[DomainView]
     created_at: Time
     updated_at: Time
 

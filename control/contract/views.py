@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from activator.logs import LogLine
 from activator.status import replica_counts
+from control.contract.domain_views import domain_view
 from control.contract.fields import MASK
 from control.contract.preconditions import etag as etag
 from control.contract.shapes import (
     CapacityView,
     DeploymentView,
-    DomainRecord,
-    DomainView,
     EventView,
     KeyView,
     LogView,
@@ -27,9 +26,10 @@ from control.site import Site
 from state.models import ApiKey, Deployment, DeploymentState, Event, Service
 
 
-def service_view(facts: Facts, site: Site) -> ServiceView:
+def service_view(facts: Facts, site: Site, now: int) -> ServiceView:
     """A service as `GET` shows it."""
     service = facts.service
+    domains = {one.domain.name: domain_view(one, now) for one in facts.domains}
     shown = facts.active or facts.latest
     return {
         "id": service.id,
@@ -43,7 +43,8 @@ def service_view(facts: Facts, site: Site) -> ServiceView:
         "replicas": _counts_view(facts),
         "deployment": deployment_view(shown) if shown else None,
         "rollout": _rollout_view(facts),
-        "domain": _domain_view(service, site),
+        "domain": None if service.custom_domain is None else domains.get(service.custom_domain),
+        "domains": list(domains.values()),
         "created_at": iso(service.created_at),
         "updated_at": iso(service.updated_at),
     }
@@ -116,24 +117,6 @@ def _rollout_view(facts: Facts) -> DeploymentView | None:
         return None
     shown = latest.state.in_progress or latest.state is DeploymentState.FAILED
     return deployment_view(latest) if shown else None
-
-
-def _domain_view(service: Service, site: Site) -> DomainView | None:
-    if service.custom_domain is None:
-        return None
-    record: DomainRecord = {
-        "type": "CNAME",
-        "name": service.custom_domain,
-        "value": site.host(service.label),
-        "observed": None,
-    }
-    return {
-        "name": service.custom_domain,
-        "status": "pending_dns",
-        "reason": None,
-        "records": [record],
-        "certificate": None,
-    }
 
 
 def key_view(key: ApiKey) -> KeyView:

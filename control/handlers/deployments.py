@@ -21,6 +21,7 @@ from control.services.catalogue import Catalogue
 from control.services.records import Outcome, service_not_found
 from control.services.writes import Services
 from control.site import Site
+from state.ids import now_us
 
 _PAGE: Final = 100
 _LISTING: Final[Mapping[str, query.Reader]] = {
@@ -204,7 +205,7 @@ class DeploymentHandlers:
 
     def _answer(self, outcome: Outcome) -> web.Response:
         facts = self.catalogue.now(outcome.facts)
-        shown = service_view(facts, self.site)
+        shown = service_view(facts, self.site, now_us())
         return answer(shown, headers={"ETag": exact(etag(facts.service), shown)})
 
 

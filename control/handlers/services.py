@@ -23,6 +23,7 @@ from control.services.catalogue import Catalogue
 from control.services.records import service_not_found
 from control.services.writes import Services
 from control.site import Site
+from state.ids import now_us
 from state.models import Service
 
 _PAGE: Final = 100
@@ -85,7 +86,7 @@ class ServiceHandlers:
             if patience is not None:
                 await self.services.deployed(outcome, patience)
         facts = self.catalogue.now(outcome.facts)
-        shown = service_view(facts, self.site)
+        shown = service_view(facts, self.site, now_us())
         headers = {
             "Location": f"/{namespace}/service/{facts.service.name}",
             "ETag": exact(etag(facts.service), shown),
@@ -108,4 +109,4 @@ class ServiceHandlers:
         return web.Response(status=204)
 
     def _shown(self, service: Service) -> ServiceView:
-        return service_view(self.catalogue.facts(service), self.site)
+        return service_view(self.catalogue.facts(service), self.site, now_us())

@@ -165,7 +165,7 @@ class Hooks:
             if held.service.id != service.id:
                 return None  # deleted, and another by that name was made
             after = replace(held.service, hooked_at=now_us())
-            return Write(replace(held, service=after), (_put(held, after),), note)
+            return Write(replace(held, service=after), (_put(held, after),), (note,))
 
         await self._services.records.write(service.namespace, service.name, None, decide)
 
@@ -180,7 +180,7 @@ class Hooks:
             sealed = self._sealing.webhook(service.namespace, service.id, secret)
             after = replace(service, webhook=sealed, hooked_at=None)
             note = Note("webhook.rotated", "it has a new secret; deliveries signed with the one before are refused")
-            return Write(replace(held, service=after), (_put(held, after),), note)
+            return Write(replace(held, service=after), (_put(held, after),), (note,))
 
         await self._services.records.write(namespace, name, if_match, decide)
         return secret

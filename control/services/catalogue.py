@@ -1,4 +1,4 @@
-"""What the API looks up: services by namespace and name, their deployments and replicas, keys by digest.
+"""What the API looks up: services by namespace and name, their deployments, replicas and domains, keys by digest.
 
 Indexes over the mirror, kept by its changes, so that a look-up costs no walk over all objects.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from activator.status import service_status
 from control.ports import Objects
@@ -17,9 +17,18 @@ from control.services.listing import Listing
 from control.services.waiting import Waiting
 from state.codec import DecodeError
 from state.kinds import Kind
-from state.models import ApiKey, Deployment, Replica, Scale, Service
+from state.models import ApiKey, Certificate, Deployment, Domain, Issuance, Replica, Scale, Service
 
 _log = logging.getLogger("wakegate.api")
+
+
+@dataclass(frozen=True, slots=True)
+class DomainFacts:
+    """A claim on a domain, and what is stored under the domain's name: perhaps another namespace's."""
+
+    domain: Domain
+    issuance: Issuance | None = None
+    certificate: Certificate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,7 @@ class Facts:
     active: Deployment | None
     replicas: tuple[Replica, ...]
     scale: Scale
+    domains: tuple[DomainFacts, ...] = ()
 
     @property
     def deployments(self) -> Mapping[str, Deployment]:
@@ -54,6 +64,8 @@ class Catalogue:
         self._replicas: dict[str, set[str]] = defaultdict(set)  # service id -> replica ids
         self._deployment_owner: dict[str, str] = {}  # deployment id -> service id
         self._deployments: dict[str, set[str]] = defaultdict(set)  # service id -> deployment ids
+        self._claimant: dict[str, str] = {}  # id of a claim on a domain -> service id
+        self._claims: dict[str, set[str]] = defaultdict(set)  # service id -> ids of its claims
         self._digest: dict[str, str] = {}  # key id -> digest
         self._key: dict[str, str] = {}  # digest -> key id
         self._on_revoked = on_revoked
@@ -96,6 +108,10 @@ class Catalogue:
         return self._listing.namespaces()
 
     def facts(self, service: Service) -> Facts:
+        return replace(self._facts(service), domains=tuple(map(self.domain_facts, self.domains(service.id))))
+
+    def _facts(self, service: Service) -> Facts:
+        """Without its domains, which have nothing to do with its status."""
         record = self._objects.get(Kind.SERVICE, service.id)
         replicas = (self._objects.decoded(Kind.REPLICA, i, Replica) for i in self._replicas.get(service.id, ()))
         return Facts(
@@ -105,6 +121,22 @@ class Catalogue:
             active=self._objects.decoded(Kind.DEPLOYMENT, service.active, Deployment) if service.active else None,
             replicas=tuple(replica for replica in replicas if replica),
             scale=self._objects.decoded(Kind.SCALE, service.id, Scale) or Scale(),
+        )
+
+    def domains(self, service_id: str) -> list[Domain]:
+        """Those that a service claims, oldest first."""
+        found = (self._objects.decoded(Kind.DOMAIN, i, Domain) for i in self._claims.get(service_id, ()))
+        return sorted((domain for domain in found if domain), key=lambda domain: (domain.created_at, domain.name))
+
+    def domain_names(self, service_id: str) -> list[str]:
+        """The names of those, in no order."""
+        return [claim.partition("/")[2] for claim in self._claims.get(service_id, ())]
+
+    def domain_facts(self, domain: Domain) -> DomainFacts:
+        return DomainFacts(
+            domain,
+            self._objects.decoded(Kind.ISSUANCE, domain.name, Issuance),
+            self._objects.decoded(Kind.CERTIFICATE, domain.name, Certificate),
         )
 
     def now(self, facts: Facts) -> Facts:
@@ -156,6 +188,8 @@ class Catalogue:
                 self._note_deployment(object_id)
             case Kind.SCALE:
                 self._listing.stir(object_id)
+            case Kind.DOMAIN:
+                self._note_domain(object_id)
             case Kind.KEY:
                 self._note_key(object_id)
             case _:
@@ -163,7 +197,7 @@ class Catalogue:
 
     def _status_of(self, service_id: str) -> str | None:
         service = self.service_by_id(service_id)
-        return self.facts(service).status if service else None
+        return self._facts(service).status if service else None
 
     def _note_service(self, service_id: str) -> None:
         service = self.service_by_id(service_id)
@@ -194,6 +228,18 @@ class Catalogue:
             self._deployments[owner].discard(deployment_id)
             if not self._deployments[owner]:
                 del self._deployments[owner]
+
+    def _note_domain(self, claim: str) -> None:
+        domain = self._objects.decoded(Kind.DOMAIN, claim, Domain)
+        owner = self._claimant.get(claim)
+        if owner is not None and (domain is None or domain.service != owner):
+            del self._claimant[claim]
+            self._claims[owner].discard(claim)
+            if not self._claims[owner]:
+                del self._claims[owner]
+        if domain is not None:
+            self._claimant[claim] = domain.service
+            self._claims[domain.service].add(claim)
 
     def _note_key(self, key_id: str) -> None:
         namespace = key_id.partition("/")[0]

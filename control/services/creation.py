@@ -10,19 +10,21 @@ from dataclasses import dataclass
 from typing import Final
 
 from activator.planning import Note
+from certs.claims import claim_id
+from control.claims.changes import added, taken
+from control.claims.claimant import Claimant
 from control.contract.problem import FieldError, Problem, unprocessable
 from control.contract.schemas import CreateBody
 from control.pushes.signatures import new_secret
 from control.services import names
-from control.services.catalogue import Facts
+from control.services.catalogue import DomainFacts, Facts
 from control.services.placement import lacking
 from control.services.records import ATTEMPTS, Outcome, Records
 from control.services.sealing import Sealing
-from control.site import Site
 from state.codec import encode
 from state.ids import new_id, now_us
 from state.kinds import Kind
-from state.models import Backend, Deployment, DeploymentState, Route, RunSpec, Scale, Scaling, Service
+from state.models import Backend, Deployment, DeploymentState, Domain, Route, RunSpec, Scale, Scaling, Service
 from state.store import ABSENT, Change, Conflict
 
 _WAIT: Final = 3.0  # seconds for the workers to know a new route: then it is told to the caller anyway
@@ -42,7 +44,7 @@ class Creation:
 
     records: Records
     sealing: Sealing
-    site: Site
+    claimant: Claimant
 
     async def create(self, namespace: str, body: CreateBody) -> Outcome:
         """The secret is that of the push webhook, for a repo. Raises Problem 409, 422; StoreError."""
@@ -52,25 +54,33 @@ class Creation:
         for _ in range(ATTEMPTS):
             label = await self._label(namespace, body.name)
             service, deployment = self._new_service(namespace, body, label.text, secret)
+            domain = self._claim(service)
             scale = Scale(desired=max(1, service.min_replicas))
-            # told first: from the commit on, the leader tells what becomes of it
-            note = Note("service.created", f"as {service.name}, label {service.label}", deployment=deployment.id)
-            await self.records.tell(service.id, note)
+            await self._tell(service, domain)  # first: from the commit on, the leader tells what becomes of it
             try:
-                revision = await self.records.commit(self._changes(service, deployment, scale, label))
+                revision = await self.records.commit(self._changes(service, deployment, scale, label, domain))
             except Conflict as conflict:
                 await self.records.forget_events(service.id)
-                if conflict.kind is Kind.NAME:
-                    raise _taken(conflict, namespace, body) from None
+                _refuse_taken(conflict, body)
                 continue  # somebody claimed the label meanwhile
             await self.records.keep_events(service.id)
             await self.records.settle(revision, _WAIT)
-            return Outcome(Facts(service, revision, deployment, None, (), scale), deployment.id, secret)
+            domains = () if domain is None else (DomainFacts(domain),)
+            return Outcome(Facts(service, revision, deployment, None, (), scale, domains), deployment.id, secret)
         raise Problem(503, "The name is being claimed by others; try again.", headers={"Retry-After": "1"})
+
+    def _claim(self, service: Service) -> Domain | None:
+        name = service.custom_domain
+        return None if name is None else self.claimant.claim(service, name, service.created_at)
+
+    async def _tell(self, service: Service, domain: Domain | None) -> None:
+        note = Note("service.created", f"as {service.name}, label {service.label}", deployment=service.latest)
+        for one in (note, *(() if domain is None else (added(domain),))):
+            await self.records.tell(service.id, one)
 
     def _lacking(self, body: CreateBody) -> list[FieldError]:
         return lacking(
-            self.site.offer,
+            self.claimant.site.offer,
             gpu=body.gpu,
             gpu_count=body.gpu_count,
             region=body.region,
@@ -113,7 +123,7 @@ class Creation:
             min_replicas=body.min_replicas,
             max_replicas=body.max_replicas or max(1, body.min_replicas),
             target_gpu_utilization=body.target_gpu_utilization,
-            region=body.region or self.site.region,
+            region=body.region or self.claimant.site.region,
             custom_domain=body.custom_domain,
             scaling=Scaling(**body.scaling.model_dump()),
             created_at=now,
@@ -123,7 +133,9 @@ class Creation:
         )
         return service, Deployment(deployment_id, service_id, DeploymentState.PENDING, run, now)
 
-    def _changes(self, service: Service, deployment: Deployment, scale: Scale, label: Label) -> list[Change]:
+    def _changes(
+        self, service: Service, deployment: Deployment, scale: Scale, label: Label, domain: Domain | None
+    ) -> list[Change]:
         """Everything of a new service in one commit; its route takes the place of an older one's tombstone."""
         owner = names.name_id(service.namespace, service.name)
         backend = Backend(
@@ -141,19 +153,19 @@ class Creation:
             Change(Kind.DEPLOYMENT, deployment.id, encode(deployment), ABSENT),
             Change(Kind.SCALE, service.id, encode(scale), ABSENT),
             Change(Kind.BACKEND, service.id, encode(backend), ABSENT),
-            Change(Kind.ROUTE, self.site.host(service.label), encode(route)),
+            Change(Kind.ROUTE, self.claimant.site.host(service.label), encode(route)),
         ]
         if not label.claimed:
             changes.append(Change(Kind.LABEL, label.text, owner.encode(), ABSENT))
-        if service.custom_domain:
-            claim = names.domain_claim_id(service.namespace, service.custom_domain)
-            changes.append(Change(Kind.NAME, claim, service.id.encode(), ABSENT))
+        if domain is not None:
+            changes.append(Change(Kind.DOMAIN, claim_id(domain.namespace, domain.name), encode(domain), ABSENT))
         return changes
 
 
-def _taken(conflict: Conflict, namespace: str, body: CreateBody) -> Problem:
-    if conflict.id == names.name_id(namespace, body.name):
+def _refuse_taken(conflict: Conflict, body: CreateBody) -> None:
+    """Raises Problem 409 if the name or the domain is another service's."""
+    if conflict.kind is Kind.DOMAIN and body.custom_domain is not None:
+        raise taken(body.custom_domain, "custom_domain") from None
+    if conflict.kind is Kind.NAME:
         what = "is taken: another service of this namespace has it, or one that differs only in case, - and _"
-        return Problem(409, f"name: {body.name} {what}", [FieldError("name", what)])
-    what = "is held by another service of this namespace"
-    return Problem(409, f"custom_domain: {body.custom_domain} {what}", [FieldError("custom_domain", what)])
+        raise Problem(409, f"name: {body.name} {what}", [FieldError("name", what)]) from None

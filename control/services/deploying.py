@@ -43,7 +43,7 @@ def begun(held: Held, service: Service, deployment: Deployment) -> Write:
         Change(Kind.SERVICE, after.id, encode(after), held.version(Kind.SERVICE, after.id)),
     )
     note = Note("deployment.created", _BECAUSE[deployment.cause], deployment=deployment.id)
-    return Write(replace(held, service=after, latest=deployment), changes, note, started=deployment)
+    return Write(replace(held, service=after, latest=deployment), changes, (note,), started=deployment)
 
 
 def next_deployment(
@@ -80,7 +80,7 @@ def _queued(held: Held) -> Write | None:
     after = replace(held.service, queued=True)
     changes = (Change(Kind.SERVICE, after.id, encode(after), held.version(Kind.SERVICE, after.id)),)
     note = Note("deployment.queued", "its branch was pushed to while a deployment is in progress")
-    return Write(replace(held, service=after), changes, note)
+    return Write(replace(held, service=after), changes, (note,))
 
 
 def rolled_back(held: Held, to: Deployment, new_id: str, now: int) -> Write:
@@ -122,7 +122,7 @@ def cancelled(held: Held, now: int) -> Write:
     version = held.version(Kind.DEPLOYMENT, after.id)
     changes = (Change(Kind.DEPLOYMENT, after.id, encode(after), version),)
     note = Note("deployment.cancelled", "it was asked for", deployment=after.id)
-    return Write(replace(held, latest=after), changes, note)
+    return Write(replace(held, latest=after), changes, (note,))
 
 
 def same_source(active: Deployment | None, run: RunSpec) -> Deployment | None:

@@ -68,14 +68,6 @@ def name_id(namespace: str, name: str) -> str:
     return f"{namespace}/{fold(name)}"
 
 
-def domain_claim_id(namespace: str, domain: str) -> str:
-    """The id of the `name` object by which a service holds a custom domain within its namespace.
-
-    A domain has a dot and a folded name has none, so the two never meet.
-    """
-    return f"{namespace}/{domain}"
-
-
 def labels(namespace: str, name: str) -> Iterator[str]:
     """The candidates for a service's label, in order of preference; it gets the first that nobody else owns."""
     owner = name_id(namespace, name)

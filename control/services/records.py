@@ -22,24 +22,29 @@ from control.services.catalogue import Catalogue, Facts
 from state.codec import decode
 from state.ids import now_us
 from state.kinds import Kind
-from state.models import Deployment, Event, Scale, Service
+from state.models import Deployment, Domain, Event, Scale, Service
 from state.store import ABSENT, Change, Conflict, Record, Store, StoreError, Unavailable
 
 _SEEN_WAIT: Final = 3.0  # seconds for our own write to come back by the feed
 ATTEMPTS: Final = 8
+REMOVAL_WAIT: Final = 5.0  # seconds for workers to stop serving what is removed (SPEC section 2, Delete)
 
 _log = logging.getLogger("wakegate.api")
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A service as the store has it at one moment; `versions` are those of what is here, by kind and id."""
+    """A service as the store has it at one moment; `versions` are those of what is here, by kind and id.
+
+    `domains`: where the call has to do with them.
+    """
 
     service: Service
     latest: Deployment | None
     active: Deployment | None
     scale: Scale
     versions: dict[tuple[Kind, str], int]
+    domains: tuple[Domain, ...] | None = None
 
     def version(self, kind: Kind, object_id: str) -> int:
         return self.versions.get((kind, object_id), ABSENT)
@@ -51,17 +56,17 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What a call wants to be written: `changes` in one commit, which leaves `held`; `note` tells it afterwards.
+    """What a call wants to be written: `changes` in one commit, which leaves `held`; `notes` tell it afterwards.
 
     The first change is the one by which a commit whose answer was lost is found again. `started`: the deployment that
-    begins with it. `taken`: what to say if a name that it claims is somebody else's.
+    begins with it. `workers`: seconds for all of them to have applied it; None: they needn't.
     """
 
     held: Held
     changes: Sequence[Change]
-    note: Note
+    notes: Sequence[Note]
     started: Deployment | None = None
-    taken: Problem | None = None
+    workers: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +99,8 @@ class Records:
         self._catalogue = catalogue
         self._acknowledgements = acknowledgements
 
-    async def write(
-        self, namespace: str, name: str, if_match: str | None, decide: Decide, *, workers: float | None = None
-    ) -> Outcome:
-        """Write what `decide` says. `workers`: seconds for all of them to have applied it; None: they needn't.
-
-        Raises Problem 404, 412, 503, and what `decide` raises; StoreError.
-        """
+    async def write(self, namespace: str, name: str, if_match: str | None, decide: Decide) -> Outcome:
+        """Write what `decide` says. Raises Problem 404, 412, 503, and what `decide` raises; StoreError."""
         for _ in range(ATTEMPTS):
             held = await self.held(namespace, name)
             preconditions.check(if_match, held.service)
@@ -109,12 +109,11 @@ class Records:
                 return Outcome(self._facts(held))
             try:
                 revision = await self.commit(wanted.changes)
-            except Conflict as conflict:
-                if conflict.kind is Kind.NAME and wanted.taken is not None:
-                    raise wanted.taken from None
-                continue  # the activator or another call wrote it meanwhile
-            await self.tell(held.service.id, wanted.note)
-            seen = await (self.seen(revision) if workers is None else self.settle(revision, workers))
+            except Conflict:
+                continue  # the activator, a duty of the leader or another call wrote it meanwhile
+            for note in wanted.notes:
+                await self.tell(held.service.id, note)
+            seen = await (self.seen(revision) if wanted.workers is None else self.settle(revision, wanted.workers))
             started = None if wanted.started is None else wanted.started.id
             return Outcome(self._facts(wanted.held, seen=seen), started)
         raise contended()
@@ -216,6 +215,8 @@ class Records:
         facts = self._catalogue.facts(known or held.service)
         if known is not None and seen and facts.version >= version:
             return facts
+        if held.domains is not None:
+            facts = replace(facts, domains=tuple(map(self._catalogue.domain_facts, held.domains)))
         return replace(
             facts, service=held.service, version=version, latest=held.latest, active=held.active, scale=held.scale
         )

@@ -49,4 +49,4 @@ def _refuse_without_active(held: Held) -> None:
 def _write(held: Held, scale: Scale, note: Note) -> Write:
     service = held.service.id
     change = Change(Kind.SCALE, service, encode(scale), held.version(Kind.SCALE, service))
-    return Write(replace(held, scale=scale), (change,), note)
+    return Write(replace(held, scale=scale), (change,), (note,))

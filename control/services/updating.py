@@ -12,19 +12,19 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from activator.planning import Note
+from control.claims.changes import Step
 from control.contract.fields import ENV_COUNT, ENV_TOTAL, env_size
-from control.contract.problem import FieldError, Problem, unprocessable
+from control.contract.problem import FieldError, unprocessable
 from control.contract.schemas import EnvBody, ScalingChange, UpdateBody
-from control.services import names
 from control.services.deploying import begun, next_deployment, refuse_a_second, same_source
 from control.services.placement import lacking
-from control.services.records import Held, Write
+from control.services.records import REMOVAL_WAIT, Held, Write
 from control.site import Offer
 from state.codec import encode
 from state.kinds import Kind
 from state.models import Scaling, Service
 from state.secrets import sealed_size
-from state.store import ABSENT, Change
+from state.store import Change
 
 Sealed = Callable[[Mapping[str, str]], Mapping[str, str]]
 """Seals the values of an environment; one that is the same as now comes back sealed as it is."""
@@ -33,8 +33,19 @@ _RUN = ("branch", "image", "port", "health_check_path", "cpu", "memory")
 _CAPACITY = ("min_replicas", "max_replicas", "target_gpu_utilization")
 
 
-def updated(held: Held, body: UpdateBody, sealed: Sealed, offer: Offer, new_id: str, now: int) -> Write | None:
-    """None if nothing is different. Raises Problem 409, 422."""
+def updated(
+    held: Held,
+    body: UpdateBody,
+    sealed: Sealed,
+    offer: Offer,
+    domains: Callable[[], Step] | None,
+    new_id: str,
+    now: int,
+) -> Write | None:
+    """`domains`: what becomes of them, if `custom_domain` was given. None if nothing is different.
+
+    Raises Problem 409, 422.
+    """
     if errors := [*_together(held.service, body), *lacking(offer, image=body.image is not None)]:
         raise unprocessable(errors)
     before = held.service
@@ -46,7 +57,7 @@ def updated(held: Held, body: UpdateBody, sealed: Sealed, offer: Offer, new_id: 
         after = replace(after, scaling=_scaling(before.scaling, body.scaling))
     if "custom_domain" in body.model_fields_set:
         after = replace(after, custom_domain=body.custom_domain)
-    return _write(held, after, new_id, now)
+    return _with_domains(held, _write(held, after, new_id, now), None if domains is None else domains())
 
 
 def with_env(held: Held, body: EnvBody, sealed: Sealed, new_id: str, now: int) -> Write | None:
@@ -79,32 +90,27 @@ def _write(held: Held, after: Service, new_id: str, now: int) -> Write | None:
         pinned = same_source(held.active, after.run)
         after = after if pinned is not None else replace(after, queued=False)
         write = begun(held, after, next_deployment(after, "update", new_id, now, pinned=pinned))
-        write = replace(write, note=replace(write.note, reason=_told(before, after)))
+        write = replace(write, notes=[replace(note, reason=_told(before, after)) for note in write.notes])
     else:
         after = replace(after, updated_at=now)
         change = Change(Kind.SERVICE, after.id, encode(after), held.version(Kind.SERVICE, after.id))
-        write = Write(replace(held, service=after), (change,), Note("service.updated", _told(before, after)))
-    claims = _claims(before, after)
-    return replace(write, changes=(*write.changes, *claims), taken=_taken(after))
+        write = Write(replace(held, service=after), (change,), (Note("service.updated", _told(before, after)),))
+    return write
 
 
-def _claims(before: Service, after: Service) -> list[Change]:
-    """The custom domain's name is claimed in the commit that needs it, and the old one is free at once."""
-    if before.custom_domain == after.custom_domain:
-        return []
-    changes = []
-    if before.custom_domain is not None:
-        changes.append(Change(Kind.NAME, names.domain_claim_id(before.namespace, before.custom_domain), None))
-    if after.custom_domain is not None:
-        claim = names.domain_claim_id(after.namespace, after.custom_domain)
-        changes.append(Change(Kind.NAME, claim, after.id.encode(), ABSENT))
-    return changes
-
-
-def _taken(service: Service) -> Problem:
-    what = "is held by another service of this namespace"
-    detail = f"custom_domain: {service.custom_domain} {what}"
-    return Problem(409, detail, [FieldError("custom_domain", what)])
+def _with_domains(held: Held, write: Write | None, step: Step | None) -> Write | None:
+    """Both in one commit: the service's record is in it whenever the set of its domains changes."""
+    if step is None or not step.changes:
+        return write
+    if write is None:
+        return Write(replace(held, domains=step.domains), step.changes, step.notes)
+    return replace(
+        write,
+        held=replace(write.held, domains=step.domains),
+        changes=(*write.changes, *step.changes),
+        notes=(*write.notes, *step.notes),
+        workers=REMOVAL_WAIT if step.removes else None,
+    )
 
 
 def _given(body: UpdateBody, fields: tuple[str, ...]) -> dict[str, Any]:

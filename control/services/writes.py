@@ -7,19 +7,21 @@ decided by pure functions of `updating`, `deploying` and `sleeping`) and 6 (`rec
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
 from activator.planning import Note
+from control.claims import changes as claims
+from control.claims.claimant import Claimant
+from control.claims.found import Finder, Found
 from control.contract.schemas import CreateBody, EnvBody, UpdateBody
 from control.ports import Acknowledgements, Objects
 from control.services import deploying, names, remains, sleeping, updating
 from control.services.catalogue import Catalogue
 from control.services.creation import Creation
-from control.services.records import Held, Outcome, Records, Write
+from control.services.records import REMOVAL_WAIT, Held, Outcome, Records, Write
 from control.services.sealing import Sealing
-from control.site import Site
 from state.codec import encode
 from state.ids import new_id, now_us
 from state.kinds import Kind
@@ -27,7 +29,6 @@ from state.models import Event, Route
 from state.secrets import Vault
 from state.store import Change, Store
 
-_DELETE_WAIT: Final = 5.0  # seconds (SPEC section 2, Delete)
 _SERVED_WAIT: Final = 3.0  # seconds for workers to know of a switch, for who waits for it
 
 
@@ -41,14 +42,16 @@ class Services:
         catalogue: Catalogue,
         vault: Vault,
         acknowledgements: Acknowledgements,
-        site: Site,
+        claimant: Claimant,
         later: Callable[[str, Event], None] | None = None,
     ) -> None:
         self.sealing = Sealing(vault)
         self.records = Records(store, objects, catalogue, acknowledgements, later)
         self._catalogue = catalogue
-        self._creation = Creation(self.records, self.sealing, site)
-        self._site = site
+        self._claimant = claimant
+        self._finder = Finder(self.records, catalogue)
+        self._creation = Creation(self.records, self.sealing, claimant)
+        self._site = claimant.site
 
     async def create(self, namespace: str, body: CreateBody) -> Outcome:
         """Raises Problem 409, 422."""
@@ -58,7 +61,8 @@ class Services:
         """Raises Problem 409, 422."""
 
         async def decide(held: Held) -> Write | None:
-            return updating.updated(held, body, self._sealed(held), self._site.offer, new_id(), now_us())
+            domains = await self._domains(held, body)
+            return updating.updated(held, body, self._sealed(held), self._site.offer, domains, new_id(), now_us())
 
         return await self.records.write(namespace, name, if_match, decide)
 
@@ -124,9 +128,10 @@ class Services:
         """Returns once the workers answer 503 for its hosts."""
 
         async def decide(held: Held) -> Write | None:
-            return _removed(held, self._site.host(held.service.label), now_us(), force=force)
+            found = await self._finder.of(held)
+            return _removed(held, self._site.host(held.service.label), found.values(), now_us(), force=force)
 
-        await self.records.write(namespace, name, if_match, decide, workers=_DELETE_WAIT)
+        await self.records.write(namespace, name, if_match, decide)
 
     async def deployed(self, outcome: Outcome, patience: float) -> None:
         """Until the deployment that the call started has ended and workers know, for `patience` seconds at most."""
@@ -139,12 +144,19 @@ class Services:
         await self._catalogue.awake(outcome.facts.service.id, patience)
         await self.records.served(outcome.facts.service.id, _SERVED_WAIT)
 
+    async def _domains(self, held: Held, body: UpdateBody) -> Callable[[], claims.Step] | None:
+        if "custom_domain" not in body.model_fields_set:
+            return None
+        found, now = await self._finder.of(held, body.custom_domain), now_us()
+        claim = functools.partial(self._claimant.claim, held.service, now=now)
+        return functools.partial(claims.replaced, held, found, body.custom_domain, claim, now)
+
     def _sealed(self, held: Held) -> updating.Sealed:
         again: updating.Sealed = functools.partial(self.sealing.again, held.service)
         return again
 
 
-def _removed(held: Held, host: str, now: int, *, force: bool) -> Write:
+def _removed(held: Held, host: str, domains: Iterable[Found], now: int, *, force: bool) -> Write:
     """The tombstones and the freed names in one commit; the activator stops the replicas (law 3)."""
     service = held.service
     gone = replace(service, deleted_at=now, updated_at=now, forced=force)
@@ -154,8 +166,7 @@ def _removed(held: Held, host: str, now: int, *, force: bool) -> Write:
         Change(Kind.SERVICE, service.id, encode(gone), held.version(Kind.SERVICE, service.id)),
         Change(Kind.ROUTE, host, encode(tombstone)),
         remains.note(service.id, remains.Gone(service.namespace, service.name, now)),
+        *claims.released(service, domains, now),
     ]
-    if service.custom_domain:
-        changes.append(Change(Kind.NAME, names.domain_claim_id(service.namespace, service.custom_domain), None))
     note = Note("service.deleted", "at once, by force" if force else "gracefully")
-    return Write(replace(held, service=gone), changes, note)
+    return Write(replace(held, service=gone), changes, (note,), workers=REMOVAL_WAIT)

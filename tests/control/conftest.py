@@ -19,6 +19,7 @@ import pytest
 from activator.logs import LogStore
 from control.analytics.collector import Analytics
 from control.app import Api
+from control.claims.claimant import Claimant
 from control.credentials.key_use import KeyUse
 from control.credentials.keys import Keys, make_first_key
 from control.domains import Platform
@@ -136,6 +137,7 @@ class Rig:
         return {kind: ids for kind, ids in found.items() if ids and kind != "key"}
 
 
+TOKEN_KEY = bytes(range(32))
 SITE = Site(
     platform=Platform("apps.localhost", "api.example.com"),
     http_port=8080,
@@ -186,7 +188,7 @@ async def opened(
     workers, logs = Workers(), LogStore(directory / "logs")
     analytics = Analytics(store, mirror, lambda: None)
     asked = asked or store
-    services = Services(asked, mirror, catalogue, vault, workers, site)
+    services = Services(asked, mirror, catalogue, vault, workers, Claimant(site, TOKEN_KEY))
     key_use = KeyUse(store, mirror)
     tasks = [asyncio.create_task(work) for work in (mirror.run(), key_use.run(), streams.listen(store))]
     await mirror.synced()

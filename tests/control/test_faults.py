@@ -16,11 +16,12 @@ import pytest
 from conftest import Answer, Rig, opened
 from faulty import BROKEN, LOST, FaultyStore
 
+from certs.claims import claim_id
 from control.limits import rate_limit
 from control.services import names
 from state.codec import decode, encode
 from state.kinds import Kind
-from state.models import Backend, Deployment, DeploymentState, Route, Scale, Service
+from state.models import Backend, Deployment, DeploymentState, Domain, Route, Scale, Service
 from state.secret_key import ENVIRONMENT, derive
 from state.secrets import Vault
 from state.store import Change
@@ -203,12 +204,12 @@ async def check_whole(rig: Rig) -> None:
     found = await stored(rig)
     services = {i: decode(Service, v) for (kind, i), v in found.items() if kind is Kind.SERVICE}
     alive = {i: service for i, service in services.items() if service.deleted_at is None}
-    claims = {}
+    claims, domains = {}, {}
     for service in alive.values():
         owner = names.name_id(service.namespace, service.name)
         claims[owner] = service.id.encode()
         if service.custom_domain:
-            claims[names.domain_claim_id(service.namespace, service.custom_domain)] = service.id.encode()
+            domains[claim_id(service.namespace, service.custom_domain)] = service.id
         assert found[Kind.LABEL, service.label] == owner.encode()
         assert decode(Backend, found[Kind.BACKEND, service.id]).service == service.id
         assert (Kind.SCALE, service.id) in found
@@ -216,6 +217,7 @@ async def check_whole(rig: Rig) -> None:
             assert decode(Deployment, found[Kind.DEPLOYMENT, deployment_id]).service == service.id
         assert decode(Deployment, found[Kind.DEPLOYMENT, service.latest]).run == service.run
     assert {i: value for (kind, i), value in found.items() if kind is Kind.NAME} == claims
+    assert {i: decode(Domain, v).service for (kind, i), v in found.items() if kind is Kind.DOMAIN} == domains
     for (kind, _), value in found.items():
         if kind is Kind.ROUTE:
             route = decode(Route, value)

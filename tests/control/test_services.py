@@ -6,7 +6,10 @@ import asyncio
 import collections
 from dataclasses import replace
 
+from conftest import TOKEN_KEY
+
 from activator.status import STATUSES
+from certs.proof import token
 from control.services.names import labels
 from state.codec import decode, encode
 from state.kinds import Kind
@@ -44,6 +47,7 @@ async def test_a_created_service_has_the_shape_and_defaults_of_the_spec(rig):
     webhook = body.pop("webhook")
     assert webhook["url"] == "https://api.example.com/hooks/git/acme/Llama_3"
     assert len(webhook["secret"]) == 50
+    domain = body["domain"]
     assert body == {
         "namespace": "acme",
         "name": "Llama_3",
@@ -76,15 +80,29 @@ async def test_a_created_service_has_the_shape_and_defaults_of_the_spec(rig):
         },
         "replicas": {"desired": 1, "ready": 0, "starting": 0, "unhealthy": 0, "draining": 0},
         "rollout": None,
-        "domain": {
-            "name": "www.acme.com",
-            "status": "pending_dns",
-            "reason": None,
-            "records": [
-                {"type": "CNAME", "name": "www.acme.com", "value": "llama-3-acme.apps.localhost", "observed": None}
-            ],
-            "certificate": None,
-        },
+        "domain": domain,
+        "domains": [domain],
+    }
+    for volatile in ("created_at", "next_check_at"):
+        assert domain.pop(volatile)
+    assert domain == {
+        "name": "www.acme.com",
+        "status": "pending_dns",
+        "reason": None,
+        "detail": None,
+        "redirect_to": None,
+        "records": [
+            {"type": "CNAME", "name": "www.acme.com", "value": "llama-3-acme.apps.localhost", "observed": None},
+            {
+                "type": "TXT",
+                "name": "_wakegate.www.acme.com",
+                "value": token(TOKEN_KEY, "acme", "www.acme.com"),
+                "observed": None,
+            },
+        ],
+        "certificate": None,
+        "verified_at": None,
+        "checked_at": None,
     }
     read = await rig.api("GET", "/acme/service/llama-3")
     assert read.status == 200
