@@ -29,6 +29,7 @@ HOT = [
     "gateway/balance.py",
     "gateway/pool.py",
     "gateway/table.py",
+    "gateway/challenges.py",
     "gateway/answers.py",
     "gateway/access_log.py",
     "gateway/clients.py",

@@ -69,6 +69,13 @@ def options_answer() -> tuple[Response, bytes]:
     return response, b""
 
 
+def proof_answer(request: Request, key_authorization: bytes) -> tuple[Response, bytes]:
+    """What a certificate authority looks for (RFC 8555 8.3)."""
+    response = _response(200, REASONS[200], b"application/octet-stream", key_authorization, request)
+    response.lines.append(b'Proxy-Status: wakegate; details="an ACME challenge"')
+    return response, b"" if response.bodiless else key_authorization
+
+
 def trace_answer(request: Request) -> tuple[Response, bytes]:
     """TRACE with Max-Forwards 0: the request as we got it, less credentials (RFC 9110 9.3.8)."""
     lines = [b"TRACE %b HTTP/1.1" % request.target, b"Host: %b" % request.host]

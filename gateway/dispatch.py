@@ -13,6 +13,7 @@ import time
 from gateway import affinity
 from gateway.access_log import AccessLog
 from gateway.balance import DICE, choose, fits, may_eject, pick
+from gateway.challenges import Challenges
 from gateway.clients import Clients
 from gateway.connections import Connections
 from gateway.errors import Failure, StaleConnection
@@ -41,6 +42,7 @@ class Dispatcher(Keeper):
         "_nobody",
         "_table",
         "_telemetry",
+        "challenges",
         "clients",
         "connections",
         "holding",
@@ -86,6 +88,7 @@ class Dispatcher(Keeper):
         self.via_old_line = b"\r\nVia: 1.0 " + self.via + b"\r\nX-Request-Id: "
         self.via_old_response = self.via_old_line[2:]
         self.hsts = hsts_line(settings.hsts)
+        self.challenges = Challenges()
         self.redirects: Redirects | None = None  # where plain requests should come over https
         self.clients = Clients(
             settings.connection_limit, settings.trusted_proxies, settings.address_limit, settings.shed_age
@@ -106,6 +109,8 @@ class Dispatcher(Keeper):
             request.trace = b"00-" + random_hex[:32] + b"-" + random_hex[32:] + b"-01"
         if self._telemetry is not None:
             self._telemetry.begin(request, remote != b"")
+        if self.challenges.http and self._proves(exchange):
+            return
         if (exchange.down.secure or self.redirects is not None) and turn_away(exchange, self.redirects):
             return
         service = self._table.find(request.host) if request.host else None
@@ -121,6 +126,14 @@ class Dispatcher(Keeper):
                 exchange.answer(Failure(413, "http_request_error", "request body too large"))
             else:
                 self._send(exchange, service)
+
+    def _proves(self, exchange: Exchange) -> bool:
+        """Whether this is a certificate authority that looks at the host: then it has its answer."""
+        proof = self.challenges.proof(exchange.request)
+        if proof is None:
+            return False
+        exchange.prove(proof)
+        return True
 
     def _send(self, exchange: Exchange, service: Service) -> None:
         now = exchange.began

@@ -30,7 +30,9 @@ class Doors:
         self._table = table
         self._prefaces = Prefaces()
         self._expects_prefaces = bool(office.settings.trusted_proxies)
-        self._handshakes = None if certificates is None else Handshakes(certificates, say, self._routed)
+        self._handshakes = (
+            None if certificates is None else Handshakes(certificates, say, self._routed, office.challenges.digest)
+        )
         if self._handshakes is not None and office.settings.https_redirect != "off":
             office.redirects = Redirects(office.settings, self._handshakes.contexts)
 
@@ -60,6 +62,11 @@ class Doors:
             self._handshakes.contexts.forget(record)
         if self._office.redirects is not None:
             self._office.redirects.forget()
+
+    def challenge(self, domain: str) -> None:
+        """What certificate authorities are shown of this name is another, or nothing any more."""
+        if self._handshakes is not None:
+            self._handshakes.proofs.forget(domain)
 
     def counters(self) -> dict[str, Any]:
         """Cumulative: {"tls": …, "proxy_protocol": {"read": n, "malformed": n}}, each only where it is in use."""

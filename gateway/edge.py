@@ -23,7 +23,7 @@ from gateway.sweep import TICK, Sweep
 from gateway.table import Table
 from gateway.telemetry import Telemetry
 from gateway.tls.contexts import Certificates
-from state.models import Backend
+from state.models import Backend, Challenge
 
 __all__ = ["Demand", "Edge", "Load"]
 
@@ -132,6 +132,11 @@ class Edge:
         """
         self._doors.recertify(name)
 
+    def challenge(self, domain: str, challenge: Challenge | None) -> None:
+        """What certificate authorities that look at `domain` are answered from now on; None: nothing."""
+        self._office.challenges.put(domain, challenge)
+        self._doors.challenge(domain)
+
     def resync(self) -> None:
         """Everything may have changed: look all known hosts and services up again in `Table`'s source."""
         hosts = self._table.hosts()
@@ -181,7 +186,7 @@ class Edge:
          "refused_full": n, "refused_address": n,  # connections closed at once: the worker or the client has too many
          "shed": n,                                # idle connections closed to make room
          "upstream_closed": n,                     # idle connections to replicas closed for there were too many
-         "tls": {"handshakes": n, "resumed": n, "failed": {reason: n}},   # with certificates only
+         "tls": {"handshakes": n, "resumed": n, "proved": n, "failed": {reason: n}},   # with certificates only
          "proxy_protocol": {"read": n, "malformed": n}}                   # with trusted proxies only
         Buckets are indices of `gateway.histogram` (`upper(index)` = its upper bound in seconds). Requests that reached
         no service are under the id "" with empty names. Services without a single request are left out. Where

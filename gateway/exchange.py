@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from gateway.answers import answer, options_answer, trace_answer
+from gateway.answers import answer, options_answer, proof_answer, trace_answer
 from gateway.errors import Failure
 from gateway.messages import Request, Response
 from gateway.sides import Downstream, Keeper, Upstream
@@ -193,6 +193,10 @@ class Exchange:
     def turn_back(self) -> None:
         """Max-Forwards is used up (RFC 9110 7.6.2): we are the final recipient of this TRACE or OPTIONS."""
         self._respond(*(trace_answer(self.request) if self.request.method == b"TRACE" else options_answer()))
+
+    def prove(self, key_authorization: bytes) -> None:
+        """A certificate authority looks at the host."""
+        self._respond(*proof_answer(self.request, key_authorization))
 
     def _respond(self, response: Response, body: bytes) -> None:
         self.state = step(self.state, ANSWER)

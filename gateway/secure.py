@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.challenges import PATH
 from gateway.errors import Failure, Redirect
 from gateway.exchange import Exchange
 from gateway.messages import Request
 from gateway.settings import GatewaySettings
 from gateway.sides import Downstream
 from gateway.table import plain_host
-from gateway.tls.contexts import Contexts
+from gateway.tls.contexts import Contexts, Material
 
 _REMEMBERED: Final = 4096  # Host fields as they are spelled
-_CHALLENGES: Final = b"/.well-known/acme-challenge/"  # RFC 8555 8.3: comes as plain HTTP
 _HSTS: Final = b"strict-transport-security:"
 
 
@@ -26,7 +26,7 @@ class Redirects:
 
     __slots__ = ("_contexts", "_domain", "_every", "_origins", "_port")
 
-    def __init__(self, settings: GatewaySettings, contexts: Contexts) -> None:
+    def __init__(self, settings: GatewaySettings, contexts: Contexts[Material]) -> None:
         self._contexts = contexts
         self._every = settings.https_redirect == "on"
         self._domain = "." + settings.domain
@@ -43,7 +43,7 @@ class Redirects:
         if not origin or request.forwarded_proto == b"https":
             return b""
         target = request.target
-        if target.startswith(_CHALLENGES) or not target.startswith(b"/"):
+        if target.startswith(PATH) or not target.startswith(b"/"):
             return b""
         return origin + target
 

@@ -124,7 +124,8 @@ def labelled(counters: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, in
     refused = {"worker": "refused_full", "address": "refused_address"}
     yield "wakegate_connections_refused", {label: counters.get(key, 0) for label, key in refused.items()}
     if tls := counters.get("tls"):
-        yield "wakegate_tls_handshakes", {"full": tls["handshakes"] - tls["resumed"], "resumed": tls["resumed"]}
+        kinds = {"full": tls["handshakes"] - tls["resumed"], "resumed": tls["resumed"], "acme": tls.get("proved", 0)}
+        yield "wakegate_tls_handshakes", kinds
         yield "wakegate_tls_handshake_failures", tls["failed"]
     if proxied := counters.get("proxy_protocol"):
         yield "wakegate_proxy_protocol", {result: proxied[result] for result in ("read", "malformed")}

@@ -1,5 +1,5 @@
 """Where the data plane looks up routes, backends and certificates: the mirror of the store, and before its first
-snapshot the cache.
+snapshot the cache, which has no challenges: nobody orders a certificate while the store is gone.
 
 Records stay undecoded until they are asked for. A record that can't be decoded (written by a newer version, or damaged)
 counts as absent and is told; it never stops a worker.
@@ -14,7 +14,7 @@ from gateway.cache import Contents
 from state.codec import DecodeError, decode
 from state.kinds import Kind
 from state.mirror import Mirror
-from state.models import Backend, Certificate, Route
+from state.models import Backend, Certificate, Challenge, Route
 from state.store import Record
 
 M = TypeVar("M")
@@ -58,8 +58,13 @@ class RecordSource:
         record = self._record(Kind.CERTIFICATE, name)
         return None if record is None else record.version
 
+    def challenge(self, domain: str) -> Challenge | None:
+        return self._find(Kind.CHALLENGE, domain, Challenge)
+
     def _record(self, kind: Kind, object_id: str) -> Record | None:
-        return self._mirror.get(kind, object_id) if self._cached is None else self._cached[kind].get(object_id)
+        if self._cached is None:
+            return self._mirror.get(kind, object_id)
+        return self._cached.get(kind, {}).get(object_id)
 
     def _find(self, kind: Kind, object_id: str, model: type[M]) -> M | None:
         record = self._record(kind, object_id)

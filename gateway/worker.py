@@ -40,6 +40,7 @@ from state.secret_key import FINGERPRINT_ID, DerivedKey
 from state.secrets import Vault
 from state.store import Store, StoreError
 
+_KINDS: Final = (Kind.ROUTE, Kind.BACKEND, Kind.CERTIFICATE, Kind.CHALLENGE)
 _PATIENCE: Final = 1.0  # seconds for the store to answer at the start, before the cache is used
 _SNAPSHOT_PATIENCE: Final = 10.0  # seconds for the snapshot, once the store has answered
 _CUT: Final = 1.0  # seconds for connections that were cut to be over
@@ -84,7 +85,7 @@ class Worker:
         self._settings = settings
         self._supervisor = supervisor
         self._store = Store(settings.store)
-        self._mirror = Mirror(self._store, (Kind.ROUTE, Kind.BACKEND, Kind.CERTIFICATE), self._changed)
+        self._mirror = Mirror(self._store, _KINDS, self._changed)
         self._source = RecordSource(self._mirror, self._say)
         self._membership = Membership(self._store, settings.registration)
         self._reporter = Reporter(self._store, settings.registration, self._mirror)
@@ -260,6 +261,8 @@ class Worker:
             self._edge.reroute(object_id)
         elif kind is Kind.CERTIFICATE:
             self._recertify(object_id)
+        elif kind is Kind.CHALLENGE:
+            self._edge.challenge(object_id, self._source.challenge(object_id))
         elif (backend := self._source.backend(object_id)) is not None:
             self._edge.update(backend)
         else:
@@ -272,8 +275,8 @@ class Worker:
     def _resync(self, touched: Sequence[tuple[Kind, str]]) -> None:
         self._source.follow()
         for kind, object_id in touched:
-            if kind is Kind.CERTIFICATE:
-                self._recertify(object_id)
+            if kind in (Kind.CERTIFICATE, Kind.CHALLENGE):
+                self._apply(kind, object_id)
         self._edge.resync()
         if self._listeners:
             gc.freeze()  # the new records too

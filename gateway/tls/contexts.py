@@ -18,7 +18,7 @@ import ssl
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from gateway.tls.selection import OFFERED
 from gateway.tls.sessions import SESSIONS, Sessions, blank, remembers
@@ -36,12 +36,33 @@ class Material(NamedTuple):
     key: Callable[[], bytes]  # PEM, unsealed only when asked for; raises SecretError
     trusted: bool = False
 
+    def context(self) -> ssl.SSLContext:
+        return build(self)
 
-class Certificates(Protocol):
-    """Where certificates come from: memory only, on the loop, must not block."""
 
-    def find(self, name: str) -> Material | None:
+class Buildable(Protocol):
+    """`Material`, or what else a context can be built of. A new version is a context of its own."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    def context(self) -> ssl.SSLContext:
+        """Blocking. Raises OSError, ValueError or SecretError if it can't be used."""
+
+
+B = TypeVar("B", bound=Buildable)
+S = TypeVar("S", bound=Buildable, covariant=True)
+
+
+class Source(Protocol[S]):
+    """What contexts are built of, by name: memory only, on the loop, must not block."""
+
+    def find(self, name: str) -> S | None:
         """For a name in lower case: its own certificate, else that of the wildcard above it; None: no such name."""
+
+
+Certificates = Source[Material]
 
 
 class _Kept(NamedTuple):
@@ -49,18 +70,20 @@ class _Kept(NamedTuple):
     context: ssl.SSLContext
 
 
-class Contexts:
+class Contexts(Generic[B]):
     """`ready` if it is in memory, else `await load`. `say` gets one line per record that can't be used.
 
     `routed`: whether a name has a route; memory only. Names under a wildcard that have none resume nothing.
+    `thread`: where contexts are built, if not in one of their own.
     """
 
     def __init__(
         self,
-        certificates: Certificates,
+        certificates: Source[B],
         say: Callable[[str], None],
         routed: Callable[[str], bool],
         limit: int = LIMIT,
+        thread: ThreadPoolExecutor | None = None,
     ) -> None:
         self._certificates = certificates
         self._say = say
@@ -69,9 +92,9 @@ class Contexts:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()  # by id of the record, longest unused first
         self._broken: OrderedDict[str, int] = OrderedDict()  # id -> version that can't be used, and was told
         self._building: dict[tuple[str, int], asyncio.Future[ssl.SSLContext]] = {}
-        self._thread = ThreadPoolExecutor(1, "tls-contexts")
+        self.thread = thread or ThreadPoolExecutor(1, "tls-contexts")
 
-    def find(self, name: str) -> Material | None:
+    def find(self, name: str) -> B | None:
         """What `name` is served with, unless that can't be used."""
         material = self._certificates.find(name)
         if material is None or self._broken.get(material.id) == material.version:
@@ -119,28 +142,28 @@ class Contexts:
         self._broken.pop(record, None)
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self.thread.shutdown(wait=False, cancel_futures=True)
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def _look(self, name: str, material: Material) -> ssl.SSLContext | None:
+    def _look(self, name: str, material: B) -> ssl.SSLContext | None:
         kept = self._kept.get(material.id)
         if kept is None or kept.version != material.version:
             return None
         self._kept.move_to_end(material.id)
         return kept.context if material.id == name else self._sessions.begin(name, material.id, kept.context)
 
-    def _build(self, material: Material) -> asyncio.Future[ssl.SSLContext]:
+    def _build(self, material: B) -> asyncio.Future[ssl.SSLContext]:
         at = material.id, material.version
         future = self._building.get(at)
         if future is None:
-            future = asyncio.get_running_loop().run_in_executor(self._thread, build, material)
+            future = asyncio.get_running_loop().run_in_executor(self.thread, material.context)
             future.add_done_callback(functools.partial(self._built, material))
             self._building[at] = future
         return future
 
-    def _built(self, material: Material, future: asyncio.Future[ssl.SSLContext]) -> None:
+    def _built(self, material: B, future: asyncio.Future[ssl.SSLContext]) -> None:
         del self._building[material.id, material.version]
         if future.cancelled():
             return
@@ -163,8 +186,13 @@ def build(material: Material) -> ssl.SSLContext:
     """Blocking. Raises OSError (ssl.SSLError is one), ValueError or SecretError if the material is damaged."""
     context = blank()
     context.set_alpn_protocols([protocol.decode("ascii") for protocol in OFFERED])
+    return load(context, material.chain + b"\n" + material.key())
+
+
+def load(context: ssl.SSLContext, pem: bytes) -> ssl.SSLContext:
+    """The same context, with these certificates and their key. Raises OSError, ValueError."""
     with os.fdopen(os.memfd_create("certificate"), "wb") as file:
-        file.write(material.chain + b"\n" + material.key())
+        file.write(pem)
         file.flush()
         # A key under a password is damaged, too; without the argument OpenSSL would ask for it on the terminal.
         context.load_cert_chain(f"/proc/self/fd/{file.fileno()}", password="")

@@ -12,6 +12,7 @@ keeps until then is told to `Handshakes`, where there is a bound for all.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -20,7 +21,7 @@ from gateway.errors import Malformed
 from gateway.http1.server import ServerConnection
 from gateway.tls.alerts import UNEXPECTED_MESSAGE, UNRECOGNIZED_NAME, Refusal, record
 from gateway.tls.client_hello import LIMIT, HelloReader
-from gateway.tls.selection import select
+from gateway.tls.selection import ACME_TLS, select
 from gateway.tls.stream import TlsStream
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _THROWN_AWAY: Final = 256 * 1024  # bytes read behind an alert
 _HELLO: Final = 0  # reading the ClientHello
 _LOADING: Final = 1  # waiting for the name's context
 _SHAKING: Final = 2  # OpenSSL speaks
-_REFUSED: Final = 3  # an alert was sent: reading on only to throw away
+_REFUSED: Final = 3  # an alert was sent, the last word here: reading on only to throw away
 _OVER: Final = 4
 
 
@@ -49,6 +50,7 @@ class Opening:
         "_incoming",
         "_office",
         "_outgoing",
+        "_proving",
         "_raw",
         "_shared",
         "_state",
@@ -69,6 +71,7 @@ class Opening:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
+        self._proving = False  # to a certificate authority, by a certificate made for it
         self._closing = False
         self._thrown_away = 0
 
@@ -118,29 +121,29 @@ class Opening:
     # The way to a context
 
     def _read_hello(self, data: bytes) -> None:
-        reader, contexts = self._hello, self._shared.contexts
+        reader, shared = self._hello, self._shared
         if not reader.data and 0x41 <= data[0] <= 0x5A:  # a capital letter: a method
             self._speak_plain(data)
             return
         try:
             hello = reader.feed(data)
             if hello is None:
-                self._shared.hold(self, len(reader.data))
+                shared.hold(self, len(reader.data))
                 return
-            select(hello, contexts.known)
+            self._proving = select(hello, shared.contexts.known, shared.proofs.known) == ACME_TLS
         except Refusal as refusal:
             self._refuse(refusal)
             return
         name = hello.server_name
         self.inner.server_name = name.encode("ascii")
-        context = contexts.ready(name)
+        context = (shared.proofs if self._proving else shared.contexts).ready(name)
         if context is not None:
             self._begin(context)
         else:
             self._state = _LOADING
             self._read_ahead(b"")
             if self._state == _LOADING:
-                self._task = self._shared.load(self, name)
+                self._task = shared.load(self, name, self._proving)
 
     def _read_ahead(self, data: bytes) -> None:
         """While the context is built. Reading goes on, to see the client leave; it has no reason to send anything."""
@@ -190,7 +193,10 @@ class Opening:
                 self._end_refused(_reason(error))
                 return
             self._flush()
-            self._open(tls, data[at:])
+            if self._proving:
+                self._proved(tls)
+            else:
+                self._open(tls, data[at:])
             return
         self._flush()
 
@@ -212,6 +218,18 @@ class Opening:
             office.sweep.arm(inner, time.monotonic() + office.settings.keep_alive_timeout)
         stream.pump()
 
+    def _proved(self, tls: ssl.SSLObject) -> None:
+        """The certificate was all that there is to say (RFC 8737 3): close_notify, and the end."""
+        shared, inner = self._shared, self.inner
+        shared.release(self)
+        shared.proved += 1
+        shared.proofs.relieve(inner.server_name.decode("ascii"))
+        self._incoming.read()  # whatever came behind it: OpenSSL would look there for a close_notify
+        with contextlib.suppress(ssl.SSLError):
+            tls.unwrap()
+        self._flush()
+        self._linger()
+
     # Ends
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -222,7 +240,12 @@ class Opening:
     def _end_refused(self, reason: str) -> None:
         """An alert is on its way: no reset may overtake it."""
         self._failed(reason)
+        self._linger()
+
+    def _linger(self) -> None:
         raw = self._raw
+        self._state = _OVER
+        self._tls = None
         if raw is None or raw.is_closing():
             return
         self._state = _REFUSED

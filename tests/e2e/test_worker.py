@@ -20,7 +20,7 @@ from redis import asyncio as aioredis
 
 from state.codec import encode
 from state.kinds import Kind
-from state.models import Backend, Endpoint, Route
+from state.models import Backend, Challenge, ChallengeAnswer, Endpoint, Route
 from state.secret_key import CERTIFICATES, derive
 from state.store import REPORTS, WORKERS_KEY, Change, Store
 from tests.conftest import Valkey
@@ -291,6 +291,28 @@ async def test_the_end_of_what_a_leaving_replica_has_in_flight_is_reported_at_on
     replica.gate.set()
     assert await asking == (200, b"r1")
     await until(lambda: "s1" not in reports.of(worker)["services"], "drained is reported")
+
+
+async def test_challenges_are_acknowledged_and_answered_with_the_store_gone(
+    make_nursery: Any, valkey: Valkey, store: Store, reports: Reports
+) -> None:
+    """Those that were there when it began, and those that came by the feed."""
+    path = "/.well-known/acme-challenge/"
+
+    def challenge(host: str, *tokens: str) -> Change:
+        answers = tuple(ChallengeAnswer("http-01", token, f"{token}.key") for token in tokens)
+        return Change(Kind.CHALLENGE, host, encode(Challenge(answers, 0)))
+
+    await store.commit([challenge("one.example", "a")])
+    nursery = make_nursery()
+    worker = await (await nursery.spawn()).ready()
+    assert await nursery.get("one.example", path + "a") == (200, b"a.key")
+    await reports.acknowledged(worker, await store.commit([challenge("two.example", "b", "c")]))
+    assert await nursery.get("two.example", path + "c") == (200, b"c.key")
+    await reports.acknowledged(worker, await store.commit([Change(Kind.CHALLENGE, "one.example", None)]))
+    assert (await nursery.get("one.example", path + "a"))[0] == 404
+    valkey.kill()
+    assert await nursery.get("two.example", path + "b") == (200, b"b.key")
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["stopped", "killed"])

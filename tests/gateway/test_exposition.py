@@ -92,7 +92,7 @@ def test_what_workers_count_of_themselves() -> None:
         "proxy_protocol": {"read": 6, "malformed": 1},
     }
     totals.take(report(1, {"s": counted(1, retries_refused=7, ejections=8)}, **own))
-    own["tls"] = {"handshakes": 12, "resumed": 5, "failed": {"unknown_name": 2, "left": 1}}
+    own["tls"] = {"handshakes": 12, "resumed": 5, "proved": 1, "failed": {"unknown_name": 2, "left": 1}}
     totals.take(report(2, {}, **own))
     totals.take(report(1, {}, worker="n/s/2/b"))  # one without TLS
     found = samples(totals)
@@ -101,7 +101,7 @@ def test_what_workers_count_of_themselves() -> None:
     refused = "wakegate_connections_refused_total"
     assert (found[refused, "worker"], found[refused, "address"]) == (4, 5)
     handshakes, failed = "wakegate_tls_handshakes_total", "wakegate_tls_handshake_failures_total"
-    assert (found[handshakes, "full"], found[handshakes, "resumed"]) == (7, 5)
+    assert [found[handshakes, kind] for kind in ("full", "resumed", "acme")] == [7, 5, 1]
     assert (found[failed, "unknown_name"], found[failed, "left"]) == (2, 1)
     proxied = "wakegate_proxy_protocol_total"
     assert (found[proxied, "read"], found[proxied, "malformed"]) == (6, 1)
