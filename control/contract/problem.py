@@ -79,9 +79,10 @@ def not_found(what: str = "There is nothing at this path.") -> Problem:
 
 
 def _summary(errors: Sequence[FieldError]) -> str:
-    if len(errors) == 1:
-        return f"{errors[0].field}: {errors[0].message}"
-    return f"{len(errors)} fields are wrong: {', '.join(e.field for e in errors)}"
+    fields = dict.fromkeys(error.field for error in errors)
+    if len(fields) == 1:
+        return f"{errors[0].field}: {'; '.join(error.message for error in errors)}"
+    return f"{len(fields)} fields are wrong: {', '.join(fields)}"
 
 
 class ProblemResponse(web.Response):
@@ -133,7 +134,7 @@ def translated(error: Exception, request: web.Request) -> Problem:
             return Problem(503, "The store can't be reached; try again.", headers={"Retry-After": _RETRY_AFTER})
         case web.HTTPMethodNotAllowed():
             allow = ", ".join(sorted(error.allowed_methods))
-            return Problem(405, f"{request.method} is not allowed here; {allow} is.", headers={"Allow": allow})
+            return Problem(405, f"{request.method} is not allowed here. Allowed: {allow}.", headers={"Allow": allow})
         case web.HTTPNotFound():
             return not_found()
         case web.HTTPRequestEntityTooLarge():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -17,6 +18,8 @@ from control.contract.problem import FieldError, Problem, bad_request
 T = TypeVar("T")
 
 BODY_LIMIT: Final = 1 << 20  # bytes
+MEMBERS: Final = 500  # of an object in a body; the largest that is taken, an environment, has 256
+_VALUES: Final = 10_000  # objects and integers in a body
 _DIGITS: Final = 30  # of an integer that are looked at
 _BODY_TIMEOUT: Final = 30.0  # seconds for the whole body
 BROKEN: Final = (web.RequestPayloadError, OSError)  # a body that ends wrongly, or whose sender has left
@@ -121,32 +124,64 @@ async def json_body(request: web.Request) -> Any:
     if request.content_type != "application/json" or request.charset not in (None, "utf-8", "UTF-8"):
         raise Problem(415, "The body must be JSON: Content-Type: application/json, in UTF-8.")
     raw = await body(request)
+    bounds = _Bounds()
     try:
-        return json.loads(raw.decode(), object_pairs_hook=_object, parse_constant=_refuse, parse_int=_integer)
+        return json.loads(
+            raw.decode(), object_pairs_hook=bounds.members, parse_constant=_refuse, parse_int=bounds.integer
+        )
+    except _TooMuch as error:
+        raise Problem(400, f"The body is more than this API reads: {error}") from None
     except (ValueError, RecursionError) as error:
         raise Problem(400, f"The body is not JSON: {_reason(error)}") from None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """RFC 8259 section 4 leaves the meaning of a name given twice open; guessing is not safe.
+class _TooMuch(ValueError):
+    """JSON, but more of it than any call needs."""
 
-    A name with half of a surrogate pair is spelled out, so that it can be refused by that name.
+
+class _Bounds:
+    """What a body may hold beyond its bytes: reading it, and naming all that is wrong with it, must stay short.
+
+    80,000 unknown names in one body stopped the loop for 4 s.
     """
-    members = {name.encode("utf-8", "backslashreplace").decode(): value for name, value in pairs}
-    if len(members) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next((name for name in names if names.count(name) > 1), "a name that is not Unicode")
-        raise ValueError(f"{twice!r} is given twice")
-    return members
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = _VALUES
+
+    def members(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """RFC 8259 section 4 leaves the meaning of a name given twice open; guessing is not safe.
+
+        A name with half of a surrogate pair is spelled out, so that it can be refused by that name.
+        """
+        self._count()
+        if len(pairs) > MEMBERS:
+            raise _TooMuch(f"one of its objects has more than {MEMBERS} names")
+        members = {name.encode("utf-8", "backslashreplace").decode(): value for name, value in pairs}
+        if len(members) < len(pairs):
+            counted = Counter(name for name, _ in pairs)
+            twice = next((name for name in counted if counted[name] > 1), "a name that is not Unicode")
+            raise ValueError(f"{twice!r} is given twice")
+        return members
+
+    def integer(self, text: str) -> int:
+        """One with more digits than any bound of the API stays beyond every bound, whatever its length."""
+        self._count()
+        return _integer(text)
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise _TooMuch(f"it holds more than {_VALUES} objects and integers")
+
+
+def _integer(text: str) -> int:
+    return int(text[:_DIGITS])
 
 
 def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is no JSON number")
-
-
-def _integer(text: str) -> int:
-    """One with more digits than any bound of the API stays beyond every bound, whatever its length."""
-    return int(text[:_DIGITS])
 
 
 def _reason(error: Exception) -> str:

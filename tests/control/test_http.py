@@ -160,6 +160,39 @@ async def test_what_is_wrong_with_json_is_said_in_plain_words(rig, data, detail)
     assert (answer.status, answer.json["detail"]) == (400, f"The body is not JSON: {detail}")
 
 
+def names(count, *, last="k"):
+    members = ",".join(f'"k{number}":""' for number in range(count - 1))
+    return f'{{{members},"{last}":""}}'.encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "detail"),
+    [
+        (names(query.MEMBERS + 1), f"one of its objects has more than {query.MEMBERS} names"),
+        (names(80_000, last="k0"), f"one of its objects has more than {query.MEMBERS} names"),
+        (b'{"env": ' + names(60_000) + b"}", f"one of its objects has more than {query.MEMBERS} names"),
+        (b"[" + b"{}," * 300_000 + b"{}]", "it holds more than 10000 objects and integers"),
+        (b"[" + b"1," * 500_000 + b"1]", "it holds more than 10000 objects and integers"),
+    ],
+    ids=["unknown", "twice", "environment", "objects", "integers"],
+)
+async def test_a_body_that_would_keep_everybody_waiting_is_400(rig, data, detail):
+    assert len(data) <= query.BODY_LIMIT
+    answer = await rig.api("POST", CREATE, data=data, headers={"Content-Type": "application/json"})
+    assert (answer.status, answer.json["detail"]) == (400, f"The body is more than this API reads: {detail}")
+    assert len(answer.text) < 1000
+
+
+async def test_as_many_names_as_are_read_are_all_named(rig):
+    data = names(query.MEMBERS)
+    answer = await rig.api("POST", CREATE, data=data, headers={"Content-Type": "application/json"})
+    assert answer.status == 400
+    assert answer.fields == {*json.loads(data), "gpu", "name"}
+    twice = names(query.MEMBERS, last="k0")
+    answer = await rig.api("POST", CREATE, data=twice, headers={"Content-Type": "application/json"})
+    assert (answer.status, answer.json["detail"]) == (400, "The body is not JSON: 'k0' is given twice")
+
+
 @pytest.mark.parametrize("field", ["name", "namespace", "scope", "expires"])
 async def test_half_a_surrogate_pair_in_a_key(rig, field):
     answer = await rig.api("POST", "/auth/v1/keys", {"name": "k", "scope": "read", field: "\ud800"})
