@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import redis
 
 from state.store import Store
 from tests import podman
+from tests.pebble import Pebble
+from tests.pebble import lacking as lacking_for_pebble
 
 
 def valkey_binary() -> str | None:
@@ -119,3 +121,24 @@ def engines() -> Iterator[podman.Engines]:
     if lacking := podman.lacking():
         missing(", ".join(lacking))
     yield from podman.running_engines()
+
+
+@pytest.fixture(scope="session")
+def pebbles() -> Iterator[Callable[..., Pebble]]:
+    """Starts a real ACME server with these settings; it ends with the session."""
+    if lacking := lacking_for_pebble():
+        missing(", ".join(lacking))
+    with contextlib.ExitStack() as stack:
+
+        def start(**settings: Any) -> Pebble:
+            server = Pebble(**settings)
+            stack.callback(server.close)
+            return server
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def pebble(pebbles: Callable[..., Pebble]) -> Pebble:
+    """One for the session: strict, 15 % of the nonces refused."""
+    return pebbles()
