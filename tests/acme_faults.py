@@ -20,7 +20,8 @@ class Fault:
 
     answer: with `status`, `headers`, `body`, nothing reaches the server. bad_nonce: refused, with a fresh nonce.
     drop_before, drop_after: the connection is cut, before the server sees the request or once it has answered. slow:
-    the answer comes `seconds` later. change: the server's answer gets `headers`, and its JSON the members `changes`.
+    the server's answer is kept back for `seconds`. change: the server's answer gets `headers`, and its JSON the members
+    `changes`.
     """
 
     kind: str

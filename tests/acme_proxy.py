@@ -115,6 +115,7 @@ class AcmeProxy:
         self.renewal = Renewal()
         self.meta: dict[str, Any] = {}
         self._exit = contextlib.AsyncExitStack()
+        self._closing = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         async with contextlib.AsyncExitStack() as stack:
@@ -132,6 +133,7 @@ class AcmeProxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._closing.set()
         await self._exit.aclose()
 
     @property
@@ -175,8 +177,11 @@ class AcmeProxy:
                 await self._answer(request, kind, body, payload)
                 return _cut(request)
             case "slow":
-                await asyncio.sleep(fault.seconds)
-                return await self._answer(request, kind, body, payload)
+                answer = await self._answer(request, kind, body, payload)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(fault.seconds):
+                        await self._closing.wait()
+                return answer
             case "change":
                 return _changed(await self._answer(request, kind, body, payload), fault)
 

@@ -8,7 +8,7 @@ What a server may do, and what comes of it (`certs.acme.problem`): whatever it s
 
 - It refuses: `Problem` with its type and, if it said so, the seconds after which it may be asked again.
 - It refuses a nonce: the request is signed again with a fresh one, up to `transport.ATTEMPTS` times.
-- It can't be reached, is silent for too long, or hangs up: `Unreachable`. Nothing is sent twice: an order that was lost
-  on the way back exists, and a second one counts against the server's limits.
+- It can't be reached, is silent for too long, or hangs up: `Unreachable`. Nothing that is signed is sent twice: an
+  order that was lost on the way back exists, and a second one counts against the server's limits.
 - It answers what is not ACME (broken JSON, a redirect, a plain http: URL, bodies without end): `BadAnswer`.
 """

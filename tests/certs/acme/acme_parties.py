@@ -75,9 +75,11 @@ async def http_answers(port: int) -> AsyncIterator[Http]:
     answers = Http()
     runner = web.ServerRunner(web.Server(answers.handle), shutdown_timeout=0)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    yield answers
-    await runner.cleanup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        yield answers
+    finally:
+        await runner.cleanup()
 
 
 class TlsAlpn:
