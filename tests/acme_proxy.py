@@ -15,10 +15,8 @@ In a test's own loop (faults are in `tests.acme_faults`):
         proxy.renewal.share = (0.5, 0.6)                    # of the lifetime, for certificates without a window
 
 In a process of its own, `python -m tests.acme_proxy --upstream https://localhost:14000 --path /dir --trust ca.pem
---certificate cert.pem --key key.pem` prints one line of JSON, `{"directory": …, "control": …}`. The control address
-(HTTP) takes `GET /state` (`counts`, `requests`), `POST /break` (a list of Fault's fields), `POST /mend`, `POST
-/renewal` (`offered`, `share`, `retry_after`, `windows` {identifier: [start, end]}), `POST /meta` (merged into the
-directory's).
+--certificate cert.pem --key key.pem` prints one line of JSON, `{"directory": …, "control": …}`; `tests.acme_process`
+starts it and asks the control address (HTTP): `GET /state`, `POST /break`, `/mend`, `/renewal`, `/meta`.
 """
 
 from __future__ import annotations
@@ -50,6 +48,7 @@ REQUESTS = 10_000  # that are kept
 _PASSED = ("Content-Type", "User-Agent", "Accept", "Accept-Language")
 _HOP = frozenset({"connection", "content-length", "content-encoding", "date", "keep-alive", "transfer-encoding"})
 _RENEWAL = "/renewal-info"
+_GRACE = 0.2  # seconds, for connections at the end (aiohttp takes 0 for ever)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ class AcmeProxy:
             self._session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
             application = web.Application(client_max_size=1 << 20)
             application.router.add_route("*", "/{path:.*}", self._handle)
-            runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
+            runner = web.AppRunner(application, access_log=None, shutdown_timeout=_GRACE)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._tls.server())

@@ -1,6 +1,6 @@
 """The client: one for a directory and an account's key. Each call is one request, or one for each alternate chain.
 
-It may be used by several tasks at once. Every call raises AcmeError (`certs.acme.problem`), nothing else.
+It may be used by several tasks at once. Whatever the server does, a call raises AcmeError and nothing else.
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ _STATUSES: Final = ("pending", "ready", "processing", "valid", "invalid")
 class Order:
     """`status`: pending, ready, processing, valid or invalid (RFC 8555 7.1.6); valid ones have a `certificate`.
 
-    `authorizations`, `finalize`, `certificate`: URLs. `names`: in lower case. `expires`: microseconds since the epoch.
-    `retry_after`: seconds until it is worth asking again.
+    `names`: in lower case. `authorizations`, `finalize`, `certificate`: URLs. The sequence of names and authorizations
+    may be another in each answer. `expires`: microseconds since the epoch. `retry_after`: seconds until it is worth
+    asking again.
     """
 
     url: str

@@ -34,6 +34,7 @@ from tests.pebble import Pebble
 
 ACME_IDENTIFIER = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")  # RFC 8737 3
 DEADLINE = 30.0  # seconds
+_GRACE = 0.2  # seconds, for connections at the end (aiohttp takes 0 for ever)
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
@@ -73,7 +74,7 @@ class Http:
 @contextlib.asynccontextmanager
 async def http_answers(port: int) -> AsyncIterator[Http]:
     answers = Http()
-    runner = web.ServerRunner(web.Server(answers.handle), shutdown_timeout=0)
+    runner = web.ServerRunner(web.Server(answers.handle), shutdown_timeout=_GRACE)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", port).start()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -19,10 +17,11 @@ from certs.acme.problem import BLANK, Problem
 from certs.acme.transport import ATTEMPTS
 from state.ids import now_us
 from tests.acme_faults import Fault, account_gone, bad_nonces, down, dropped, garbage, rate_limited, refused, slow
+from tests.acme_process import ProxyProcess
 from tests.acme_proxy import AcmeProxy, Window
 from tests.pebble import Pebble
 
-pytestmark = pytest.mark.xdist_group("pebble")
+pytestmark = pytest.mark.xdist_group("acme-faults")
 
 STEPS = (
     "directory",
@@ -88,22 +87,30 @@ def times(kind: str) -> int:
     return 2 if kind in ("directory", "newNonce") else 1
 
 
-@pytest.mark.parametrize("kind", STEPS)
-@pytest.mark.parametrize(
-    ("fault", "error"),
-    [
-        (lambda kind: rate_limited(kind, "120"), Problem),
-        (lambda kind: down(kind, Retry_After="7"), Problem),
-        (lambda kind: dropped(kind, times(kind), after=False), Unreachable),
-        (lambda kind: dropped(kind, times(kind), after=True), Unreachable),
-        (lambda kind: garbage(kind), AcmeError),
-        (lambda kind: Fault(kind, "answer", status=302, headers={"Location": "https://localhost:1/"}), BadAnswer),
-        (lambda kind: Fault(kind, "answer", status=200, body="[" * 100_000), AcmeError),
-        (lambda kind: Fault(kind, "answer", status=200, body="x" * 1_000_000), AcmeError),
-    ],
-    ids=["429", "503", "dropped before", "dropped after", "garbage", "redirect", "nested", "endless"],
+SMALL = (
+    ("429", lambda kind: rate_limited(kind, "120"), Problem),
+    ("503", lambda kind: down(kind, Retry_After="7"), Problem),
+    ("dropped before", lambda kind: dropped(kind, times(kind), after=False), Unreachable),
+    ("dropped after", lambda kind: dropped(kind, times(kind), after=True), Unreachable),
 )
-async def test_every_step_fails_with_an_acme_error_and_works_again_afterwards(kind, fault, error, proxy, http, calm):
+GROSS = (
+    ("garbage", garbage, AcmeError),
+    (
+        "redirect",
+        lambda kind: Fault(kind, "answer", status=302, headers={"Location": "https://localhost:1/"}),
+        BadAnswer,
+    ),
+    ("nested", lambda kind: Fault(kind, "answer", status=200, body="[" * 100_000), AcmeError),
+    ("endless", lambda kind: Fault(kind, "answer", status=200, body="x" * 1_000_000), AcmeError),
+)
+CASES = [(kind, *case) for kind in STEPS for case in SMALL]
+CASES += [(kind, *case) for kind in ("directory", "newOrder", "certificate") for case in GROSS]
+
+
+@pytest.mark.parametrize(("kind", "name", "fault", "error"), CASES, ids=[f"{kind}-{name}" for kind, name, *_ in CASES])
+async def test_every_step_fails_with_an_acme_error_and_works_again_afterwards(
+    kind, name, fault, error, proxy, http, calm
+):
     proxy.break_(fault(kind))
     walk = Walk(http, proxy.directory, calm.http_port)
     with pytest.raises(error) as caught:
@@ -368,36 +375,27 @@ async def test_a_call_that_is_cancelled_leaves_nothing_behind(proxy, client):
 
 
 async def test_as_a_process_of_its_own(calm, http):
-    tls = calm.minica
-    files = ["--trust", tls.ca, "--certificate", tls.certificate, "--key", tls.key]
-    arguments = [str(argument) for argument in ("--upstream", calm.url, *files)]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.acme_proxy", *arguments, stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
+    proxy = await asyncio.to_thread(ProxyProcess, calm)
     try:
-        async with asyncio.timeout(30):
-            told = json.loads(await process.stdout.readline())
-        client = AcmeClient(http, told["directory"], KEY)
+        client = AcmeClient(http, proxy.directory, KEY)
         await client.register(None, None)
-        faults = [{"kind": "newOrder", "action": "answer", "status": 503}]
-        async with aiohttp.ClientSession() as plain:
-            for what, asked in (
-                ("break", faults),
-                ("meta", {"website": "https://ca.test"}),
-                (
-                    "renewal",
-                    {"windows": {"AAAA.AAAA": ["2020-01-01T00:00:00Z", "2020-01-02T00:00:00Z"]}, "share": [0, 1]},
-                ),
-            ):
-                assert (await plain.post(f"{told['control']}/{what}", json=asked)).status == 204
-            with pytest.raises(Problem):
-                await client.new_order(["a.test"])
+        window = ["2020-01-01T00:00:00Z", "2020-01-02T00:00:00Z"]
+
+        def arrange() -> None:
+            proxy.break_(down("newOrder", count=5))
+            proxy.mend()
+            proxy.break_(down("newOrder"))
+            proxy.renewal(windows={"AAAA.AAAA": window}, share=[0, 1])
+            proxy.meta(website="https://ca.test")
+
+        await asyncio.to_thread(arrange)
+        with pytest.raises(Problem):
             await client.new_order(["a.test"])
-            assert (await client.renewal_info("AAAA.AAAA")).end == 1577923200_000000
-            state = await (await plain.get(f"{told['control']}/state")).json()
-        assert state["counts"]["newOrder"] == 2
-        assert [seen["broken"] for seen in state["requests"] if seen["kind"] == "newOrder"] == ["answer", None]
+        await client.new_order(["a.test"])
+        assert (await client.renewal_info("AAAA.AAAA")).end == 1577923200_000000
+        assert (await AcmeClient(http, proxy.directory, KEY).directory()).meta.website == "https://ca.test"
+        assert (await asyncio.to_thread(proxy.counts))["newOrder"] == 2
+        seen = await asyncio.to_thread(proxy.requests)
+        assert [request["broken"] for request in seen if request["kind"] == "newOrder"] == ["answer", None]
     finally:
-        process.kill()
-        await process.wait()
+        await asyncio.to_thread(proxy.close)

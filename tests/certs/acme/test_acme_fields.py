@@ -6,7 +6,7 @@ import datetime as dt
 import json
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from certs.acme.account import account
@@ -61,6 +61,7 @@ def test_what_is_good_is_read(good, read):
 
 
 @pytest.mark.parametrize(("good", "read"), READERS)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_whatever_is_put_in_its_place_is_read_or_a_bad_answer(good, read, data):
     changed = dict(good)

@@ -20,7 +20,7 @@ from certs.acme.transport import user_agent
 from state.ids import now_us
 from tests.pebble import Pebble
 
-pytestmark = pytest.mark.xdist_group("pebble")
+pytestmark = pytest.mark.xdist_group("acme-pebble")
 
 
 SECRET = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG4"
