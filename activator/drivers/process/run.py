@@ -76,6 +76,8 @@ class Runner:
     async def run(self, command: Command, timeout: float, log: BuildLog | None = None) -> Finished:
         """Run it to its end. Raises `TimeoutError` (it is killed then), `OSError`; cancelling kills it too."""
         read_end, write_end = os.pipe()
+        if command.who.uid is not None:
+            os.fchown(write_end, command.who.uid, command.who.uid)  # it may open /dev/stdout by name
         try:
             return await self._watched(command, timeout, log, read_end, write_end)
         finally:

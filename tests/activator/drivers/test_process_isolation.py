@@ -84,6 +84,12 @@ async def test_what_a_replica_can_do(world: World) -> None:
     assert world.lines(replica=replica) == ["fine"]
 
 
+async def test_a_build_can_open_its_output_by_name(world: World) -> None:
+    world.repository("loud").commit({"Procfile": "web: true\nbuild: echo out >/dev/stdout && echo err >/dev/stderr\n"})
+    await world.build(repo="acme/loud")
+    assert {"out", "err"} <= set(world.built)
+
+
 async def test_the_environment_of_a_tenant_is_nothing_to_root(world: World) -> None:
     """LD_PRELOAD and PATH of a service must not reach anything that still runs as root."""
     log = world.place / "log"
