@@ -101,6 +101,7 @@ class Agent:
                 for replica_id in own.union(self._node.ports):
                     self._keep(replica_id)
                 await self._look_at_all()
+                self._own("guard", self._guard())
                 await unless(self._closed, self._prune())
             finally:
                 self._tasks = None  # the mirror may tell of changes still; a group that ends takes no more tasks
@@ -213,6 +214,17 @@ class Agent:
         self._owned.add(task)
         task.add_done_callback(self._owned.discard)
         return task
+
+    async def _guard(self) -> None:
+        """Ports that strangers took: a check of its own, for the next health check may be ten seconds away."""
+        while True:
+            try:
+                for replica_id in await self._driver.usurped():
+                    if (keeper := self._keepers.get(replica_id)) is not None:
+                        keeper.usurped()
+            except Exception:  # the next look may be luckier; the health checks look, too
+                log.exception("whose the ports of the replicas are can't be seen")
+            await asyncio.sleep(self._settings.guard_interval)
 
     async def _prune(self) -> None:
         """Drop the artifacts that no deployment needs: at the start, when deployments have gone, and now and then."""

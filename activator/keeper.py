@@ -51,12 +51,18 @@ class Keeper:
         self._failures = 0
         self._check_at = 0.0
         self._patience = Patience()
+        self._usurped = False
 
     def nudge(self) -> None:
         self._changed.set()
 
     def hurry(self) -> None:
         self._hurry.set()
+
+    def usurped(self) -> None:
+        """Somebody else listens at its address."""
+        self._usurped = True
+        self._changed.set()
 
     async def run(self) -> None:
         while True:
@@ -80,6 +86,8 @@ class Keeper:
             await self._broke(replica, _how(self._node.exits[self._id], replica))
         elif self._id not in self._node.running:
             await self._lost(replica, "it does not run any more, and nobody saw it end (a restart of its node?)")
+        elif self._usurped:
+            await self._yield(replica)
         elif replica.state is ReplicaState.STARTING:
             await self._prove(replica, service)
         elif replica.state is ReplicaState.DRAINING:
@@ -145,6 +153,8 @@ class Keeper:
         path = "/" if view is None else view.run.health_check_path
         finding = await probe(replica.host, replica.port, path, self._node.settings.probe_timeout)
         if finding.healthy and not await self._node.driver.listens(self._id):
+            if self._id in await self._node.driver.usurped():
+                self.usurped()
             return Finding("another process answered on its port", f"port {replica.port}")
         return finding
 
@@ -193,6 +203,15 @@ class Keeper:
             self._tell(replica, "replica.unhealthy", str(reason))
 
     # -- ending
+
+    async def _yield(self, replica: Replica) -> None:
+        """Out of rotation at the first finding: what is sent there is read by a stranger."""
+        self._usurped = False
+        reason = Reason("another process took its port", f"port {replica.port}")
+        view = await self._change(replica, lambda v: verdicts.usurped(v, self._id, reason), ordered=True)
+        if view is not None and not self._is(view, replica.state):
+            self._node.cold_starts.abandon(self._id)
+            self._tell(replica, "replica.replaced", str(reason))
 
     async def _broke(self, replica: Replica, reason: Reason, *, tried_enough: bool = False) -> None:
         self._node.cold_starts.abandon(self._id)

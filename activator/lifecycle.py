@@ -30,6 +30,7 @@ class ReplicaEvent(enum.StrEnum):
     STOP = "stop"  # drained, or the drain time is over
     FORGIVE = "forgive"  # the backoff after its failure is over
     LOST = "lost"  # nothing runs and nobody knows how it ended
+    USURPED = "usurped"  # somebody else listens at its address
 
 
 class DeploymentEvent(enum.StrEnum):
@@ -65,6 +66,10 @@ REPLICA: Final[Mapping[tuple[R, ReplicaEvent], R]] = MappingProxyType(
         (R.READY, ReplicaEvent.LOST): R.STOPPING,
         (R.UNHEALTHY, ReplicaEvent.LOST): R.STOPPING,
         (R.DRAINING, ReplicaEvent.LOST): R.STOPPING,
+        (R.STARTING, ReplicaEvent.USURPED): R.STOPPING,
+        (R.READY, ReplicaEvent.USURPED): R.DRAINING,
+        (R.UNHEALTHY, ReplicaEvent.USURPED): R.DRAINING,
+        (R.DRAINING, ReplicaEvent.USURPED): R.DRAINING,
     }
 )
 

@@ -21,6 +21,7 @@ class Settings:
     probe_slow: float = 0.250  # while nobody is held
     probe_timeout: float = 5.0
     health_interval: float = 10.0
+    guard_interval: float = 1.0  # how often it is looked whether replicas still have their ports
     stable_after: float = 60.0  # a replica ready for that long ends a row of failures
     activity_interval: float = 10.0  # how often the last activity is stored
     builds_at_once: int = 2

@@ -66,6 +66,14 @@ def lost(view: View, replica_id: str) -> View:
     return _moved(view, replica_id, ReplicaEvent.LOST, None)
 
 
+def usurped(view: View, replica_id: str, reason: Reason) -> View:
+    """Somebody else listens at its address, which is nobody's fault of its deployment's: no request goes there from
+    the next revision on, it is not called back, and another takes its place."""
+    replica = view.replicas.get(replica_id)
+    draining = replica is not None and replica.state is ReplicaState.DRAINING and replica.reason is not None
+    return view if draining else _moved(view, replica_id, ReplicaEvent.USURPED, reason)
+
+
 def broke(view: View, replica_id: str, reason: Reason, now: int, *, tried_enough: bool = False) -> View:
     """It exited or can't be started (`tried_enough`: another try would take just as long and end the same)."""
     replica = view.replicas.get(replica_id)

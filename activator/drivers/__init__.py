@@ -192,6 +192,11 @@ class Driver(Protocol):
         """Whether what listens at the replica's address is the replica's own (a probe's 200 may be a stranger's)."""
         ...
 
+    async def usurped(self) -> Collection[str]:
+        """The replicas at whose address somebody else listens now: nothing may be sent there. One look for all of
+        them, made to be asked every second."""
+        ...
+
     async def verify(self, replica_id: str) -> bool:
         """Whether what a replica that did not come up was started from is still what was built.
 

@@ -26,6 +26,7 @@ FINDINGS: dict[str, Callable[[View], View]] = {
     "ailed": lambda v: verdicts.ailed(v, "a", Reason("ill")),
     "condemned": lambda v: verdicts.condemned(v, "a", Reason("ill"), 9),
     "lost": lambda v: verdicts.lost(v, "a"),
+    "usurped": lambda v: verdicts.usurped(v, "a", Reason("taken")),
     "broke": lambda v: verdicts.broke(v, "a", BOOM, 9),
     "removed": lambda v: verdicts.removed(v, "a"),
     "building": lambda v: verdicts.building(v, "d1"),

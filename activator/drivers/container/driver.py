@@ -280,6 +280,10 @@ class ContainerDriver:
         except EngineError:
             return True
 
+    async def usurped(self) -> Collection[str]:
+        """The engine holds the ports for as long as the containers run."""
+        return ()
+
     # -- ending
 
     async def stop(self, replica_id: str, grace_seconds: float) -> None:

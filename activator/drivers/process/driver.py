@@ -13,7 +13,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary
@@ -38,7 +38,7 @@ from .clones import Clones
 from .cloning import Limits
 from .forge import Forge
 from .layout import Layout
-from .listening import listener_uids
+from .listening import listeners
 from .ports import NoPortError, Ports, local_port_range, own_range
 from .procfs import boot_id, uid_of
 from .records import Record, Records
@@ -85,6 +85,7 @@ class ProcessDriver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._builds: set[asyncio.Task[Artifact]] = set()
         self._users: Users | None = None
+        self._usurped: frozenset[str] = frozenset()
         self._all_known = asyncio.Event()
 
     @property
@@ -202,8 +203,24 @@ class ProcessDriver:
         replica = self._replicas.get(replica_id)
         if replica is None or replica.exit is not None:
             return False
-        uid = os.geteuid() if replica.record.uid is None else replica.record.uid
-        return uid in await asyncio.to_thread(listener_uids, replica.record.port)
+        return replica.uid in (await asyncio.to_thread(listeners)).get(replica.record.port, ())
+
+    async def usurped(self) -> Collection[str]:
+        alive = [replica for replica in self._replicas.values() if replica.exit is None]
+        found = await asyncio.to_thread(listeners) if alive else {}
+        strangers = {r.record.replica_id: found.get(r.record.port, frozenset()) - {r.uid} for r in alive}
+        taken = {name: uids for name, uids in strangers.items() if uids}
+        for name in taken.keys() - self._usurped:
+            port = self._replicas[name].record.port
+            log.warning("replica %s: %s listens on its port %d", name, self._named(taken[name]), port)
+        self._usurped = frozenset(taken)
+        return self._usurped
+
+    def _named(self, uids: Iterable[int]) -> str:
+        """For the operator: whose uids they are."""
+        given = {} if self._users is None else self._users.given
+        known = {uid: f"uid {uid} (namespace {namespace})" for namespace, uid in given.items()}
+        return ", ".join(known.get(uid, f"uid {uid}") for uid in sorted(uids))
 
     async def verify(self, replica_id: str) -> bool:
         replica = self._replicas.get(replica_id)

@@ -1,4 +1,4 @@
-"""Whose socket listens on a port: a 200 from there is a replica's only if the socket is (law 8).
+"""Whose socket listens on which port: an answer from there is a replica's only if the socket is (law 8).
 
 The kernel is asked by sock_diag(7) for listening sockets alone: 0.1 ms, whatever else is open. The tables in /proc/net
 list every connection of the machine (12 ms with 2,000 of them, 45 ms with 18,000: measured), and every wake would wait
@@ -12,7 +12,8 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 _SOCK_DIAG: Final = 4  # NETLINK_SOCK_DIAG
@@ -23,28 +24,44 @@ _DONE: Final = 3  # NLMSG_DONE
 _LISTEN: Final = 10  # TCP_LISTEN
 _HEADER: Final = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 _REQUEST: Final = struct.Struct("=BBBBI48s")  # struct inet_diag_req_v2: family, protocol, extensions, pad, states, id
-_MESSAGE: Final = struct.Struct("=BBBB2s2s16s16s12s4I")  # struct inet_diag_msg: ... ports, addresses, ..., uid last
+_MESSAGE: Final = struct.Struct("=BBBB2s2s16s16s12s5I")  # struct inet_diag_msg: ... ports, addresses, ..., uid, inode
 _REACHED: Final = ("127.0.0.1", "0.0.0.0", "::", "::ffff:127.0.0.1")  # noqa: S104 - compared, never bound
 _LOOPBACK: Final = frozenset(ipaddress.ip_address(text).packed for text in _REACHED)
+_ATTRIBUTE: Final = struct.Struct("=HH")  # struct nlattr: length, type
+_V6_ONLY: Final = 11  # INET_DIAG_SKV6ONLY
+
+Listeners = Mapping[int, frozenset[int]]
+"""The uids that own sockets which listen at 127.0.0.1 (or at every address), by port."""
 
 
-def listener_uids(port: int) -> set[int]:
-    """The uids that own sockets listening at 127.0.0.1:`port` (or at every address)."""
+def listeners() -> Listeners:
+    """All of this machine (of our network namespace)."""
     try:
-        return asked(port)
+        return asked()
     except OSError:
-        return tabled(port)
+        return tabled()
 
 
-def asked(port: int) -> set[int]:
+def asked() -> Listeners:
     """The same by sock_diag. Raises OSError where the kernel has none."""
-    uids: set[int] = set()
+    found: defaultdict[int, set[int]] = defaultdict(set)
     for family, length in ((socket.AF_INET, 4), (socket.AF_INET6, 16)):
         for message in _listening(family):
-            _, _, _, _, source_port, _, source, _, _, _, _, _, uid = _MESSAGE.unpack_from(message)
-            if int.from_bytes(source_port) == port and source[:length] in _LOOPBACK:
-                uids.add(uid)
-    return uids
+            _, _, _, _, port, _, source, *_, uid, _ = _MESSAGE.unpack_from(message)
+            if source[:length] in _LOOPBACK and not _v6_only(message):
+                found[int.from_bytes(port)].add(uid)
+    return {port: frozenset(uids) for port, uids in found.items()}
+
+
+def _v6_only(message: bytes) -> bool:
+    """Whether 127.0.0.1 does not reach a socket that listens at `::`."""
+    at = _MESSAGE.size
+    while at + _ATTRIBUTE.size <= len(message):
+        length, kind = _ATTRIBUTE.unpack_from(message, at)
+        if kind == _V6_ONLY:
+            return message[at + _ATTRIBUTE.size] != 0
+        at += max(_ATTRIBUTE.size, (length + 3) & ~3)
+    return False
 
 
 def _listening(family: int) -> Iterator[bytes]:
@@ -67,22 +84,25 @@ def _listening(family: int) -> Iterator[bytes]:
                 data = data[(length + 3) & ~3 :]
 
 
-def tabled(port: int) -> set[int]:
-    """The same by the tables in /proc/net."""
-    loopback = ("0100007F", "00000000", "0" * 32, "0000000000000000FFFF00000100007F")
-    wanted = {f"{address}:{port:04X}" for address in loopback}
-    uids: set[int] = set()
+def tabled() -> Listeners:
+    """The same by the tables in /proc/net, where one that listens at `::` alone can't be told from one at `*`."""
+    found: defaultdict[int, set[int]] = defaultdict(set)
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             with open(table, encoding="ascii") as file:
-                uids.update(_listeners(file, wanted))
+                for port, uid in _lines(file):
+                    found[port].add(uid)
         except OSError:
             continue  # no IPv6 here
-    return uids
+    return {port: frozenset(uids) for port, uids in found.items()}
 
 
-def _listeners(lines: Iterable[str], wanted: Collection[str]) -> Iterator[int]:
+def _lines(lines: Iterable[str]) -> Iterator[tuple[int, int]]:
+    """Port and uid of each that listens where loopback reaches it."""
+    loopback = ("0100007F", "00000000", "0" * 32, "0000000000000000FFFF00000100007F")
     for line in lines:
         fields = line.split(None, 8)
-        if fields[1] in wanted and fields[3] == "0A":
-            yield int(fields[7])
+        if fields[3] == "0A":
+            address, _, port = fields[1].partition(":")
+            if address in loopback:
+                yield int(port, 16), int(fields[7])

@@ -36,6 +36,11 @@ class Replica:
     def __repr__(self) -> str:
         return f"<Replica {self.record.replica_id} port {self.record.port} {self.process or self.exit}>"
 
+    @property
+    def uid(self) -> int:
+        """Who its processes run as, and whose its sockets are."""
+        return os.geteuid() if self.record.uid is None else self.record.uid
+
     def owner(self, process: Process) -> Owner:
         """Its marks for the sweeper."""
         return Owner(

@@ -16,7 +16,7 @@ import shutil
 import stat
 import subprocess
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +85,11 @@ class Users:
         self._given = _mapping(path)
         for uid in self._given.values():
             self._lock(uid)
+
+    @property
+    def given(self) -> Mapping[str, int]:
+        """The uids by namespace."""
+        return self._given
 
     @property
     def uids(self) -> Collection[int]:
