@@ -16,7 +16,7 @@ Action = Literal["answer", "bad_nonce", "drop_before", "drop_after", "slow", "ch
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`kind`: of request, `*` for every. `count`: of requests that it breaks, -1 for all; `skip`: that it lets pass before.
+    """`kind`: of request, `*` for every. `count`: how many it breaks, -1 for all; `skip`: how many it lets pass before.
 
     answer: with `status`, `headers`, `body`, nothing reaches the server. bad_nonce: refused, with a fresh nonce.
     drop_before, drop_after: the connection is cut, before the server sees the request or once it has answered. slow:
