@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from certs import renewal
+from certs.due import UPLOADED
 from state.models import Certificate, Domain, Issuance, Proof
 
 ACTIVE: Final = "active"  # it is proved and served over HTTPS
 ISSUING: Final = "issuing"  # its certificate is being ordered
 FAILED: Final = "failed"  # it gets no certificate, for a reason that does not pass by itself
-UPLOADED: Final = "uploaded"  # the issuer of a certificate that its owner gave us
+
 STATES: Final = (
     *(Proof.PENDING_DNS.value, Proof.PENDING_OWNERSHIP.value, Proof.VERIFIED.value, Proof.MOVED.value),
     *(ISSUING, ACTIVE, FAILED),

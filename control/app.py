@@ -17,6 +17,7 @@ from control.credentials.keys import Keys
 from control.door import Door
 from control.handlers.analytics import AnalyticsHandlers, Readable
 from control.handlers.deployments import DeploymentHandlers
+from control.handlers.domains import DomainHandlers
 from control.handlers.events import EventHandlers
 from control.handlers.health import HealthHandlers
 from control.handlers.hooks import HookHandlers
@@ -70,6 +71,7 @@ class Api:
             KeyHandlers(access, self.catalogue, self.keys),
             ServiceHandlers(access, self.catalogue, self.services, self.site),
             DeploymentHandlers(access, self.catalogue, self.services, self.site),
+            DomainHandlers(access, self.catalogue, self.services.domains, self.site),
             LogHandlers(access, self.catalogue, self.logs, self.streams),
             EventHandlers(access, self.catalogue, self.store, self.streams),
             AnalyticsHandlers(access, self.analytics),

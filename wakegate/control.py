@@ -161,6 +161,7 @@ class Control:
             self._vault,
             self._activation.acks,
             Claimant(self._site, derive(self._secret_key, DOMAIN_TOKENS).key),
+            Vault(derive(self._secret_key, CERTIFICATES)),
             later=self._activation.journal.keep,
         )
         self._branches = Branches(

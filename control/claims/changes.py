@@ -85,21 +85,21 @@ def dropped(found: Found) -> tuple[Change, ...]:
 
     What is not there must not come meanwhile. What is another namespace's stays.
     """
-    return (found.change(Kind.DOMAIN, None), *_given_up(found, Kind.ROUTE, Kind.CERTIFICATE), *_no_orders(found))
+    return (found.change(Kind.DOMAIN, None), *_given_up(found, Kind.ROUTE, Kind.CERTIFICATE), *no_orders(found))
 
 
 def released(service: Service, found: Iterable[Found], now: int) -> list[Change]:
     """Of a service that is deleted: its claims go, its domains answer 503 and are held for their namespace."""
     changes: list[Change] = []
     for one in found:
-        changes += [one.change(Kind.DOMAIN, None), *_no_orders(one)]
+        changes += [one.change(Kind.DOMAIN, None), *no_orders(one)]
         if one.route is not None and one.route.service == service.id and one.route.deleted_at is None:
             tombstone = Route(service.id, service.namespace, service.name, deleted_at=now)
             changes.append(one.change(Kind.ROUTE, encode(tombstone)))
     return changes
 
 
-def _no_orders(found: Found) -> tuple[Change, ...]:
+def no_orders(found: Found) -> tuple[Change, ...]:
     """The order in progress finds its record gone, and gives up."""
     answered = () if found.led_elsewhere else (found.change(Kind.CHALLENGE, None),)
     return (*_given_up(found, Kind.ISSUANCE), *answered)

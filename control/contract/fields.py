@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
+from certs import uploads
 from control.services import names, refs
 from control.site import GPUS, REGIONS
 
@@ -143,6 +144,19 @@ Env = Annotated[
         {"maxProperties": ENV_COUNT, "additionalProperties": False, "description": "At most 1 MiB in all."},
     ),
 ]
+
+
+def _longest(length: int, what: str) -> Rule:
+    """A text that is judged by what it says; `what`: its format."""
+
+    def why_not(text: str) -> str | None:
+        return f"must be at most {length} characters" if len(text) > length else None
+
+    return checked(why_not, format=what, maxLength=length)
+
+
+Chain = Annotated[Text, _longest(uploads.CHAIN_LENGTH, "pem-certificates")]
+PrivateKey = Annotated[Text, _longest(uploads.KEY_LENGTH, "pem-private-key")]
 
 # checked by what only the reader of the whole body knows (`control.contract.schemas`)
 Domain = Annotated[Text, Field(json_schema_extra={"format": "custom-domain"})]

@@ -34,6 +34,7 @@ _PATH: Final[Mapping[str, Document]] = {
         "examples": ["acme"],
     },
     "name": {"type": "string", "minLength": 1, "examples": ["hello"]},
+    "domain": {"type": "string", "minLength": 1, "examples": ["www.acme.com"]},
 }
 _HEADERS: Final[Mapping[str, str]] = {
     "Allow": "The methods of this path.",
@@ -194,7 +195,7 @@ class _Page:
                 "name": "If-Match",
                 "in": "header",
                 "schema": _STRING,
-                "description": "An ETag of the service, or *.",
+                "description": f"An ETag of the {'domain' if '{domain}' in self._path else 'service'}, or *.",
             }
         if 304 in self._operation.answers:
             yield {"name": "If-None-Match", "in": "header", "schema": _STRING, "description": "An ETag of before."}

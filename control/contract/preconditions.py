@@ -7,9 +7,10 @@ import re
 from dataclasses import replace
 from typing import Final
 
+from certs.due import UPLOADED
 from control.contract.problem import Problem
 from state.codec import encode
-from state.models import Service
+from state.models import Certificate, Domain, Service
 
 _TAGS: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 
@@ -20,7 +21,15 @@ def etag(service: Service) -> str:
     return f'"{hashlib.sha256(encode(configured)).hexdigest()[:20]}"'
 
 
-def check(if_match: str | None, service: Service) -> None:
+def domain_etag(domain: Domain, certificate: Certificate | None) -> str:
+    """A strong validator of what the owner configured of a domain; what was found out of it keeps it."""
+    own = certificate is not None and certificate.namespace == domain.namespace and certificate.issuer == UPLOADED
+    configured = (domain.namespace, domain.name, domain.service, str(domain.created_at), domain.redirect or "")
+    told = "\0".join((*configured, certificate.chain if certificate is not None and own else ""))
+    return f'"{hashlib.sha256(told.encode()).hexdigest()[:20]}"'
+
+
+def check(if_match: str | None, tag: str, what: str = "service") -> None:
     """Compared strongly: a weak tag matches nothing. Raises Problem 412.
 
     What follows a `-` in a tag tells answers apart that show the same configuration at different moments.
@@ -28,6 +37,6 @@ def check(if_match: str | None, service: Service) -> None:
     if if_match is None or if_match.strip() == "*":
         return
     given = {tag.partition("-")[0] for weak, tag in _TAGS.findall(if_match) if not weak}
-    if etag(service).strip('"') in given:
+    if tag.strip('"') in given:
         return
-    raise Problem(412, "The service has changed: its ETag is another than that of If-Match.")
+    raise Problem(412, f"The {what} has changed: its ETag is another than that of If-Match.")

@@ -7,11 +7,12 @@ where it says that something goes: `custom_domain` and members of `scaling` in a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, RootModel, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, RootModel, ValidationError, model_validator
 from pydantic_core import CoreSchema, ErrorDetails
 
 from control.contract import times
@@ -19,6 +20,7 @@ from control.contract.fields import (
     NOT_UNICODE,
     Affinity,
     Branch,
+    Chain,
     Concurrency,
     Cpu,
     Delay,
@@ -39,6 +41,7 @@ from control.contract.fields import (
     MinReplicas,
     Name,
     Port,
+    PrivateKey,
     Region,
     Repo,
     Scope,
@@ -197,6 +200,23 @@ class KeyBody(Body):
     expires: Expiry | None = None
 
 
+class DomainBody(Body):
+    """`POST /auth/v1/seed/{namespace}/services/{name}/domains`. `redirect_to`: another domain of the service, to which
+    requests are sent on; null: none; absent: as it is."""
+
+    nullable = frozenset({"redirect_to"})
+
+    domain: Domain
+    redirect_to: Domain | None = None
+
+
+class CertificateBody(Body):
+    """`PUT …/domains/{domain}/certificate`: PEM, the leaf first, and its key without a password."""
+
+    certificate: Chain
+    key: PrivateKey = Field(repr=False)
+
+
 _FIXED: Final = CreateBody.model_fields.keys() - UpdateBody.model_fields.keys()
 
 
@@ -208,6 +228,12 @@ def read_create(data: Any, platform: Platform) -> CreateBody:
 def read_update(data: Any, platform: Platform) -> UpdateBody:
     """An update's body; `custom_domain` comes out in A-labels. Raises Problem 400."""
     return read(UpdateBody, data, {"custom_domain": lambda text: _domain(text, platform)})
+
+
+def read_domain(data: Any, platform: Platform) -> DomainBody:
+    """A domain to be added; both names come out in A-labels. Raises Problem 400."""
+    read_name = functools.partial(_domain, platform=platform)
+    return read(DomainBody, data, {"domain": read_name, "redirect_to": read_name})
 
 
 def read_key(data: Any, now: int) -> KeyBody:

@@ -103,7 +103,7 @@ class Records:
         """Write what `decide` says. Raises Problem 404, 412, 503, and what `decide` raises; StoreError."""
         for _ in range(ATTEMPTS):
             held = await self.held(namespace, name)
-            preconditions.check(if_match, held.service)
+            preconditions.check(if_match, preconditions.etag(held.service))
             wanted = await decide(held)
             if wanted is None:
                 return Outcome(self._facts(held))

@@ -15,6 +15,7 @@ from activator.planning import Note
 from control.claims import changes as claims
 from control.claims.claimant import Claimant
 from control.claims.found import Finder, Found
+from control.claims.writes import Domains
 from control.contract.schemas import CreateBody, EnvBody, UpdateBody
 from control.ports import Acknowledgements, Objects
 from control.services import deploying, names, remains, sleeping, updating
@@ -33,7 +34,10 @@ _SERVED_WAIT: Final = 3.0  # seconds for workers to know of a switch, for who wa
 
 
 class Services:
-    """Every call raises Problem 404 and 412 where it names a service, 503 after too many conflicts, and StoreError."""
+    """Every call raises Problem 404 and 412 where it names a service, 503 after too many conflicts, and StoreError.
+
+    `vault` is that of environments, `certificates` that of certificates.
+    """
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class Services:
         vault: Vault,
         acknowledgements: Acknowledgements,
         claimant: Claimant,
+        certificates: Vault,
         later: Callable[[str, Event], None] | None = None,
     ) -> None:
         self.sealing = Sealing(vault)
@@ -50,6 +55,7 @@ class Services:
         self._catalogue = catalogue
         self._claimant = claimant
         self._finder = Finder(self.records, catalogue)
+        self.domains = Domains(self.records, self._finder, claimant, certificates)
         self._creation = Creation(self.records, self.sealing, claimant)
         self._site = claimant.site
 

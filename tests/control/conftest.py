@@ -31,7 +31,7 @@ from control.streaming.streams import Streams
 from state.kinds import Kind
 from state.mirror import Mirror
 from state.models import ApiKey
-from state.secret_key import ENVIRONMENT, derive
+from state.secret_key import CERTIFICATES, ENVIRONMENT, derive
 from state.secrets import Vault
 from state.store import Store
 
@@ -138,6 +138,7 @@ class Rig:
 
 
 TOKEN_KEY = bytes(range(32))
+CERTIFICATE_VAULT = Vault(derive(bytes(32), CERTIFICATES))
 SITE = Site(
     platform=Platform("apps.localhost", "api.example.com"),
     http_port=8080,
@@ -188,7 +189,7 @@ async def opened(
     workers, logs = Workers(), LogStore(directory / "logs")
     analytics = Analytics(store, mirror, lambda: None)
     asked = asked or store
-    services = Services(asked, mirror, catalogue, vault, workers, Claimant(site, TOKEN_KEY))
+    services = Services(asked, mirror, catalogue, vault, workers, Claimant(site, TOKEN_KEY), CERTIFICATE_VAULT)
     key_use = KeyUse(store, mirror)
     tasks = [asyncio.create_task(work) for work in (mirror.run(), key_use.run(), streams.listen(store))]
     await mirror.synced()

@@ -6,7 +6,7 @@ A bad value is alone in its body, or one of many; each is refused by the name of
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 HUGE: Final = 10**30
@@ -207,5 +207,13 @@ UPDATE: Final[Mapping[str, Field]] = {
     "gpu": fixed("none", "T4", ""),
     "gpu_count": fixed(1, "1"),
     "region": fixed("us-east-1", "mars", []),
+}
+DOMAIN: Final[Mapping[str, Field]] = {
+    "domain": replace(DOMAINS, required=True),
+    "redirect_to": Field((), DOMAINS.bad),
+}
+CERTIFICATE: Final[Mapping[str, Field]] = {
+    "certificate": text([], ["a" * 65_537], required=True),
+    "key": text([], ["a" * 16_385], required=True),
 }
 ROLLBACK: Final[Mapping[str, Field]] = {"deployment": Field((), NOT_TEXTS)}

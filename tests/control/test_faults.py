@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 from conftest import Answer, Rig, opened
+from domain_parts import add, kept, serve
+from domain_parts import stored as stored_part
 from faulty import BROKEN, LOST, FaultyStore
 
 from certs.claims import claim_id
@@ -25,7 +27,10 @@ from state.models import Backend, Deployment, DeploymentState, Domain, Route, Sc
 from state.secret_key import ENVIRONMENT, derive
 from state.secrets import Vault
 from state.store import Change
+from tests.chains import issue
 
+LEAF = issue(["more.acme.com"])
+CERTIFICATE = {"certificate": LEAF.pem, "key": LEAF.key_pem}
 SERVICES = "/auth/v1/seed/acme/services"
 MOST = 60  # commands of one call
 FAULTS = {
@@ -72,12 +77,20 @@ CALLS = {
     "cancel": Call("POST", "/{name}/cancel", again=(200, 409), state=DeploymentState.BUILDING),
     "sleep": Call("POST", "/{name}/sleep"),
     "wake": Call("POST", "/{name}/wake"),
+    "add a domain": Call("POST", "/{name}/domains", {"domain": "new.acme.com"}, 201, (200,)),
+    "send a domain on": Call("POST", "/{name}/domains", {"domain": "more.acme.com", "redirect_to": None}),
+    "remove a domain": Call("DELETE", "/{name}/domains/more.acme.com", None, 204, (404,)),
+    "upload a certificate": Call("PUT", "/{name}/domains/more.acme.com/certificate", CERTIFICATE),
+    "remove a certificate": Call("DELETE", "/{name}/domains/more.acme.com/certificate", None, 204, (404,)),
     "delete": Call("DELETE", "/{name}", None, 204, (404,)),
     "delete by force": Call("DELETE", "/{name}?force=true", None, 204, (404,)),
 }  # fmt: skip
 
-# the four that every other one is made like meet every fault
-CASES = [(what, fault) for what in ("create", "change everything", "redeploy", "delete") for fault in FAULTS]
+FURTHER = ("add a domain", "send a domain on", "remove a domain", "upload a certificate", "remove a certificate")
+
+# the five that every other one is made like meet every fault
+THOROUGH = ("create", "change everything", "redeploy", "remove a domain", "delete")
+CASES = [(what, fault) for what in THOROUGH for fault in FAULTS]
 CASES += [(what, fault) for what in CALLS for fault in ("lost after", "broken") if (what, fault) not in CASES]
 
 
@@ -98,11 +111,11 @@ async def rig(store, site, tmp_path, faulty, monkeypatch) -> AsyncIterator[Rig]:
 
 @pytest.mark.parametrize(("what", "fault"), CASES)
 async def test_a_fault_at_every_command(rig, faulty, what, fault):
-    call, nth = CALLS[what], 0
+    nth = 0
     while faulty.hit or nth == 0:
         nth += 1
         assert nth < MOST
-        await prepare(rig, f"s{nth}", call)
+        await prepare(rig, f"s{nth}", what)
         faulty.arm(nth, **FAULTS[fault])
         told = f"{what}, {fault}, command {nth}"
         try:
@@ -128,8 +141,9 @@ async def one_fault(rig: Rig, faulty: FaultyStore, name: str, what: str) -> None
     await check_done(rig, name, what)
 
 
-async def prepare(rig: Rig, name: str, call: Call) -> None:
+async def prepare(rig: Rig, name: str, what: str) -> None:
     """The service that the call is about, with a deployment that serves and an earlier one to go back to."""
+    call = CALLS[what]
     if call.state is None:
         return
     created = await CALLS["create"](rig, name)
@@ -145,6 +159,18 @@ async def prepare(rig: Rig, name: str, call: Call) -> None:
         Change(Kind.SCALE, service.id, encode(Scale(desired=0 if call.path.endswith("wake") else 1))),
     ]
     await rig.mirror.reached(await rig.store.commit(changes))
+    if what in FURTHER:
+        await prepare_domain(rig, name, what)
+
+
+async def prepare_domain(rig: Rig, name: str, what: str) -> None:
+    """A further domain that is served, by a certificate of its owner if that is what the call is about."""
+    added = await add(rig, "more.acme.com", service=name, redirect_to=f"{name}.acme.com")
+    assert added.status == 201, added.text
+    await serve(rig, "more.acme.com")
+    if what == "remove a certificate":
+        uploaded = await CALLS["upload a certificate"](rig, name)
+        assert uploaded.status == 200, uploaded.text
 
 
 async def check_done(rig: Rig, name: str, what: str) -> None:
@@ -172,6 +198,8 @@ async def check_done(rig: Rig, name: str, what: str) -> None:
         case "change everything":
             assert (shown["env"], shown["branch"], shown["custom_domain"]) == ({"B": "***"}, "next", None)
             assert causes == ["update"]
+        case _ if what in FURTHER:
+            await check_domain_done(rig, name, what, shown)
         case "patch the environment":
             assert (shown["env"], causes) == ({"C": "***"}, ["update"])
         case "redeploy" | "roll back":
@@ -180,6 +208,27 @@ async def check_done(rig: Rig, name: str, what: str) -> None:
             assert (shown["deployment"]["state"], causes) == ("cancelled", [])
         case "sleep" | "wake":
             assert shown["replicas"]["desired"] == (what == "wake")
+
+
+async def check_domain_done(rig: Rig, name: str, what: str, shown: Any) -> None:
+    """And the service goes, to make room for the next one with these domains."""
+    domains = {one["name"]: one for one in shown["domains"]}
+    first, more = f"{name}.acme.com", "more.acme.com"
+    assert (first in domains, "new.acme.com" in domains) == (True, what == "add a domain")
+    assert shown["custom_domain"] == first
+    assert (more in domains) == (what != "remove a domain")
+    parts = {"domain", "route", "certificate"}
+    match what:
+        case "send a domain on":
+            assert domains[more]["redirect_to"] is (await stored_part(rig, Kind.ROUTE, more)).redirect is None
+        case "remove a domain":
+            assert await kept(rig, more) == set()
+        case "upload a certificate":
+            assert domains[more]["certificate"]["issuer"] == "uploaded"
+            assert await kept(rig, more) == parts
+        case "remove a certificate":
+            assert await kept(rig, more) == parts - {"certificate"}
+    assert (await CALLS["delete"](rig, name)).status == 204
 
 
 async def read(rig: Rig, model: Callable[..., Any], object_id: str) -> Any:
@@ -204,12 +253,12 @@ async def check_whole(rig: Rig) -> None:
     found = await stored(rig)
     services = {i: decode(Service, v) for (kind, i), v in found.items() if kind is Kind.SERVICE}
     alive = {i: service for i, service in services.items() if service.deleted_at is None}
-    claims, domains = {}, {}
+    claims, domains = {}, set()
     for service in alive.values():
         owner = names.name_id(service.namespace, service.name)
         claims[owner] = service.id.encode()
         if service.custom_domain:
-            domains[claim_id(service.namespace, service.custom_domain)] = service.id
+            domains.add((claim_id(service.namespace, service.custom_domain), service.id))
         assert found[Kind.LABEL, service.label] == owner.encode()
         assert decode(Backend, found[Kind.BACKEND, service.id]).service == service.id
         assert (Kind.SCALE, service.id) in found
@@ -217,7 +266,9 @@ async def check_whole(rig: Rig) -> None:
             assert decode(Deployment, found[Kind.DEPLOYMENT, deployment_id]).service == service.id
         assert decode(Deployment, found[Kind.DEPLOYMENT, service.latest]).run == service.run
     assert {i: value for (kind, i), value in found.items() if kind is Kind.NAME} == claims
-    assert {i: decode(Domain, v).service for (kind, i), v in found.items() if kind is Kind.DOMAIN} == domains
+    claimed = {(i, decode(Domain, value).service) for (kind, i), value in found.items() if kind is Kind.DOMAIN}
+    assert domains <= claimed
+    assert {service for _, service in claimed} <= set(alive)
     for (kind, _), value in found.items():
         if kind is Kind.ROUTE:
             route = decode(Route, value)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import redis
-from matrix import CREATE, KEY, NOT_OBJECTS, ROLLBACK, UPDATE, VALUES, Bad, Field
+from matrix import CERTIFICATE, CREATE, DOMAIN, KEY, NOT_OBJECTS, ROLLBACK, UPDATE, VALUES, Bad, Field
 
 from state.kinds import Kind
 
@@ -67,6 +67,10 @@ MAKING = {"create": CREATES, "key": KEYS}
 WITH_FIELDS = MAKING | {
     "update": UPDATES,
     "rollback": Operation("POST", f"{SERVICE}/rollback", {}, ROLLBACK, 200),
+    "domain": Operation("POST", f"{SERVICE}/domains", {"domain": "www.acme.com"}, DOMAIN, 201),
+    "certificate": Operation(
+        "PUT", f"{SERVICE}/domains/www.acme.com/certificate", {"certificate": "x", "key": "x"}, CERTIFICATE, 200
+    ),
 }
 OPERATIONS = {
     **WITH_FIELDS,

@@ -10,9 +10,12 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent / "schemathesis"
 
 
+@pytest.mark.timeout(400)
 async def test_the_api_keeps_to_its_document(rig, tmp_path):
     asyncio.get_running_loop().set_debug(False)  # there are thousands of calls
     rig.catalogue.waiting.close()  # nothing comes to run here: who waits for it is answered at once

@@ -18,6 +18,8 @@ _FORMATS = {
     "date-time": strategies.datetimes(datetime(1971, 1, 1), datetime(2998, 1, 1)).map(
         "{:%Y-%m-%dT%H:%M:%S.%fZ}".format
     ),
+    "pem-certificates": strategies.builds("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n".format, _WORD),
+    "pem-private-key": strategies.builds("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n".format, _WORD),
     "expiry": strategies.builds("{}d".format, strategies.integers(1, 9999)),
     "namespace-of-key": _WORD | strategies.just("*"),
 }
