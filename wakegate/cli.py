@@ -13,9 +13,10 @@ import click
 
 from wakegate.options import OPTIONS
 
-_CLIENTS = {name: f"wakegate.commands.{name}" for name in ("services", "keys", "top", "completion")}
+_CLIENTS = {name: f"wakegate.commands.{name}" for name in ("services", "domains", "keys", "top", "completion")}
 _SUMMARIES = {
     "services": "Create, change, deploy, watch and delete services.",
+    "domains": "Add, remove and look at custom domains of services, and their certificates.",
     "keys": "Create, list and revoke API keys.",
     "top": "Show live rates, replicas, held requests and latency.",
     "completion": "Print the completion script of a shell.",

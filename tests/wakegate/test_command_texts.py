@@ -129,6 +129,9 @@ def test_a_service_in_facts():
     assert facts["dns record"] == "CNAME www.acme.com -> web-acme.apps.localhost"
     assert facts["resources"].endswith("gpu L4 x 2, aiming at 70 %")
     assert (facts["replicas"], facts["env"], facts["etag"]) == ("1 desired, 1 ready (from 0 to 3)", "KEY", '"e"')
+    custom, other = SERVICE["domain"], {**SERVICE["domain"], "name": "acme.com", "status": "active", "reason": None}
+    both = service_facts({**SERVICE, "domain": {**custom, "status": "active"}, "domains": [custom, other]})
+    assert (both["dns record"], both["more domains"]) == (None, "acme.com: active")
     plain = service_facts({**SERVICE, "domain": None, "webhook": None})
     assert (plain.get("domain"), plain["webhook secret"], plain["etag"]) == (None, None, None)
 

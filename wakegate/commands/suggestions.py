@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 from wakegate.client import Client, ClientError, Failed, Own, find
 
 _SHOWN: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")  # what a shell may be given
+_DOMAIN: Final = re.compile(r"[a-z0-9.-]{1,253}")
 _TIMEOUT: Final = 1.0  # seconds; a shell that waits for the API is worse than one that doesn't know a name
 _PAGE: Final = 100  # services, the most that the API gives at once
 _PAGES: Final = 10
@@ -33,6 +34,14 @@ def services(context: click.Context, _: click.Parameter, begun: str) -> list[Com
     chosen = owner if slash else context.params.get("namespace")
     found = _soon(lambda client: list(_names(client, chosen or Own.of(client).namespace)))
     return items(start, found, prefix=owner + slash)
+
+
+def domains(context: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem]:
+    """Those of the service that was named before."""
+    owner, slash, name = str(context.params.get("name") or "").rpartition("/")
+    chosen = owner if slash else context.params.get("namespace")
+    found = _soon(lambda client: _domains(client, chosen or Own.of(client).namespace, name))
+    return items(begun, found, shown=_DOMAIN)
 
 
 def _soon(ask: Callable[[Client], list[str]]) -> list[str]:
@@ -57,6 +66,11 @@ def _names(client: Client, namespace: str) -> Iterator[str]:
             return
 
 
-def items(begun: str, values: Sequence[str], prefix: str = "") -> list[CompletionItem]:
-    found = sorted(value for value in values if value.startswith(begun) and _SHOWN.fullmatch(value))
+def _domains(client: Client, namespace: str, name: str) -> list[str]:
+    listed = client.call("GET", namespace, "service", name, "domains").body["items"]
+    return [domain["name"] for domain in listed]
+
+
+def items(begun: str, values: Sequence[str], prefix: str = "", shown: re.Pattern[str] = _SHOWN) -> list[CompletionItem]:
+    found = sorted(value for value in values if value.startswith(begun) and shown.fullmatch(value))
     return [CompletionItem(prefix + value) for value in found]

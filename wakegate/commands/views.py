@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from wakegate.commands.output import Cell, status_text
@@ -10,6 +10,7 @@ from wakegate.commands.output import Cell, status_text
 SERVICE_COLUMNS: Final = ("NAME", "STATUS", "REPLICAS", "SOURCE", "ENDPOINT")
 DEPLOYMENT_COLUMNS: Final = ("ID", "STATE", "CAUSE", "VERSION", "CREATED", "REASON")
 
+_PENDING: Final = ("pending_dns", "pending_ownership", "moved")
 _COMMIT: Final = 12  # characters of a commit that people read
 _DIGEST: Final = 19  # of `sha256:…`
 
@@ -43,7 +44,7 @@ def service_facts(service: Mapping[str, Any], etag: str | None = None) -> dict[s
         "health check": service["health_check_path"],
         "env": ", ".join(service["env"]),
         "region": service["region"],
-        **_domain_facts(service["domain"]),
+        **_domain_facts(service["domain"], service.get("domains", ())),
         "webhook": webhook.get("url"),
         "webhook secret": f"{secret} (shown this once)" if secret else None,
         "created": service["created_at"],
@@ -63,12 +64,19 @@ def _resources(service: Mapping[str, Any]) -> str:
     return f"{limits}, gpu {service['gpu']}{gpus}"
 
 
-def _domain_facts(domain: Mapping[str, Any] | None) -> dict[str, Cell | None]:
+def _domain_facts(domain: Mapping[str, Any] | None, domains: Sequence[Mapping[str, Any]]) -> dict[str, Cell | None]:
+    """The custom domain with what DNS should say until it does, and the others."""
+    others = [_domain_line(one) for one in domains if domain is None or one["name"] != domain["name"]]
+    facts: dict[str, Cell | None] = {"more domains": "; ".join(others)}
     if domain is None:
-        return {}
-    reason = f" ({domain['reason']})" if domain["reason"] else ""
+        return facts
+    pending = domain["status"] in _PENDING
     wanted = [f"{record['type']} {record['name']} -> {record['value']}" for record in domain["records"]]
-    return {"domain": f"{domain['name']}: {domain['status']}{reason}", "dns record": "; ".join(wanted)}
+    return {"domain": _domain_line(domain), "dns record": "; ".join(wanted) if pending else None, **facts}
+
+
+def _domain_line(domain: Mapping[str, Any]) -> str:
+    return f"{domain['name']}: {domain['status']}" + (f" ({domain['reason']})" if domain["reason"] else "")
 
 
 def deployment_line(deployment: Mapping[str, Any] | None) -> str | None:
