@@ -20,6 +20,7 @@ from activator.journal import Journal
 from activator.keeper import Keeper
 from activator.ledger import Ledger
 from activator.node import Environment, Node
+from activator.places import Places
 from activator.racing import unless, within
 from activator.settings import Settings
 from activator.views import Catalog
@@ -58,7 +59,7 @@ class Agent:
         self._driver = driver
         self._catalog = catalog
         self._settings = settings
-        places = asyncio.Semaphore(settings.builds_at_once)
+        places = Places(settings.builds_at_once)
         self._builds = Builds(driver, ledger, journal, environment, build_log, places)
         self._node = Node(
             driver, ledger, catalog, demand, acks, journal, cold_starts, settings, environment, self._builds.again
@@ -188,7 +189,7 @@ class Agent:
                 mine = deployment.node == self._settings.node and deployment.state in BUILDABLE
                 wanted = mine and service is not None and service.deleted_at is None
                 if wanted and service is not None and deployment.id not in self._building:
-                    work = self._built(self._builds.run(service, deployment.id), deployment.id)
+                    work = self._built(self._builds.run(service, deployment), deployment.id)
                     self._building[deployment.id] = self._own(f"build {deployment.id}", work)
         for deployment_id, task in self._building.items():
             known = self._catalog.deployment(deployment_id)

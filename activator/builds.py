@@ -1,14 +1,14 @@
 """Builds of this node: a deployment on its way becomes an artifact, or fails with the builder's reason.
 
-Laws kept here: 4 (a build that a killed control left behind is started again; the driver finds what is built already)
-and 7 (only so many at once).
+Laws kept here: 4 (a build that a killed control left behind is started again; the driver finds what is built already),
+7 (only so many at once) and 8 (places are shared between namespaces; what is built already needs none).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from activator import verdicts
@@ -16,6 +16,7 @@ from activator.drivers import Artifact, BuildFailed, BuildJob, BuildLog, Driver,
 from activator.journal import Journal
 from activator.ledger import Ledger
 from activator.node import Environment
+from activator.places import Places
 from activator.planning import Note
 from activator.views import View
 from state.ids import now_us
@@ -39,16 +40,16 @@ class Builds:
     journal: Journal
     environment: Environment
     logs: BuildLogs
-    places: asyncio.Semaphore
+    places: Places
 
-    async def run(self, service: Service, deployment_id: str) -> None:
-        if self.places.locked():
-            note = Note("deployment.waiting", "other builds of this node come first", deployment=deployment_id)
-            self.journal.tell(service.id, (note,))
-        async with self.places:
-            view = await self.ledger.change(service.id, lambda v: verdicts.building(v, deployment_id), ordered=False)
-            deployment = None if view is None else view.deployments.get(deployment_id)
-            if deployment is None or deployment.state is not DeploymentState.BUILDING:
+    async def run(self, service: Service, wanted: Deployment) -> None:
+        if await self._made(service, wanted):
+            return
+        if not self.places.free(service.namespace):
+            self._tell(wanted, "deployment.waiting", "other builds of this node come first")
+        async with self.places.one(service.namespace):
+            deployment = await self._begin(wanted)
+            if deployment is None:
                 return
             self._tell(deployment, "deployment.building", _source(deployment))
             try:
@@ -58,6 +59,24 @@ class Builds:
             else:
                 await self._built(deployment, artifact)
 
+    async def _made(self, service: Service, wanted: Deployment) -> bool:
+        """Whether it needs no build, nor a place: what it is pinned to is here."""
+        artifact = await self.driver.made(_job(service, wanted, {}))
+        if artifact is None:
+            return False
+        deployment = await self._begin(wanted)
+        if deployment is not None:
+            said = f"{_made_of(deployment)} {artifact.commit} is built already"
+            await asyncio.to_thread(self.logs(service.id, deployment.id), (said,))
+            await self._built(deployment, artifact)
+        return True
+
+    async def _begin(self, wanted: Deployment) -> Deployment | None:
+        """None: it is not to be built (any more)."""
+        view = await self.ledger.change(wanted.service, lambda v: verdicts.building(v, wanted.id), ordered=False)
+        deployment = None if view is None else view.deployments.get(wanted.id)
+        return None if deployment is None or deployment.state is not DeploymentState.BUILDING else deployment
+
     async def again(self, service: Service, deployment: Deployment) -> str:
         """The reference of an artifact that this node lost or never had. Raises StartFailed."""
         try:
@@ -66,22 +85,11 @@ class Builds:
             raise StartFailed(error.reason.public, error.reason.detail) from error
 
     async def _build(self, service: Service, deployment: Deployment) -> Artifact:
-        run = deployment.run
         try:
-            env = self.environment(service, run)
+            env = self.environment(service, deployment.run)
         except SecretError as error:
             raise BuildFailed("its environment can't be read", str(error)) from error
-        job = BuildJob(
-            service_id=service.id,
-            namespace=service.namespace,
-            deployment_id=deployment.id,
-            repo=run.repo or "",
-            branch=run.branch or "",
-            image=run.image,
-            env=env,
-            commit=deployment.commit if run.image is None else deployment.digest,
-        )
-        return await self.driver.build(job, self.logs(service.id, deployment.id))
+        return await self.driver.build(_job(service, deployment, env), self.logs(service.id, deployment.id))
 
     async def _built(self, deployment: Deployment, artifact: Artifact) -> None:
         def step(view: View) -> View:
@@ -89,8 +97,7 @@ class Builds:
 
         view = await self.ledger.change(deployment.service, step)
         if _is(view, deployment, DeploymentState.STARTING):
-            made_of = "commit" if deployment.run.image is None else "digest"
-            self._tell(deployment, "deployment.built", f"{made_of} {artifact.commit}")
+            self._tell(deployment, "deployment.built", f"{_made_of(deployment)} {artifact.commit}")
 
     async def _failed(self, deployment: Deployment, error: BuildFailed) -> None:
         stamp = now_us()
@@ -110,6 +117,24 @@ def _is(view: View | None, deployment: Deployment, state: DeploymentState) -> bo
     """Not so if it was cancelled meanwhile, or its service is gone."""
     found = None if view is None else view.deployments.get(deployment.id)
     return found is not None and found.state is state
+
+
+def _job(service: Service, deployment: Deployment, env: Mapping[str, str]) -> BuildJob:
+    run = deployment.run
+    return BuildJob(
+        service_id=service.id,
+        namespace=service.namespace,
+        deployment_id=deployment.id,
+        repo=run.repo or "",
+        branch=run.branch or "",
+        image=run.image,
+        env=env,
+        commit=deployment.commit if run.image is None else deployment.digest,
+    )
+
+
+def _made_of(deployment: Deployment) -> str:
+    return "commit" if deployment.run.image is None else "digest"
 
 
 def _source(deployment: Deployment) -> str:

@@ -50,6 +50,7 @@ class Config:
     gpus: str  # auto, none, or "T4=2,L4=1"
     git_url: str
     git_poll: float
+    builds: int  # at once
     idle_timeout: float
     hold_timeout: float
     hold_limit: int

@@ -132,6 +132,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("gpus", values.gpus, "auto", "GPUs that this node offers: auto, none, or T4=2.", metavar="WHAT"),
     Option("git_url", values.git_url, "https://github.com/{repo}.git", "Where repo is cloned from.", metavar="URL"),
     Option("git_poll", number(0, 86400), "60", "Seconds between looks at branch heads; 0 = never.", metavar="S"),
+    Option("builds", integer(1, 1000), "2", "Builds at once; the last place is kept for others.", metavar="N"),
     Option("idle_timeout", number(1, 86400), "300", "Seconds without requests before sleep.", metavar="S"),
     Option("hold_timeout", number(1, 3600), "120", "Longest hold of a request, seconds.", metavar="S"),
     Option("hold_limit", integer(1, 1_000_000), "1000", "Requests held per service per worker.", metavar="N"),

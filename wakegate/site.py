@@ -20,6 +20,7 @@ def settings(config: Config, node: str) -> Settings:
         drain_timeout=config.drain_timeout,
         tombstone_ttl=config.tombstone_ttl,
         stale_limit=config.stale_limit,
+        builds_at_once=config.builds,
     )
 
 

@@ -177,6 +177,11 @@ class Driver(Protocol):
         """
         ...
 
+    async def made(self, job: BuildJob) -> Artifact | None:
+        """What a job that pins a commit (or digest) became before, if this node still has it as it was built. Nobody
+        else is asked, and nothing is built; a job that pins nothing has nothing."""
+        ...
+
     def allocate(self, in_use: Collection[int]) -> int:
         """A port for a new replica: not in `in_use` (those of the store), not in this driver's use, free now.
 

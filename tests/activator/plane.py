@@ -349,7 +349,13 @@ class Plane:
         Repository(self.place / "git" / "acme" / name).commit({"Procfile": procfile, "app.py": APP})
 
     async def create(
-        self, name: str = "app", *, repo: str = "acme/app", env: dict[str, str] | None = None, **fields: Any
+        self,
+        name: str = "app",
+        *,
+        namespace: str = "acme",
+        repo: str = "acme/app",
+        env: dict[str, str] | None = None,
+        **fields: Any,
     ) -> str:
         """What the API writes for a new service; returns its id."""
         service_id, deployment_id, now = new_id(), new_id(), now_us()
@@ -369,9 +375,9 @@ class Plane:
         }
         service = Service(
             service_id,
-            "acme",
+            namespace,
             name,
-            f"{name}-acme",
+            f"{name}-{namespace}",
             run,
             created_at=now,
             updated_at=now,
@@ -383,8 +389,10 @@ class Plane:
             Change(Kind.SERVICE, service_id, encode(service), ABSENT),
             Change(Kind.DEPLOYMENT, deployment_id, encode(deployment), ABSENT),
             Change(Kind.SCALE, service_id, encode(Scale(desired=max(1, service.min_replicas))), ABSENT),
-            Change(Kind.BACKEND, service_id, encode(Backend(service_id, "acme", name)), ABSENT),
-            Change(Kind.ROUTE, f"{name}-acme.apps.localhost", encode(Route(service_id, "acme", name)), ABSENT),
+            Change(Kind.BACKEND, service_id, encode(Backend(service_id, namespace, name)), ABSENT),
+            Change(
+                Kind.ROUTE, f"{name}-{namespace}.apps.localhost", encode(Route(service_id, namespace, name)), ABSENT
+            ),
         ]
         revision = await self.store.commit(changes)
         for worker in self.workers:

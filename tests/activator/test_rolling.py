@@ -156,7 +156,7 @@ async def test_a_cancelled_build_ends_and_so_do_cancelled_replicas(plane: Plane)
     plane.repository()
     control, worker = plane.control(), await plane.worker()
     service = await plane.create(min_replicas=1)
-    await until(lambda: states(control.view(service)) == [ReplicaState.READY])
+    await until(lambda: serves(control.view(service)))
     building = plane.place / "building"
     plane_of(plane).commit({"Procfile": f"build: touch {building}; sleep 600\nweb: python3 app.py\n"})
     building.parent.chmod(0o777)
@@ -202,7 +202,7 @@ async def test_what_is_forgotten_leaves_no_checkout(plane: Plane) -> None:
     control = plane.control()
     await plane.worker()
     service = await plane.create(min_replicas=1)
-    await until(lambda: states(control.view(service)) == [ReplicaState.READY])
+    await until(lambda: serves(control.view(service)))
     checkouts = plane.data_dir / "process" / "checkouts" / "acme" / service
     (first,) = checkouts.iterdir()
     # many that failed after it: the real ones would take long
@@ -233,3 +233,26 @@ def newest(control: Control, service: str) -> Deployment:
     assert view is not None
     assert view.latest is not None
     return view.latest
+
+
+async def test_what_is_built_already_waits_for_no_place(plane: Plane) -> None:
+    plane.repository()
+    plane.repository("slow", procfile="build: sleep 1000\nweb: python3 app.py\n")
+    control = plane.control(builds_at_once=1)
+    service = await plane.create(min_replicas=1)
+    await until(lambda: serves(control.view(service)))
+    view = control.view(service)
+    assert view is not None
+    assert view.latest is not None
+    slow = await plane.create("slow", repo="acme/slow")
+    await until(lambda: states_of_deployments(control.view(slow)) == [DeploymentState.BUILDING])
+    back = await deploy(plane, service, pinned=view.latest.commit)
+    await until(lambda: done(control.view(service), back), what=lambda: control.view(service))
+    kinds = [event.kind for event in await plane.events(service) if event.deployment == back]
+    assert "deployment.built" in kinds
+    assert "deployment.waiting" not in kinds
+    assert states_of_deployments(control.view(slow)) == [DeploymentState.BUILDING]
+
+
+def states_of_deployments(view: View | None) -> list[DeploymentState]:
+    return [] if view is None else [deployment.state for deployment in view.deployments.values()]

@@ -69,6 +69,16 @@ class Images:
             await work.say(str(failure.reason))
             raise
 
+    async def made(self, job: BuildJob) -> Artifact | None:
+        """The image of the commit or digest that the job pins, if it is here; none while the engine fails."""
+        if job.commit is None:
+            return None
+        name = self._shelf.name(job.namespace, job.service_id, job.commit)
+        try:
+            return None if await self._engine.image(name) is None else Artifact(job.commit, name)
+        except EngineError:
+            return None
+
     async def open(self) -> None:
         """End what an earlier control left of builds. Raises `OSError`."""
         await self._sources.open()

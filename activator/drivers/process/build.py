@@ -110,6 +110,14 @@ class Builder:
                         return Artifact(commit, commit)
         raise BuildFailed(f"branch '{job.branch}' of '{job.repo}' kept moving while it was cloned; redeploy")
 
+    async def made(self, job: BuildJob) -> Artifact | None:
+        """The checkout that the job pins, if it is whole and nobody builds it."""
+        commit = job.commit
+        if commit is None or (job.service_id, commit) in self._locks:
+            return None
+        whole = await self._whole(job.namespace, job.service_id, commit)
+        return Artifact(commit, commit) if whole else None
+
     def find(self, namespace: str, service: str, commit: str) -> Checkout | None:
         """The checkout if it is whole. Reads a file."""
         if not git.is_commit(commit):

@@ -146,6 +146,9 @@ class ProcessDriver:
         finally:
             self._builds.discard(task)
 
+    async def made(self, job: BuildJob) -> Artifact | None:
+        return await self._builder.made(job)
+
     def allocate(self, in_use: Collection[int]) -> int:
         own = {replica.record.port for replica in self._replicas.values()}
         try:
