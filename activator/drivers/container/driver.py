@@ -90,7 +90,7 @@ class ContainerDriver:
         self._replicas = self._fleet.replicas
         self._networks = Networks(engine, node)
         sources = Sources(root / "clones", Forge.of(git_url), uid, limits)
-        self._images = Images(engine, Shelf(node), sources, credentials or Credentials(), limits)
+        self._images = Images(engine, Shelf(node), sources, self._networks, credentials or Credentials(), limits)
         self._launching: dict[str, Identity] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._builds: set[asyncio.Task[Artifact]] = set()
@@ -183,7 +183,9 @@ class ContainerDriver:
 
     async def _prune(self, needed: Needed) -> None:
         kept = await self._images.prune(needed, self._used)
-        await self._networks.prune(lambda namespace: namespace in kept or self._runs_any(namespace))
+        await self._networks.prune(
+            lambda namespace: namespace in kept or self._runs_any(namespace) or self._images.builds(namespace)
+        )
 
     def _used(self, service: str) -> set[str]:
         return {identity.artifact for identity in self._identities() if identity.service_id == service}

@@ -130,10 +130,19 @@ class Engine:
         return self._said("images/create", {"fromImage": name, "tag": tag}, headers)
 
     def build(
-        self, tag: str, context: Path, labels: Mapping[str, str], cgroup: str | None = None
+        self,
+        tag: str,
+        context: Path,
+        labels: Mapping[str, str],
+        options: Mapping[str, str],
+        cgroup: str | None = None,
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """What the engine says while it builds the Dockerfile of the tar file `context`. Leaving it ends the build."""
-        params = {"t": tag, "rm": "true", "forcerm": "true", "labels": json.dumps(dict(labels))}
+        """What the engine says while it builds the Dockerfile of the tar file `context`. Leaving it ends the build.
+
+        `options`: of `Flavour.build_options`.
+        """
+        params = {"t": tag, "dockerfile": "Dockerfile", "rm": "true", "forcerm": "true", **options}
+        params["labels"] = json.dumps(dict(labels))
         if cgroup is not None:
             params["cgroupparent"] = cgroup
         return self._said("build", params, {"Content-Type": "application/x-tar"}, _pieces(context))

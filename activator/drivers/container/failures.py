@@ -21,6 +21,7 @@ _UNREACHED = (
     *("name resolution", "network is unreachable", "no route to host", "certificate", "context deadline", "eof"),
     *("server misbehaving", "client.timeout", "connection reset", "server gave http response"),
 )
+_UNREACHABLE = "can't be reached from the node"
 _COMMAND = ("executable file not found", "exec format error", "no such file or directory", "permission denied")
 _NO_COMMAND = ("no command or entrypoint", "no command specified")
 _ADDRESSES = ("address pools have been fully subnetted", "could not find an available", "no available subnet")
@@ -29,11 +30,15 @@ _PORT = ("port is already allocated", "address already in use")
 
 
 def pull_failed(reference: str, error: EngineError) -> BuildFailed:
-    """Why an image could not be had."""
+    """Why an image could not be had.
+
+    How a place can't be reached is told to nobody: by it a tenant could learn what else listens in the node's network.
+    """
     text = error.message.lower()
     if not error.status and "container engine" in text:
         return BuildFailed("the container engine of the node does not answer", error.message)
-    return BuildFailed(_pull_sentence(reference, text), error.message)
+    sentence = _pull_sentence(reference, text)
+    return BuildFailed(sentence, None if sentence.endswith(_UNREACHABLE) else error.message)
 
 
 def _pull_sentence(reference: str, text: str) -> str:
@@ -48,7 +53,7 @@ def _pull_sentence(reference: str, text: str) -> str:
     if _says(text, _DENIED):
         return f"the registry of image '{reference}' refused it: the node has no credentials for it, or wrong ones"
     if _says(text, _UNREACHED):
-        return f"the registry of image '{reference}' can't be reached from the node"
+        return f"the registry of image '{reference}' {_UNREACHABLE}"
     if _says(text, _ABSENT):
         return f"image '{reference}' does not exist"
     return f"image '{reference}' can't be pulled"

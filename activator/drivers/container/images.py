@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,20 @@ from activator.drivers import Artifact, BuildFailed, BuildJob, BuildLog, Needed
 from activator.drivers.process import git
 from activator.drivers.process.cloning import MOVES, Cloning, Limits
 
+from . import triggers
+from .body import GIB, network_name
 from .credentials import Credentials
+from .dockerfile import BadDockerfile, Checked, checked, unsafe_trigger
 from .engine import Engine, EngineError
 from .failures import build_failed, pull_failed
 from .leftovers import Leftovers
+from .networks import Networks
 from .progress import Progress
-from .references import Reference, Shelf, is_digest
-from .source import Sources
+from .references import Reference, Shelf, is_digest, refusal
+from .source import Sources, read_dockerfile
 
 _TAIL = 20
+_MEMORY = 4 * GIB  # bytes that the steps of a build may use: as much as a service is given that asks for nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +51,22 @@ class Images:
     """The images of one node. `credentials` are those of the node's own user for registries."""
 
     def __init__(
-        self, engine: Engine, shelf: Shelf, sources: Sources, credentials: Credentials, limits: Limits
+        self,
+        engine: Engine,
+        shelf: Shelf,
+        sources: Sources,
+        networks: Networks,
+        credentials: Credentials,
+        limits: Limits,
     ) -> None:
         self._engine = engine
+        self._networks = networks
         self._shelf = shelf
         self._sources = sources
         self._credentials = credentials
         self._limits = limits
         self._leftovers = Leftovers(shelf.node)
+        self._building: Counter[str] = Counter()  # by namespace
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def make(self, job: BuildJob, log: BuildLog) -> Artifact:
@@ -79,6 +92,10 @@ class Images:
         except EngineError:
             return None
 
+    def builds(self, namespace: str) -> bool:
+        """Whether a build of that namespace is under way, in its network."""
+        return self._building[namespace] > 0
+
     async def open(self) -> None:
         """End what an earlier control left of builds. Raises `OSError`."""
         await self._sources.open()
@@ -92,6 +109,8 @@ class Images:
 
     async def _pull(self, work: _Work, reference: Reference) -> Artifact:
         job, pinned = work.job, work.job.commit
+        if reason := refusal(str(reference)):
+            raise BuildFailed(f"image '{reference}' {reason}")
         if pinned is not None:
             name = self._shelf.name(job.namespace, job.service_id, pinned)
             if await self._engine.image(name) is not None:
@@ -157,12 +176,14 @@ class Images:
         job = work.job
         await work.say(f"cloning {job.repo}, branch {job.branch}, commit {commit}")
         try:
-            context = await self._sources.context(cloning, commit)
-            if context is None:
+            source = await self._sources.files(cloning, commit)
+            if source is None:
                 return False
+            dockerfile = await self._checked(work, await asyncio.to_thread(read_dockerfile, source))
+            context = await self._sources.context(cloning, dockerfile.text)
             await work.say("building its Dockerfile")
             labels = {"wakegate.service": job.service_id, "wakegate.commit": commit}
-            await self._run(work, name, context, labels)
+            await self._run(work, name, context, labels, cached=not dockerfile.mounts)
         except BuildFailed as failure:
             failure.commit = commit
             raise
@@ -171,13 +192,51 @@ class Images:
         await work.say("built")
         return True
 
-    async def _run(self, work: _Work, name: str, context: Path, labels: Mapping[str, str]) -> None:
+    async def _checked(self, work: _Work, text: str) -> Checked:
+        """What the engine is given, with the images that it names here. Raises `BuildFailed`."""
+        namespace, binds = work.job.namespace, self._engine.flavour.safe_binds
+        try:
+            bases = checked(text, namespace, binds=binds).bases
+            ids = {base: await self._base(work, Reference.of(base)) for base in bases}
+            return checked(text, namespace, binds=binds, ids=ids)
+        except BadDockerfile as error:
+            raise BuildFailed("its Dockerfile is not built", str(error)) from error
+
+    async def _base(self, work: _Work, reference: Reference) -> str:
+        """The id of an image to start from, pulled if it is not here. Raises `BuildFailed`, BadDockerfile."""
+        found = await self._engine.image(str(reference))
+        if found is None and not reference.local:
+            await self._fetch(work, reference)
+            found = await self._engine.image(str(reference))
+        if found is None:
+            raise BadDockerfile(f"image '{reference}' is not on this node, and localhost is no registry to pull from")
+        image = str(found["Id"]).removeprefix("sha256:")
+        trigger = unsafe_trigger(await self._triggers(image, found))
+        if trigger is not None:
+            raise BadDockerfile(f"image '{reference}' has a trigger that is not run here: ONBUILD {trigger[:200]}")
+        return image
+
+    async def _triggers(self, image: str, found: Mapping[str, Any]) -> Sequence[str]:
+        """Raises `BuildFailed`."""
+        flavour = self._engine.flavour
+        if not flavour.podman:
+            return triggers.told(found)
+        try:
+            return await asyncio.to_thread(triggers.stored, flavour.storage, image)
+        except triggers.TriggersUnknown as error:
+            raise BuildFailed("the node can't look at the image that its Dockerfile starts from", str(error)) from error
+
+    async def _run(self, work: _Work, name: str, context: Path, labels: Mapping[str, str], *, cached: bool) -> None:
+        network = network_name(self._shelf.node, work.job.namespace)
+        options = self._engine.flavour.build_options(network, _MEMORY, cached=cached)
         tail: deque[str] = deque(maxlen=_TAIL)
         group = self._leftovers.begin() if self._engine.flavour.leaves_builds else None
         ended = True
         try:
+            self._building[work.job.namespace] += 1
+            await self._networks.make(work.job.namespace)
             async with asyncio.timeout(self._limits.build):
-                said = self._engine.build(name, context, labels, group)
+                said = self._engine.build(name, context, labels, options, group)
                 await self._listen(work, Progress(), said, tail.extend)
             ended = False
         except TimeoutError:
@@ -185,6 +244,7 @@ class Images:
         except EngineError as error:
             raise build_failed(error, list(tail)) from error
         finally:
+            self._building[work.job.namespace] -= 1
             if group is not None:
                 self._leftovers.over(group, ended=ended)
 

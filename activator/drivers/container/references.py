@@ -8,6 +8,25 @@ from dataclasses import dataclass
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _HUB = "docker.io"
 _LOCAL = "localhost"
+_OURS = "wakegate-"  # of the names by which images of services are kept
+_ID = re.compile(r"[0-9a-f]{1,64}")
+_NAME = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
+_HOST = r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]{1,5})?"
+_REFERENCE = re.compile(
+    rf"(?:{_HOST}/)?{_NAME}(?:/{_NAME})*(?::\w[\w.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?", re.ASCII
+)
+# `sha256:<id>` is an image by its id; Podman reads `oci:path` as a place on the node (containers-transports(5)).
+_TRANSPORTS = (
+    "sha256",
+    "containers-storage",
+    "dir",
+    "docker-archive",
+    "docker-daemon",
+    "oci",
+    "oci-archive",
+    "ostree",
+    "sif",
+)
 _KEPT = 32  # characters of a digest or commit in the tag of an image that we keep
 
 
@@ -63,6 +82,23 @@ class Reference:
         return next(iter(named), next((one.digest for one in found), None))
 
 
+def refusal(text: str) -> str | None:
+    """Why a tenant may not name an image like this; None: he may.
+
+    Engines know local images by any beginning of their ids, too, and those of all services are on the same node.
+    """
+    if len(text) > 512 or not _REFERENCE.fullmatch(text):
+        return "is no reference to an image, as in docker.io/library/python:3.12"
+    reference = Reference.of(text)
+    if _ID.fullmatch(text):
+        return f"could be the id of one: write docker.io/library/{text}"
+    if reference.name in _TRANSPORTS:
+        return f"could be an id, or a place on the node: write docker.io/library/{text}"
+    if reference.name.lower().removeprefix(f"{_LOCAL}/").startswith(_OURS):
+        return "belongs to a service"
+    return None
+
+
 def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
 
@@ -78,7 +114,7 @@ class Shelf:
 
     @property
     def prefix(self) -> str:
-        return f"{_LOCAL}/wakegate-{self.node}/"
+        return f"{_LOCAL}/{_OURS}{self.node}/"
 
     def repository(self, namespace: str, service: str) -> str:
         return f"{self.prefix}{namespace}/{service}"
