@@ -31,23 +31,21 @@ import ssl
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
-from cryptography import x509
 from yarl import URL
 
-from certs.acme.chain import describe
 from tests.acme_faults import URN, Fault
+from tests.acme_kinds import RENEWAL, Kinds
+from tests.acme_windows import Renewal, Window
 
 REQUESTS = 10_000  # that are kept
 _PASSED = ("Content-Type", "User-Agent", "Accept", "Accept-Language")
 _HOP = frozenset({"connection", "content-length", "content-encoding", "date", "keep-alive", "transfer-encoding"})
-_RENEWAL = "/renewal-info"
 _GRACE = 0.2  # seconds, for connections at the end (aiohttp takes 0 for ever)
 
 
@@ -62,24 +60,6 @@ class Seen:
     agent: str
     broken: str | None
     at: float
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Window:
-    """Times of RFC 3339."""
-
-    start: str
-    end: str
-
-
-@dataclasses.dataclass(slots=True)
-class Renewal:
-    """`share`: the window of certificates that have none in `windows` (by identifier), as parts of their lifetimes."""
-
-    offered: bool = True
-    share: tuple[float, float] = (0.6, 0.7)
-    retry_after: str | None = "21600"
-    windows: dict[str, Window] = dataclasses.field(default_factory=dict)
 
 
 class Server(Protocol):
@@ -103,12 +83,9 @@ class AcmeProxy:
         parts = urlsplit(server.directory)
         self._upstream = f"{parts.scheme}://{parts.netloc}"
         self._tls = server.minica
-        self._kinds = {parts.path: "directory"}
+        self._kinds = Kinds(parts.path)
         self._path = parts.path
         self._faults: list[tuple[Fault, list[int]]] = []  # and how many are left: to skip, to break
-        self._lifetimes: dict[str, tuple[int, int]] = {}  # µs, by identifier
-        self._replacing: dict[str, str] = {}  # by path of the order's finalize
-        self._replaced: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.requests: deque[Seen] = deque(maxlen=REQUESTS)
         self.renewal = Renewal()
@@ -125,6 +102,7 @@ class AcmeProxy:
             runner = web.AppRunner(application, access_log=None, shutdown_timeout=_GRACE)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
+            stack.callback(_hang_up, runner)
             site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self._tls.server())
             await site.start()
             self._host = f"localhost:{runner.addresses[0][1]}"
@@ -152,7 +130,7 @@ class AcmeProxy:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        payload, kind = _payload(body), self._kind(request.path)
+        payload, kind = _payload(body), self._kinds.of(request.path)
         fault = self._fault(kind)
         self.counts[kind] += 1
         agent = request.headers.get("User-Agent", "")
@@ -195,20 +173,37 @@ class AcmeProxy:
             return fault
         return None
 
-    def _kind(self, path: str) -> str:
-        if path.startswith(_RENEWAL + "/"):
-            return "renewalInfo"
-        return self._kinds.get(path, "other")
-
     async def _answer(self, request: web.Request, kind: str, body: bytes, payload: dict[str, Any]) -> web.Response:
         if kind == "renewalInfo":
-            return self._renewal_info(request.path.removeprefix(_RENEWAL + "/"))
-        if kind == "newOrder" and payload.get("replaces") in self._replaced:
+            return self._renewal_info(request.path.removeprefix(RENEWAL))
+        if kind == "newOrder" and payload.get("replaces") in self.renewal.replaced:
             return _problem("alreadyReplaced", 409)
         answer = await self._forward(request.method, request.path_qs, body, request.headers)
         if answer.status < 300:
             self._learn(kind, request.path, answer, payload)
         return answer
+
+    def _learn(self, kind: str, path: str, answer: web.Response, payload: dict[str, Any]) -> None:
+        told = _json(answer)
+        self._kinds.learn(kind, told, answer.headers)
+        match kind:
+            case "directory":
+                told["meta"] = told.get("meta", {}) | self.meta
+                told |= {"renewalInfo": f"https://{self._host}{RENEWAL.rstrip('/')}"} if self.renewal.offered else {}
+                answer.body = json.dumps(told).encode()
+            case "newOrder":
+                self.renewal.ordered(urlsplit(told["finalize"]).path, payload.get("replaces"))
+            case "finalize":
+                self.renewal.finalized(path)
+            case "certificate":
+                self.renewal.issued(answer.body)  # type: ignore[arg-type]
+
+    def _renewal_info(self, identifier: str) -> web.Response:
+        window = self.renewal.window(identifier)
+        if window is None:
+            return _problem("malformed", 404)
+        headers = {} if self.renewal.retry_after is None else {"Retry-After": self.renewal.retry_after}
+        return web.json_response({"suggestedWindow": dataclasses.asdict(window)}, headers=headers)
 
     async def _forward(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> web.Response:
         passed = {name: headers[name] for name in _PASSED if name in headers} | {"Host": self._host}
@@ -224,69 +219,10 @@ class AcmeProxy:
         return response
 
     async def _bad_nonce(self) -> web.Response:
-        path = next(path for path, kind in self._kinds.items() if kind == "newNonce")
-        nonce = (await self._forward("HEAD", path, b"", {})).headers["Replay-Nonce"]
+        nonce = (await self._forward("HEAD", self._kinds.path("newNonce"), b"", {})).headers["Replay-Nonce"]
         answer = _problem("badNonce", 400)
         answer.headers["Replay-Nonce"] = nonce
         return answer
-
-    def _learn(self, kind: str, path: str, answer: web.Response, payload: dict[str, Any]) -> None:
-        """What the URLs in it are for."""
-        if kind == "certificate":
-            self._learn_certificate(answer)
-            return
-        try:
-            told = json.loads(answer.body or b"null")  # type: ignore[arg-type]
-        except ValueError:
-            return
-        if not isinstance(told, dict):
-            return
-        if kind == "directory":
-            self._learn_directory(told, answer)
-        if kind == "newOrder":
-            self._kinds[urlsplit(answer.headers["Location"]).path] = "order"
-            if "replaces" in payload:
-                self._replacing[urlsplit(told["finalize"]).path] = payload["replaces"]
-        if kind == "finalize" and path in self._replacing:
-            self._replaced.add(self._replacing.pop(path))
-        for member, meaning in (("finalize", "finalize"), ("certificate", "certificate")):
-            if isinstance(told.get(member), str):
-                self._kinds[urlsplit(told[member]).path] = meaning
-        for url in told.get("authorizations", ()):
-            self._kinds[urlsplit(url).path] = "authorization"
-        for challenge in told.get("challenges", ()):
-            self._kinds[urlsplit(challenge["url"]).path] = "challenge"
-
-    def _learn_directory(self, told: dict[str, Any], answer: web.Response) -> None:
-        for member in ("newNonce", "newAccount", "newOrder", "revokeCert", "keyChange"):
-            if member in told:
-                self._kinds[urlsplit(told[member]).path] = member
-        told["meta"] = told.get("meta", {}) | self.meta
-        if self.renewal.offered:
-            told["renewalInfo"] = f"https://{self._host}{_RENEWAL}"
-        answer.body = json.dumps(told).encode()
-
-    def _learn_certificate(self, answer: web.Response) -> None:
-        for value in answer.headers.getall("Link", ()):
-            if 'rel="alternate"' in value:
-                self._kinds[urlsplit(value[1 : value.index(">")]).path] = "certificate"
-        leaf = describe(x509.load_pem_x509_certificates(answer.body)[0])  # type: ignore[arg-type]
-        if leaf.identifier is not None:
-            self._lifetimes[leaf.identifier] = leaf.not_before, leaf.not_after
-
-    def _renewal_info(self, identifier: str) -> web.Response:
-        window = self.renewal.windows.get(identifier) or self._share(identifier)
-        if window is None:
-            return _problem("malformed", 404)
-        headers = {} if self.renewal.retry_after is None else {"Retry-After": self.renewal.retry_after}
-        return web.json_response({"suggestedWindow": dataclasses.asdict(window)}, headers=headers)
-
-    def _share(self, identifier: str) -> Window | None:
-        if identifier not in self._lifetimes:
-            return None
-        start, end = self._lifetimes[identifier]
-        first, last = (start + int((end - start) * part) for part in self.renewal.share)
-        return Window(*(datetime.fromtimestamp(at / 1e6, UTC).isoformat() for at in (first, last)))
 
 
 def _payload(body: bytes) -> dict[str, Any]:
@@ -297,9 +233,25 @@ def _payload(body: bytes) -> dict[str, Any]:
     return {}
 
 
+def _json(answer: web.Response) -> dict[str, Any]:
+    """The object in it, {} if there is none."""
+    with contextlib.suppress(ValueError):
+        found = json.loads(answer.body or b"null")  # type: ignore[arg-type]
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
 def _problem(kind: str, status: int) -> web.Response:
     body = {"type": URN + kind, "detail": f"{kind}, says the proxy", "status": status}
     return web.json_response(body, status=status, content_type="application/problem+json")
+
+
+def _hang_up(runner: web.AppRunner) -> None:
+    """TLS would wait for the clients to say goodbye, and the loop of a test ends before."""
+    assert runner.server is not None
+    for connection in runner.server.connections:
+        if connection.transport is not None:
+            connection.transport.abort()
 
 
 def _cut(request: web.Request) -> web.Response:

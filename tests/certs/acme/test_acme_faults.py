@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-from acme_parties import http_answers, issue, new_key, prove, session, settled
+from acme_parties import Http, http_answers, issue, new_key, session
 
 from certs.acme.chain import check, describe, split
 from certs.acme.client import AcmeClient
-from certs.acme.csr import csr
 from certs.acme.errors import AcmeError, BadAnswer, Unreachable
 from certs.acme.problem import BLANK, Problem
 from certs.acme.transport import ATTEMPTS
@@ -49,6 +48,12 @@ async def http(calm: Pebble) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
+async def answers(calm: Pebble) -> AsyncIterator[Http]:
+    async with http_answers(calm.http_port) as answering:
+        yield answering
+
+
+@pytest.fixture
 async def client(proxy: AcmeProxy, http: aiohttp.ClientSession) -> AcmeClient:
     made = AcmeClient(http, proxy.directory, KEY)
     await made.register(None, None)
@@ -59,27 +64,17 @@ KEY = new_key()
 
 
 class Walk:
-    """One issuance, step by step; a step that failed can be taken again."""
+    """An issuance from the account to the certificate, that can be begun again."""
 
-    def __init__(self, http: aiohttp.ClientSession, directory: str, port: int) -> None:
+    def __init__(self, http: aiohttp.ClientSession, directory: str, answers: Http) -> None:
         self.client = AcmeClient(http, directory, KEY)
-        self.key, self.name, self.port = new_key(), f"walk{now_us()}.test", port
+        self.key, self.name, self.answers = new_key(), f"walk{now_us()}.test", answers
 
-    async def go(self) -> str:
-        """All of it, from wherever an earlier attempt has left it; the chain."""
+    async def go(self) -> None:
         if self.client.account_url is None:
             await self.client.register(None, None)
-        async with http_answers(self.port) as answers:
-            order = await self.client.new_order([self.name])
-            await prove(self.client, KEY, order, answers)
-            order = await settled(self.client, order, "pending")
-            order = await settled(
-                self.client, await self.client.finalize(order, csr([self.name], self.key)), "processing"
-            )
-        assert order.certificate is not None
-        chain = (await self.client.certificate(order.certificate))[0]
+        chain = (await issue(self.client, KEY, [self.name], self.answers, self.key))[0]
         check(chain, self.key.public_key(), [self.name], now_us())
-        return chain
 
 
 def times(kind: str) -> int:
@@ -109,10 +104,10 @@ CASES += [(kind, *case) for kind in ("directory", "newOrder", "certificate") for
 
 @pytest.mark.parametrize(("kind", "name", "fault", "error"), CASES, ids=[f"{kind}-{name}" for kind, name, *_ in CASES])
 async def test_every_step_fails_with_an_acme_error_and_works_again_afterwards(
-    kind, name, fault, error, proxy, http, calm
+    kind, name, fault, error, proxy, http, answers
 ):
     proxy.break_(fault(kind))
-    walk = Walk(http, proxy.directory, calm.http_port)
+    walk = Walk(http, proxy.directory, answers)
     with pytest.raises(error) as caught:
         await walk.go()
     assert isinstance(caught.value, AcmeError)
@@ -291,24 +286,23 @@ async def test_a_directory_that_leads_nowhere(what, value, proxy, http):
     await client.directory()
 
 
-async def test_renewal_information_and_replaces(proxy, client, calm):
+async def test_renewal_information_and_replaces(proxy, client, answers):
     key = new_key()
-    async with http_answers(calm.http_port) as answers:
-        chain = (await issue(client, KEY, ["r.test"], answers, key))[0]
-        leaf = describe(split(chain.encode())[0])
-        assert leaf.identifier is not None
-        found = await client.renewal_info(leaf.identifier)
-        assert leaf.not_before < found.start < found.end < leaf.not_after
-        assert found.retry_after == 21600.0
-        proxy.renewal.windows[leaf.identifier] = Window("2020-01-01T00:00:00Z", "2020-01-02T00:00:00+01:00")
-        proxy.renewal.retry_after = None
-        past = await client.renewal_info(leaf.identifier)
-        assert (past.start, past.end, past.retry_after) == (1577836800_000000, 1577919600_000000, None)
-        await issue(client, KEY, ["r.test"], answers, key, replaces=leaf.identifier)
-        assert proxy.payloads("newOrder")[-1]["replaces"] == leaf.identifier
-        with pytest.raises(Problem) as caught:
-            await client.new_order(["r.test"], replaces=leaf.identifier)
-        assert (caught.value.type, caught.value.status) == ("alreadyReplaced", 409)
+    chain = (await issue(client, KEY, ["r.test"], answers, key))[0]
+    leaf = describe(split(chain.encode())[0])
+    assert leaf.identifier is not None
+    found = await client.renewal_info(leaf.identifier)
+    assert leaf.not_before < found.start < found.end < leaf.not_after
+    assert found.retry_after == 21600.0
+    proxy.renewal.windows[leaf.identifier] = Window("2020-01-01T00:00:00Z", "2020-01-02T00:00:00+01:00")
+    proxy.renewal.retry_after = None
+    past = await client.renewal_info(leaf.identifier)
+    assert (past.start, past.end, past.retry_after) == (1577836800_000000, 1577919600_000000, None)
+    await issue(client, KEY, ["r.test"], answers, key, replaces=leaf.identifier)
+    assert proxy.payloads("newOrder")[-1]["replaces"] == leaf.identifier
+    with pytest.raises(Problem) as caught:
+        await client.new_order(["r.test"], replaces=leaf.identifier)
+    assert (caught.value.type, caught.value.status) == ("alreadyReplaced", 409)
 
 
 async def test_renewal_information_that_fails(proxy, client):
@@ -341,8 +335,8 @@ async def test_replaces_and_profile_are_told_where_they_are_understood(proxy, ht
 @pytest.mark.parametrize(
     "body", ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
 )
-async def test_what_is_no_certificate(body, proxy, http, calm):
-    walk = Walk(http, proxy.directory, calm.http_port)
+async def test_what_is_no_certificate(body, proxy, http, answers):
+    walk = Walk(http, proxy.directory, answers)
     proxy.break_(Fault("certificate", "answer", status=200, body=body))
     with pytest.raises(AcmeError):
         await walk.go()
