@@ -51,13 +51,18 @@ class Ca:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """All that is known of a name. `identifier`: of the certificate (RFC 9773 4.1). `asked`: its owner wants a look."""
+    """All that is known of a name.
+
+    `identifier`: of the certificate (RFC 9773 4.1). `asked`: its owner wants a look. `disowned`: the internal CA that
+    signed it is not ours any more.
+    """
 
     wanted: Wanted
     issuance: Issuance
     certificate: Certificate | None
     identifier: str | None
     asked: bool = False
+    disowned: bool = False
 
 
 def ca_of(issuance: Issuance, cas: tuple[Ca, ...], now: int) -> Ca:
@@ -78,20 +83,22 @@ def known_ca(directory: str | None, cas: tuple[Ca, ...]) -> Ca | None:
 def due(situation: Situation, cas: tuple[Ca, ...], now: int) -> Due:
     """What is next for the name."""
     issuance, certificate = situation.issuance, situation.certificate
-    if not situation.wanted.served_by(certificate, now) or certificate is None:
+    if certificate is None or not situation.wanted.served_by(certificate, now):
         return Due(_not_before(situation, 0, now), Work.ORDER)
+    if issuance.began_at is not None or not _settled(certificate, cas) or situation.disowned:
+        return Due(_not_before(situation, 0, now), Work.ORDER, renewal=_settled(certificate, cas))
     if certificate.issuer == UPLOADED:
         return _warning(certificate, issuance)
-    if issuance.began_at is not None or not _settled(certificate, cas):
-        return Due(_not_before(situation, 0, now), Work.ORDER, renewal=_settled(certificate, cas))
+    if not cas and certificate.issuer != INTERNAL:
+        return Due(certificate.not_after, Work.ORDER)  # clients may trust it: nothing that we make is better
     order = _renewal(situation, certificate, now)
     look = _look(situation, certificate, cas)
     return order if look is None or order.at <= max(look.at, now) else look
 
 
 def _settled(certificate: Certificate, cas: tuple[Ca, ...]) -> bool:
-    """Whether nothing better can be had: clients trust it, or it comes from a CA that we ask."""
-    return certificate.issuer != INTERNAL and (certificate.trusted or known_ca(certificate.issuer, cas) is not None)
+    """Whether nothing better can be had: clients trust it, it comes from a CA that we ask, or we ask none."""
+    return not cas or certificate.trusted or known_ca(certificate.issuer, cas) is not None
 
 
 def _not_before(situation: Situation, moment: int, now: int) -> int:
@@ -100,7 +107,7 @@ def _not_before(situation: Situation, moment: int, now: int) -> int:
     if issuance.retry_at is None:
         return moment
     if issuance.permanent and situation.asked:
-        return max(moment, min(issuance.retry_at, issuance.retry_at - backoff.PERMANENT + _ASKED_AGAIN))
+        return max(moment, min(issuance.retry_at, (issuance.failed_at or 0) + _ASKED_AGAIN))
     return max(moment, min(issuance.retry_at, now + backoff.LONGEST_ASKED))  # a clock that went back
 
 

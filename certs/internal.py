@@ -1,4 +1,6 @@
-"""The duty of control that keeps the development CA and the certificate of the platform domain.
+"""The duty of control that keeps the development CA and the certificates of the platform's own names.
+
+Names that another CA's certificate counts for (`certs.issuer`) are left alone until it ends.
 
 Laws kept here: 5 (whether it is time is `certs.renewal`, pure; here are the clock and the store), 6 (one control does
 it, under its lease; every commit is fenced and compare-and-set, so that two controls make one CA) and 8 (keys are
@@ -14,14 +16,14 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from certs import renewal
 from certs.authority import LEAF_LIFETIME, ROOT_LIFETIME, BadCertificate, Pair, make_leaf, make_root, term
-from state.codec import DecodeError, decode, encode
+from state.codec import DecodeError, encode
 from state.ids import now_us
 from state.kinds import Kind
 from state.mirror import Mirror
@@ -39,7 +41,6 @@ KEY_FIELD: Final = "key"
 _AT_LEAST_EVERY: Final = 3600.0  # seconds between looks: the wall clock may be stepped
 _RETRY: Final = 1.0  # seconds, after the store or another writer was in the way
 _DAMAGED_RETRY: Final = 60.0  # seconds, while what is stored can't be used
-_SLICE: Final = 100  # records decoded between two turns of the loop
 
 
 class Tenure(Protocol):
@@ -51,12 +52,25 @@ class Tenure(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`names`: DNS names that share the platform's certificate. Lifetimes in microseconds."""
+    """`names`: DNS names that share the platform's certificate. `alone`: others that have one each.
+
+    Lifetimes in microseconds.
+    """
 
     names: tuple[str, ...]
     root_file: Path
     leaf_lifetime: int = LEAF_LIFETIME
     root_lifetime: int = ROOT_LIFETIME
+    alone: tuple[str, ...] = ()
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """The names of each certificate."""
+        return (self.names, *((name,) for name in self.alone))
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        return (*self.names, *self.alone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +112,13 @@ class InternalCertificates:
 
     def changed(self, touched: Sequence[tuple[Kind, str]]) -> None:
         """For the mirror's `on_change`."""
-        if any(kind is Kind.CERTIFICATE or (kind is Kind.META and i == AUTHORITY) for kind, i in touched):
+        if any(self._concerns(kind, object_id) for kind, object_id in touched):
             self.hurry()
+
+    def _concerns(self, kind: Kind, object_id: str) -> bool:
+        if kind is Kind.CERTIFICATE:
+            return object_id in self._settings.all_names
+        return kind is Kind.META and object_id == AUTHORITY
 
     async def stored(self) -> int:
         """Returns once there is a certificate for each of the names and the root's file was written.
@@ -108,12 +127,7 @@ class InternalCertificates:
         """
         await self._present.wait()
         records = self._mirror.records(Kind.CERTIFICATE)
-        return max((records[name].version for name in self._settings.names if name in records), default=0)
-
-    def left(self) -> dict[str, float]:
-        """By name, the seconds that its certificate lasts; negative once it has ended."""
-        now = self._now()
-        return {name: (found.not_after - now) / 1e6 for name, found in self._stored().items() if found is not None}
+        return max((records[name].version for name in self._settings.all_names if name in records), default=0)
 
     async def run(self) -> None:
         """For ever. Nothing that fails ends it: what is served is served on, and it is tried again."""
@@ -137,7 +151,7 @@ class InternalCertificates:
             self._complain(f"the development CA: {error}")
             return _DAMAGED_RETRY
         self._complaint = ""
-        if told and all(name in self._mirror.records(Kind.CERTIFICATE) for name in self._settings.names):
+        if told and all(name in self._mirror.records(Kind.CERTIFICATE) for name in self._settings.all_names):
             self._present.set()
         return pause
 
@@ -148,17 +162,18 @@ class InternalCertificates:
             return _AT_LEAST_EVERY
         root, stored = self._root(), self._stored()
         root_due = renewal.root_due(root, now, self._settings.leaf_lifetime)
-        if root is not None and not root_due and not renewal.leaves_due(root, stored, self._settings.names, now):
-            return self._until(min(renewal.renew_at(c) for c in stored.values() if c is not None), now)
-        versions = {name: self._version(Kind.CERTIFICATE, name) for name in stored}
+        ours = [group for group in self._settings.groups if not _others(stored, group, now)]
+        due = [g for g in ours if root is None or root_due or renewal.leaves_due(root, stored, g, now)]
+        if not due and not root_due:
+            return self._until(min((_look_at(c) for c in stored.values() if c is not None), default=now), now)
+        versions = {name: self._version(Kind.CERTIFICATE, name) for group in due for name in group}
         root_version = self._version(Kind.META, AUTHORITY)
-        made = await asyncio.to_thread(self._made, None if root_due else root, now)
+        made = await asyncio.to_thread(self._made, None if root_due else root, due, now)
         changes = [Change(Kind.CERTIFICATE, name, made.leaves[name], versions[name]) for name in versions]
         if made.root is not None:
             changes.append(Change(Kind.META, AUTHORITY, made.root, root_version))
-        changes += [change async for change in self._left_behind(now)]
         revision = await self._store.commit(changes, fence=fence)
-        log.info("a certificate for %s was made%s", ", ".join(self._settings.names), " by a new CA" if root_due else "")
+        log.info("certificates for %s were made%s", ", ".join(versions) or "nobody", " by a new CA" if root_due else "")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_RETRY):
                 await self._mirror.reached(revision)
@@ -171,17 +186,17 @@ class InternalCertificates:
         record = self._mirror.get(kind, object_id)
         return ABSENT if record is None else record.version
 
-    def _made(self, root: Authority | None, now: int) -> _Made:
-        """A certificate for all names, and a root if there is none to sign it. In a thread: values only."""
+    def _made(self, root: Authority | None, groups: Sequence[tuple[str, ...]], now: int) -> _Made:
+        """A certificate for each group of names, and a root if there is none to sign it. In a thread: values only."""
         settings = self._settings
         if root is None:
             signer = make_root(now, settings.root_lifetime)
         else:
             signer = Pair(root.certificate, self._vault.unseal("", AUTHORITY, KEY_FIELD, root.key))
-        leaf = make_leaf(signer, settings.names, now, settings.leaf_lifetime)
+        leaves = {names: make_leaf(signer, names, now, settings.leaf_lifetime) for names in groups}
         return _Made(
             encode(self._authority(signer)) if root is None else None,
-            {name: encode(self._certificate(name, leaf)) for name in settings.names},
+            {name: encode(self._certificate(name, names, leaf)) for names, leaf in leaves.items() for name in names},
         )
 
     def _authority(self, root: Pair) -> Authority:
@@ -189,10 +204,10 @@ class InternalCertificates:
         key = self._vault.seal("", AUTHORITY, KEY_FIELD, root.key)
         return Authority(root.certificate, key, counts.not_before, counts.not_after)
 
-    def _certificate(self, name: str, leaf: Pair) -> Certificate:
+    def _certificate(self, name: str, names: tuple[str, ...], leaf: Pair) -> Certificate:
         counts = term(leaf.certificate)
         return Certificate(
-            names=self._settings.names,
+            names=names,
             chain=leaf.certificate,
             key=self._vault.seal("", name, KEY_FIELD, leaf.key),
             issuer=ISSUER,
@@ -208,23 +223,13 @@ class InternalCertificates:
     def _stored(self) -> dict[str, Certificate | None]:
         """By each of our names. One that can't be read counts as none: it is made anew."""
         found: dict[str, Certificate | None] = {}
-        for name in self._settings.names:
+        for name in self._settings.all_names:
             try:
                 found[name] = self._mirror.decoded(Kind.CERTIFICATE, name, Certificate)
             except DecodeError as error:
                 log.warning("the certificate for %s can't be read and is made anew: %s", name, error)
                 found[name] = None
         return found
-
-    async def _left_behind(self, now: int) -> AsyncIterator[Change]:
-        """Certificates of ours for names that we don't have any more, once they have ended."""
-        for count, (name, record) in enumerate(list(self._mirror.records(Kind.CERTIFICATE).items())):
-            if count % _SLICE == 0:
-                await asyncio.sleep(0)
-            with contextlib.suppress(DecodeError):
-                certificate = decode(Certificate, record.value)
-                if certificate.issuer == ISSUER and name not in self._settings.names and renewal.over(certificate, now):
-                    yield Change(Kind.CERTIFICATE, name, None, record.version)
 
     async def _write_root(self) -> bool:
         """Whether there is a root. Raises DecodeError. A file that can't be written is told, and no more than that."""
@@ -241,6 +246,17 @@ class InternalCertificates:
         if text != self._complaint:
             log.error("%s", text)
         self._complaint = text
+
+
+def _others(stored: Mapping[str, Certificate | None], names: Sequence[str], now: int) -> bool:
+    """Whether these names are served with a certificate of another CA that has not ended: it is left alone."""
+    found = [stored.get(name) for name in names]
+    return all(c is not None and c.issuer != ISSUER and not renewal.over(c, now) for c in found)
+
+
+def _look_at(certificate: Certificate) -> int:
+    """When this CA has to do with it again."""
+    return renewal.renew_at(certificate) if certificate.issuer == ISSUER else certificate.not_after
 
 
 def write_public(path: Path, text: str) -> None:

@@ -315,6 +315,7 @@ class Issuance:
     began_at: int | None = None  # of the order in progress
     challenge: str | None = None  # type of the last one that the CA was asked to look at
     failures: int = 0  # in a row
+    failed_at: int | None = None  # the last of them
     faults: int = 0  # those of them that were the CA's own; which CA is asked next is told by them
     retry_at: int | None = None  # not before, after a failure or at the CA's word
     waits: Mapping[str, int] = field(default_factory=dict)  # by directory, until when the CA wants to be left alone

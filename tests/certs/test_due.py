@@ -109,10 +109,10 @@ def test_no_window_lets_a_certificate_end() -> None:
 
 def test_what_is_forbidden_is_looked_at_hourly_or_when_its_owner_asks() -> None:
     failed_at = NOW - 10 * MINUTE
-    forbidden = replace(ISSUANCE, failures=1, permanent=True, retry_at=failed_at + HOUR)
+    forbidden = replace(ISSUANCE, failures=1, failed_at=failed_at, permanent=True, retry_at=failed_at + HOUR)
     assert due(situation(forbidden, None), CAS, NOW).at == failed_at + HOUR
     assert due(situation(forbidden, None, asked=True), CAS, NOW).at <= NOW
-    just_now = replace(forbidden, retry_at=NOW + HOUR)
+    just_now = replace(forbidden, failed_at=NOW, retry_at=NOW + HOUR)
     assert due(situation(just_now, None, asked=True), CAS, NOW).at == NOW + MINUTE
     limited = replace(forbidden, permanent=False)
     assert due(situation(limited, None, asked=True), CAS, NOW).at == failed_at + HOUR

@@ -36,13 +36,22 @@ async def until(condition: Callable[[], object]) -> None:
 class Control:
     """What a control process has around the duty: a mirror, a try for the lease, a clock."""
 
-    def __init__(self, store: Store, place: Path, *, name: str = "one", domain: str = DOMAIN, key: bytes = KEY) -> None:
+    def __init__(
+        self,
+        store: Store,
+        place: Path,
+        *,
+        name: str = "one",
+        domain: str = DOMAIN,
+        key: bytes = KEY,
+        alone: tuple[str, ...] = (),
+    ) -> None:
         self.time = now_us()
         self.file = place / f"{name}.pem"
         self.vault = Vault(derive(key, CERTIFICATES))
         self.mirror = Mirror(store, [Kind.CERTIFICATE, Kind.META], lambda touched: self.duty.changed(touched))
         self.lease = Lease(store, "leader", holder=name, owner=name)
-        settings = Settings((domain, f"*.{domain}"), self.file)
+        settings = Settings((domain, f"*.{domain}"), self.file, alone=alone)
         self.duty = InternalCertificates(store, self.mirror, self.lease, self.vault, settings, lambda: self.time)
 
     @contextlib.asynccontextmanager
@@ -84,7 +93,6 @@ async def test_the_first_start_makes_a_ca_and_a_certificate(store: Store, tmp_pa
         assert control.certificate(WILDCARD) is not None
         assert certificate.names == (DOMAIN, WILDCARD)
         assert (certificate.issuer, certificate.trusted) == ("internal", False)
-        assert control.duty.left() == dict.fromkeys((DOMAIN, WILDCARD), (certificate.not_after - control.time) / 1e6)
         assert signed_by(certificate.chain, root.certificate)
         assert control.file.read_text() == root.certificate, "it is there before anybody is told"
         assert control.file.stat().st_mode & 0o777 == 0o644
@@ -150,9 +158,7 @@ async def test_a_restart_keeps_everything(store: Store, tmp_path: Path) -> None:
     assert await store.revision() == revision
 
 
-async def test_another_domain_gets_its_certificate_and_the_old_one_goes_when_it_has_ended(
-    store: Store, tmp_path: Path
-) -> None:
+async def test_another_domain_gets_its_certificate(store: Store, tmp_path: Path) -> None:
     async with Control(store, tmp_path).running() as control:
         first = await control.served()
     async with Control(store, tmp_path, domain="new.example.com").running() as control:
@@ -161,10 +167,27 @@ async def test_another_domain_gets_its_certificate_and_the_old_one_goes_when_it_
         assert new is not None
         assert new.names == ("new.example.com", "*.new.example.com")
         assert control.certificate() == first
-        control.at(first.not_after + DAY)
-        await until(lambda: control.certificate() is None)
-        assert control.certificate(WILDCARD) is None
-        assert control.certificate("*.new.example.com") != new
+
+
+async def test_a_name_alone_has_a_certificate_of_its_own(store: Store, tmp_path: Path) -> None:
+    async with Control(store, tmp_path, alone=("api.example.org",)).running() as control:
+        await control.served()
+        certificate = control.certificate("api.example.org")
+        assert certificate is not None
+        assert certificate.names == ("api.example.org",)
+
+
+async def test_what_another_ca_certified_is_left_alone_until_it_ends(store: Store, tmp_path: Path) -> None:
+    now = now_us()
+    both = (DOMAIN, WILDCARD)
+    ordered = Certificate(both, "chain", "sealed", "https://ca.test/dir", True, now, now + DAY)
+    await store.commit([Change(Kind.CERTIFICATE, name, encode(ordered)) for name in both])
+    async with Control(store, tmp_path, alone=("api.example.org",)).running() as control:
+        await control.served()
+        await until(lambda: control.certificate("api.example.org"))
+        assert control.certificate() == control.certificate(WILDCARD) == ordered
+        control.at(now + 2 * DAY)
+        await until(lambda: (found := control.certificate()) and found.issuer == "internal")
 
 
 async def test_the_certificates_of_others_are_left_alone(store: Store, tmp_path: Path) -> None:
