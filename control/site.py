@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,7 +26,8 @@ class Offer:
 class Site:
     """The installation as its users see it. Timeouts in seconds; ports as clients see them.
 
-    `https_port`: endpoints are told as https there; None: as http, as long as clients don't trust the certificates.
+    `https_port`: endpoints are told as https there, from now on; None: as http, as long as clients don't trust the
+    certificates.
     """
 
     platform: Platform
@@ -35,7 +36,7 @@ class Site:
     region: str
     idle_timeout: int = 300
     hold_timeout: int = 120
-    https_port: int | None = None
+    https_port: Callable[[], int | None] = lambda: None
     limits: Literal["enforced", "none"] = "none"
     isolated: bool = True
 
@@ -45,6 +46,6 @@ class Site:
 
     def endpoint(self, label: str) -> str:
         scheme, port, usual = "http", self.http_port, 80
-        if self.https_port is not None:
-            scheme, port, usual = "https", self.https_port, 443
+        if (secure := self.https_port()) is not None:
+            scheme, port, usual = "https", secure, 443
         return f"{scheme}://{self.host(label)}" + ("" if port in (None, usual) else f":{port}")

@@ -60,6 +60,9 @@ class Config:
     acme_directory: str | None
     acme_email: str | None
     acme_eab: str | None
+    acme_profile: str | None
+    acme_fallback: str | None
+    acme_fallback_eab: str | None
     acme_ca_bundle: Path | None
     acme_dns_hook: Path | None
     https_redirect: str  # auto, on, off
@@ -110,10 +113,6 @@ class Loaded:
 
     config: Config
     sources: Mapping[str, str]
-
-    def without_effect(self) -> list[str]:
-        """The sources of given options whose function comes with the ACME client."""
-        return [source for name, source in self.sources.items() if BY_NAME[name].later]
 
 
 class ConfigError(Exception):
@@ -233,8 +232,13 @@ def _disagreements(settings: Mapping[str, Any], given: Mapping[str, _Given]) -> 
         yield f"--api: {api} is not loopback: it needs TLS, or --api-insecure to send keys in clear text"
     if role in ("gateway", "control") and not redis and "redis" not in given:
         yield f"--role: {role} needs --redis: a private store can't be shared with other nodes"
-    if settings["acme_eab"] and not settings["acme_directory"]:
-        yield "--acme-eab: needs --acme-directory"
+    for option in ("acme_eab", "acme_profile", "acme_fallback", "acme_dns_hook"):
+        if settings[option] and not settings["acme_directory"]:
+            yield f"{BY_NAME[option].flag}: needs --acme-directory"
+    if settings["acme_fallback_eab"] and not settings["acme_fallback"]:
+        yield "--acme-fallback-eab: needs --acme-fallback"
+    if settings["acme_fallback"] and settings["acme_fallback"] == settings["acme_directory"]:
+        yield "--acme-fallback: is the same as --acme-directory"
     if not settings["http"] and role in ("all", "gateway"):
         yield f"{given['http'].source}: expected at least one address"
     yield from _overlaps(settings)

@@ -61,9 +61,10 @@ from state.store import ABSENT, Change, Conflict, Fence, Store, StoreError
 from wakegate.client import KEY_FILE, URL_FILE
 from wakegate.config import Config
 from wakegate.drivers import driver_of, engine_of, git_uid
-from wakegate.metrics import Metrics, of_analytics, of_pushes, of_telling, of_the_door
+from wakegate.issuing import Means, acme_session, issuer, platform, resolver_of, verifier
+from wakegate.metrics import Metrics, of_analytics, of_domains, of_orders, of_pushes, of_telling, of_the_door
 from wakegate.pipe import Message, Pipe
-from wakegate.site import log_limits, settings, site_of
+from wakegate.site import log_limits, offer_of, settings, site_of
 from wakegate.terminal import log_to_stderr
 
 _LEFT_TO_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -130,7 +131,7 @@ class Control:
         self._lease = Lease(self._store, _LEASE, holder=holder, owner=start["node"])
         self._metrics = Metrics()
         self._analytics = Analytics(self._store, self._mirror, lambda: self._lease.fence)
-        offer = site_of(config, self._driver).offer
+        offer = offer_of(config, self._driver)
         self._activation = Activation(
             self._store,
             self._mirror,
@@ -149,11 +150,27 @@ class Control:
             self._mirror,
             self._lease,
             Vault(derive(self._secret_key, CERTIFICATES)),
-            internal.Settings((config.domain, f"*.{config.domain}"), config.data_dir / ROOT_FILE),
+            internal.Settings((config.domain, f"*.{config.domain}"), config.data_dir / ROOT_FILE, alone=_alone(config)),
         )
+        try:
+            self._acme_session = acme_session(config)
+        except OSError as error:
+            raise StartError(f"--acme-ca-bundle: {config.acme_ca_bundle}: {error}") from error
+        means = Means(
+            self._store,
+            self._mirror,
+            self._lease,
+            self._secret_key,
+            self._activation.acks,
+            self._activation.journal,
+            resolver_of(config),
+            self._acme_session,
+        )
+        self._verifier = verifier(config, means)
+        self._issuer = issuer(config, means)
         self._key_fits = asyncio.Event()
         self._key_use = KeyUse(self._store, self._mirror)
-        self._site = site_of(config, self._driver)
+        self._site = site_of(config, self._driver, lambda: self._issuer.trusted(f"*.{config.domain}"))
         self._services = Services(
             self._store,
             self._mirror,
@@ -221,6 +238,7 @@ class Control:
                 task.cancel()
         with contextlib.suppress(StoreError):
             await self._lease.release()  # the next node need not wait for our silence
+        await self._acme_session.close()
         await self._collector.close()
         await self._store.close()
 
@@ -239,16 +257,23 @@ class Control:
         self._activation.gained(fence)
         self._branches.hurry()
         self._certificates.hurry()
+        self._verifier.hurry()
+        self._issuer.hurry()
 
     def _lost(self) -> None:
         self._activation.lost()
         self._branches.hurry()
         self._certificates.hurry()
+        self._verifier.hurry()
+        self._issuer.hurry()
 
     async def _keep_certificates(self) -> None:
         """Nothing is sealed or opened before it is known that the key is the right one."""
         await self._key_fits.wait()
-        await self._certificates.run()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._certificates.run(), name="internal CA")
+            tasks.create_task(self._verifier.run(), name="looks at domains")
+            tasks.create_task(self._issuer.run(), name="orders of certificates")
 
     async def _certificates_served(self, known: int) -> None:
         """Whoever is told that the node is ready can use HTTPS. `known`: the revision that this control began with."""
@@ -324,6 +349,8 @@ class Control:
         self._branches.changed(touched)
         self._analytics.changed(touched)
         self._certificates.changed(touched)
+        self._verifier.changed(touched)
+        self._issuer.changed(touched)
         if len(touched) >= _MANY:
             gc.freeze()  # a collection over the objects of 100,000 services would stop the loop for half a second
 
@@ -362,13 +389,20 @@ class Control:
     async def _exposition(self) -> tuple[bytes, str]:
         told = [*of_telling(self._streams, self._collector, self._activation.journal), *of_the_door(self._door)]
         told += [*of_pushes(self._hooks, self._branches), *of_analytics(self._analytics)]
-        return await self._metrics.exposition(self._activation, self._certificates.left(), told)
+        told += [of_orders(self._issuer), *of_domains(self._verifier)]
+        return await self._metrics.exposition(self._activation, self._issuer.left(), told)
 
     def _unready(self) -> list[str]:
         reasons = [] if self._mirror.connected else ["the store can't be reached"]
         if self._collector.problem:
             reasons.append(f"logs are not kept: {self._collector.problem}")
         return reasons
+
+
+def _alone(config: Config) -> tuple[str, ...]:
+    """The host of the API, unless the certificate of the platform domain counts for it."""
+    host = config.api_host
+    return () if host is None or platform(config).covers(host) else (host,)
 
 
 def _inherited(fd: int) -> socket.socket:

@@ -15,6 +15,8 @@ from activator.branches import Branches
 from activator.coldstarts import BUCKETS, Histogram
 from activator.journal import Journal
 from activator.logs import Collector
+from certs.issuer import Issuer
+from certs.verifier import Verifier
 from control.analytics.collector import Analytics
 from control.door import Door
 from control.pushes.hooks import Hooks
@@ -67,6 +69,28 @@ def _of_certificates(left: Mapping[str, float]) -> Metric:
     for name, until in left.items():
         seconds.add_metric([name], until)
     return seconds
+
+
+def of_orders(issuer: Issuer) -> Metric:
+    """What became of orders of certificates: issued, renewed, or why not."""
+    text = "Orders of certificates by result: issued, renewed, or the reason why not."
+    orders = CounterMetricFamily("wakegate_acme_orders", text, labels=["result"])
+    for result, count in issuer.counts.items():
+        orders.add_metric([result], count)
+    return orders
+
+
+def of_domains(verifier: Verifier) -> Iterator[Metric]:
+    """Looks at what DNS says of custom domains, and what came of them."""
+    counts = verifier.counts
+    checks = CounterMetricFamily("wakegate_domain_checks", "Looks at custom domains by result.", labels=["result"])
+    checks.add_metric(["answered"], counts.checks - counts.unanswered)
+    checks.add_metric(["unanswered"], counts.unanswered)
+    yield checks
+    changes = CounterMetricFamily("wakegate_domain_changes", "What became of custom domains.", labels=["change"])
+    for change, count in (("verified", counts.verified), ("demoted", counts.demotions), ("moved", counts.moves)):
+        changes.add_metric([change], count)
+    yield changes
 
 
 def of_telling(streams: Streams, collector: Collector, journal: Journal) -> Iterator[Metric]:

@@ -26,7 +26,6 @@ class Option:
     boolean: bool = False
     metavar: str = "TEXT"
     off: bool = False  # repeatable: the one value `off` stands for none at all
-    later: bool = False  # accepted and checked; without effect until an ACME client is there
 
     @property
     def flag(self) -> str:
@@ -119,9 +118,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("api_insecure", boolean, "false", "Allow --api without TLS beyond loopback.", boolean=True),
     Option("api_rate", integer(0, 1_000_000), "600", "Requests a minute of one API key; 0 = any number.", metavar="N"),
-    Option(
-        "api_host", values.hostname, None, "Host under which the gateway serves the API.", metavar="HOST", later=True
-    ),
+    Option("api_host", values.hostname, None, "Host under which the gateway serves the API.", metavar="HOST"),
     Option("domain", values.hostname, "apps.localhost", "Platform domain: endpoints are LABEL.DOMAIN.", metavar="NAME"),
     Option("workers", integer(1, 1024), _cpus, "Gateway worker processes; default: one per CPU.", metavar="N"),
     Option("redis", values.store_url, None, "Shared Redis or Valkey instead of a private one.", metavar="URL"),
@@ -139,18 +136,14 @@ OPTIONS: tuple[Option, ...] = (
     Option("response_timeout", number(0.1, 86400), "300", "Head of the response, seconds.", metavar="S"),
     Option("drain_timeout", number(0, 3600), "30", "Graceful stop, seconds.", metavar="S"),
     Option("max_body", values.size, None, "Largest request body, e.g. 10MiB.", metavar="SIZE"),
-    Option(
-        "acme_directory",
-        values.acme_directory,
-        None,
-        "letsencrypt, letsencrypt-staging or a URL.",
-        metavar="URL",
-        later=True,
-    ),
-    Option("acme_email", values.email, None, "Contact of the ACME account.", metavar="EMAIL", later=True),
-    Option("acme_eab", values.eab, None, "External account binding.", metavar="KID:KEY", later=True),
-    Option("acme_ca_bundle", values.readable_file, None, "CAs of the ACME server.", metavar="FILE", later=True),
-    Option("acme_dns_hook", values.readable_file, None, "Program that sets TXT records.", metavar="FILE", later=True),
+    Option("acme_directory", values.acme_directory, None, "letsencrypt, letsencrypt-staging or a URL.", metavar="URL"),
+    Option("acme_email", values.email, None, "Contact of the ACME account.", metavar="EMAIL"),
+    Option("acme_eab", values.eab, None, "External account binding.", metavar="KID:KEY"),
+    Option("acme_profile", values.profile, None, "Kind of certificate, e.g. shortlived.", metavar="NAME"),
+    Option("acme_fallback", values.acme_directory, None, "Asked while the first one fails.", metavar="URL"),
+    Option("acme_fallback_eab", values.eab, None, "External account binding of that.", metavar="KID:KEY"),
+    Option("acme_ca_bundle", values.readable_file, None, "CAs of the ACME server.", metavar="FILE"),
+    Option("acme_dns_hook", values.program, None, "Program that sets TXT records.", metavar="FILE"),
     Option(
         "https_redirect", one_of("auto", "on", "off"), "auto", "auto (trusted certificates), on or off.", metavar="WHEN"
     ),

@@ -52,10 +52,7 @@ async def _run(loaded: Loaded, read: Callable[[], Loaded]) -> None:
 
 def notes(loaded: Loaded) -> list[str]:
     """What an operator should know of a valid configuration before he relies on it."""
-    told = [
-        f"{source} has no effect yet: certificates of public authorities come with a later version"
-        for source in loaded.without_effect()
-    ]
+    told = []
     if loaded.config.redis is not None:
         told.append("replicas listen on 127.0.0.1: all nodes that share this store must run on this machine")
     if loaded.sources.get("git_url") == BY_NAME["git_url"].flag and Forge.of(loaded.config.git_url).private:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from activator.drivers import Driver
 from activator.drivers.container import ContainerDriver
 from activator.logs import LogLimits
@@ -31,16 +33,18 @@ def log_limits(config: Config) -> LogLimits:
     return LogLimits(segment=segment, total=config.log_size, age=config.log_age * 86_400)
 
 
-def site_of(config: Config, driver: Driver) -> Site:
+def site_of(config: Config, driver: Driver, trusted: Callable[[], bool]) -> Site:
     """What the API must know of it.
 
-    Endpoints are told as https only if the operator says that clients come that way: nobody trusts the development CA.
+    Endpoints are told as https if the operator says that clients come that way, or once there is a certificate for
+    them that clients trust: nobody trusts the development CA.
     """
+    https = config.public_https_port
     return Site(
         platform=Platform(config.domain, config.api_host),
         http_port=config.public_http_port,
-        https_port=config.public_https_port if config.https_redirect == "on" else None,
-        offer=_offer(config, driver),
+        https_port=lambda: https if config.https_redirect == "on" or trusted() else None,
+        offer=offer_of(config, driver),
         region=config.region,
         idle_timeout=round(config.idle_timeout),
         hold_timeout=round(config.hold_timeout),
@@ -49,7 +53,8 @@ def site_of(config: Config, driver: Driver) -> Site:
     )
 
 
-def _offer(config: Config, driver: Driver) -> Offer:
+def offer_of(config: Config, driver: Driver) -> Offer:
+    """What can run here."""
     regions = frozenset({config.region})
     if isinstance(driver, ContainerDriver):
         return Offer(config.driver, regions, driver.gpus, images=True)

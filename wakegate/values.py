@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]+=*\Z")
+_PROFILE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _SIZE = re.compile(r"(\d+)\s*([kmgt]?)(i?b)?\Z", re.IGNORECASE)
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _GPUS = ("A100-40GB", "A100-80GB", "H100-80GB", "L4", "T4")
@@ -211,10 +214,17 @@ def email(text: str) -> str:
 
 
 def eab(text: str) -> str:
-    """External account binding, `KID:KEY`."""
+    """External account binding, `KID:KEY`; the key as the CA shows it, base64url."""
     kid, colon, key = text.partition(":")
-    if not (kid and colon and key):
-        raise ValueError("expected KID:KEY")
+    if not (kid and colon and _BASE64URL.match(key)):
+        raise ValueError("expected KID:KEY, the key in base64url as the CA shows it")
+    return text
+
+
+def profile(text: str) -> str:
+    """The name of a profile of the ACME server."""
+    if not _PROFILE.match(text):
+        raise ValueError("expected the name of a profile, such as shortlived")
     return text
 
 
@@ -229,6 +239,14 @@ def readable_file(text: str) -> Path:
     path = absolute(text)
     if not path.is_file():
         raise ValueError(f"{text}: no such file")
+    return path
+
+
+def program(text: str) -> Path:
+    """A file that can be run."""
+    path = readable_file(text)
+    if not os.access(path, os.X_OK):
+        raise ValueError(f"{text}: is not executable: chmod +x it")
     return path
 
 

@@ -13,10 +13,6 @@ def test_a_shared_store_reaches_no_farther_than_this_machine():
     assert "must run on this machine" in note
 
 
-def test_options_of_a_later_version_are_named():
-    assert any("WAKEGATE_ACME_EMAIL" in note for note in notes(load({}, {"WAKEGATE_ACME_EMAIL": "a@example.com"})))
-
-
 def test_credentials_on_the_command_line_are_told_without_them():
     private = "https://bot:t0ken@forge.example/{repo}.git"
     (note,) = notes(load({"git_url": [private]}, {}))
