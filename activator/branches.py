@@ -253,7 +253,7 @@ class Branches:
     def _ails(self, service: Service, reason: Reason) -> None:
         if service.id not in self._ailing and service.id in self._repo_of:
             self._ailing.add(service.id)
-            self._journal.tell(service.id, (Note("branch.unreachable", str(reason)),))
+            self._journal.tell(service.id, (Note("branch.unreachable", reason),))
 
     def _heals(self, service: Service) -> None:
         if service.id in self._ailing:

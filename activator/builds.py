@@ -20,7 +20,7 @@ from activator.places import Places
 from activator.planning import Note
 from activator.views import View
 from state.ids import now_us
-from state.models import Deployment, DeploymentState, Service
+from state.models import Deployment, DeploymentState, Reason, Service
 from state.secret_key import SecretError
 
 log = logging.getLogger(__name__)
@@ -107,9 +107,9 @@ class Builds:
 
         view = await self.ledger.change(deployment.service, step)
         if _is(view, deployment, DeploymentState.FAILED):
-            self._tell(deployment, "deployment.failed", str(error.reason))
+            self._tell(deployment, "deployment.failed", error.reason)
 
-    def _tell(self, deployment: Deployment, kind: str, reason: str) -> None:
+    def _tell(self, deployment: Deployment, kind: str, reason: str | Reason) -> None:
         self.journal.tell(deployment.service, (Note(kind, reason, deployment=deployment.id),))
 
 

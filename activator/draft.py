@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from activator.demand import IDLE, Load
 from activator.lifecycle import DeploymentEvent, ReplicaEvent, after_deployment, after_replica
 from activator.views import View
-from state.models import Deployment, Replica
+from state.models import Deployment, Reason, Replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something worth an event."""
+    """Something worth an event, which its owner reads; of a `Reason` the operator's log gets what anybody may read."""
 
     kind: str
-    reason: str
+    reason: str | Reason
     deployment: str | None = None
     replica: str | None = None
 

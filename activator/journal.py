@@ -1,6 +1,7 @@
 """Events of services on their way to the store, off the path of what they tell about.
 
-Law 7: bounded; what is dropped while the store is gone is counted.
+Laws kept here: 7 (bounded; what is dropped while the store is gone is counted) and 8 (what a tenant's code said is for
+its owner: none of it is in the operator's log).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 
 from activator.planning import Note
 from state.ids import now_us
-from state.models import Event
+from state.models import Event, Reason
 from state.store import Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,9 @@ class Journal:
 
     def tell(self, service: str, notes: Iterable[Note]) -> None:
         for note in notes:
-            log.info("service %s: %s: %s", service, note.kind, note.reason)
-            self.keep(service, Event(now_us(), note.kind, note.reason, note.deployment, note.replica))
+            reason = note.reason
+            log.info("service %s: %s: %s", service, note.kind, reason.public if isinstance(reason, Reason) else reason)
+            self.keep(service, Event(now_us(), note.kind, str(reason), note.deployment, note.replica))
 
     def keep(self, service: str, event: Event) -> None:
         """Write it as soon as that can be done; the store keeps an event once, however often it is tried."""

@@ -13,6 +13,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from activator import verdicts
@@ -35,6 +36,7 @@ CONDEMNED_AFTER: Final = 6
 _LINE: Final = 300  # characters of a log line that go into a reason
 _PATIENCE: Final = 2.0  # seconds of waiting for acknowledgements before looking again whether it is still asked for
 _BACKING_OFF: Final = 1.3
+_SPOILT: Final = "its checkout was changed or removed: it is built again"
 
 
 class Keeper:
@@ -200,7 +202,7 @@ class Keeper:
             await self._judge(replica, step, "replica.replaced", reason)
         elif self._failures >= AILING_AFTER and replica.state is ReplicaState.READY:
             await self._change(replica, lambda v: verdicts.ailed(v, self._id, reason), ordered=True)
-            self._tell(replica, "replica.unhealthy", str(reason))
+            self._tell(replica, "replica.unhealthy", reason)
 
     # -- ending
 
@@ -211,12 +213,12 @@ class Keeper:
         view = await self._change(replica, lambda v: verdicts.usurped(v, self._id, reason), ordered=True)
         if view is not None and not self._is(view, replica.state):
             self._node.cold_starts.abandon(self._id)
-            self._tell(replica, "replica.replaced", str(reason))
+            self._tell(replica, "replica.replaced", reason)
 
     async def _broke(self, replica: Replica, reason: Reason, *, tried_enough: bool = False) -> None:
         self._node.cold_starts.abandon(self._id)
         if replica.state is ReplicaState.STARTING and await self._spoilt(replica):
-            await self._lost(replica, f"its checkout was changed or removed: it is built again; {reason}")
+            await self._lost(replica, replace(reason, public=f"{_SPOILT}; {reason.public}"))
             return
         stamp = now_us()
 
@@ -225,7 +227,7 @@ class Keeper:
 
         await self._judge(replica, step, "replica.failed", reason)
 
-    async def _lost(self, replica: Replica, why: str) -> None:
+    async def _lost(self, replica: Replica, why: str | Reason) -> None:
         view = await self._change(replica, lambda view: verdicts.lost(view, self._id), ordered=True)
         if view is not None and self._is(view, ReplicaState.STOPPING):
             self._tell(replica, "replica.lost", why)
@@ -235,10 +237,10 @@ class Keeper:
         before = self._node.catalog.deployment(replica.deployment)
         view = await self._change(replica, step, ordered=True)
         retry = None if view is None else verdicts.retry(view, self._id)
-        self._tell(replica, kind, str(reason) if retry is None else f"{reason}; {retry}")
+        self._tell(replica, kind, reason if retry is None else replace(reason, public=f"{reason.public}; {retry}"))
         after = None if view is None else view.deployments.get(replica.deployment)
         if before is not None and after is not None and before.state is not after.state:
-            note = Note("deployment.failed", str(reason), deployment=after.id)
+            note = Note("deployment.failed", reason, deployment=after.id)
             self._node.journal.tell(replica.service, (note,))
 
     async def _spoilt(self, replica: Replica) -> bool:
@@ -294,7 +296,7 @@ class Keeper:
         replica = view.replicas.get(self._id)
         return replica is not None and replica.state is state
 
-    def _tell(self, replica: Replica, kind: str, reason: str) -> None:
+    def _tell(self, replica: Replica, kind: str, reason: str | Reason) -> None:
         note = Note(kind, reason, deployment=replica.deployment, replica=self._id)
         self._node.journal.tell(replica.service, (note,))
 

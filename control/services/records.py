@@ -189,7 +189,7 @@ class Records:
 
     async def tell(self, service: str, note: Note) -> None:
         """A store that can't take the event now is told it later, where there is somebody who does that."""
-        event = Event(now_us(), note.kind, note.reason, note.deployment, note.replica)
+        event = Event(now_us(), note.kind, str(note.reason), note.deployment, note.replica)
         try:
             await self.store.append_event(service, event)
         except StoreError as error:

@@ -11,7 +11,7 @@ import pytest
 from activator import journal as journal_module
 from activator.draft import Note
 from activator.journal import Journal
-from state.models import Event
+from state.models import Event, Reason
 from state.store import Store, Unavailable
 from tests.conftest import Valkey
 
@@ -84,3 +84,14 @@ async def test_what_waits_is_bounded_and_what_is_lost_is_counted(
     assert await told(store, 10) == [str(n) for n in range(15, 25)]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_a_tenant_s_code_said_is_for_its_owner(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(store) as journal:
+        with caplog.at_level("INFO"):
+            journal.tell(
+                "svc", (Note("replica.failed", Reason("exited with code 1", "last line of its log: KEY=s3cret")),)
+            )
+        assert await told(store, 1) == ["exited with code 1; last line of its log: KEY=s3cret"]
+    assert "service svc: replica.failed: exited with code 1" in caplog.messages
+    assert "s3cret" not in caplog.text
