@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,25 @@ def serve(config: str | None, check: bool, **given: str | Sequence[str] | None) 
     """
     from wakegate.serve import serve as run
 
-    flags = {name: [value] if isinstance(value, str) else list(value) for name, value in given.items() if value}
-    sys.exit(run(flags, Path(config) if config else None, check=check))
+    sys.exit(run(_flags(given), Path(config) if config else None, check=check))
+
+
+def _flags(given: Mapping[str, str | Sequence[str] | None]) -> dict[str, list[str]]:
+    return {name: [value] if isinstance(value, str) else list(value) for name, value in given.items() if value}
+
+
+@main.command()
+@click.option("--config", metavar="FILE", envvar="WAKEGATE_CONFIG", help="TOML file with any of these options as keys.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@_serve_options
+def doctor(config: str | None, as_json: bool, **given: str | Sequence[str] | None) -> None:
+    """Look at what surrounds serve: ports, DNS, clock, ACME, limits, engines.
+
+    Takes the options of serve, changes nothing, and names one fix per line. Exits 1 if anything has to be mended.
+    """
+    from wakegate.doctor.run import doctor as run
+
+    sys.exit(run(_flags(given), Path(config) if config else None, as_json=as_json))
 
 
 @main.command(hidden=True)
