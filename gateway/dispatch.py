@@ -16,20 +16,20 @@ from gateway.balance import DICE, choose, fits, may_eject, pick
 from gateway.challenges import Challenges
 from gateway.clients import Clients
 from gateway.connections import Connections
-from gateway.errors import Failure, StaleConnection
+from gateway.errors import Failure, Redirect, StaleConnection, unknown
 from gateway.exchange import Exchange, Limits
 from gateway.health import GOOD
 from gateway.histogram import count
 from gateway.holding import Demand, Holding
 from gateway.refused import Refused
 from gateway.replica import Replica
-from gateway.secure import Redirects, hsts_line, turn_away
+from gateway.secure import Moves, Redirects, hsts_line, turn_away
 from gateway.service import Service
 from gateway.settings import GatewaySettings
 from gateway.sides import Keeper
 from gateway.states import CUT, DONE, HEAD, RETRY, step
 from gateway.sweep import Sweep
-from gateway.table import Table, Unserved
+from gateway.table import Moved, Special, Table, Unserved
 from gateway.telemetry import Telemetry
 
 
@@ -48,6 +48,7 @@ class Dispatcher(Keeper):
         "holding",
         "hsts",
         "limits",
+        "moves",
         "redirects",
         "settings",
         "sweep",
@@ -89,6 +90,7 @@ class Dispatcher(Keeper):
         self.via_old_response = self.via_old_line[2:]
         self.hsts = hsts_line(settings.hsts)
         self.challenges = Challenges()
+        self.moves = Moves(settings, None)
         self.redirects: Redirects | None = None  # where plain requests should come over https
         self.clients = Clients(
             settings.connection_limit, settings.trusted_proxies, settings.address_limit, settings.shed_age
@@ -111,21 +113,28 @@ class Dispatcher(Keeper):
             self._telemetry.begin(request, remote != b"")
         if self.challenges.http and self._proves(exchange):
             return
-        if (exchange.down.secure or self.redirects is not None) and turn_away(exchange, self.redirects):
+        if (exchange.down.secure or self.redirects is not None) and turn_away(exchange, self.redirects, self._table):
             return
         service = self._table.find(request.host) if request.host else None
-        if service is None:
-            exchange.answer(Failure(404, "destination_not_found", "no service has this host"))
-        elif isinstance(service, Unserved):
-            exchange.answer(service.failure)
+        if not isinstance(service, Service):
+            self._without_service(exchange, service)
+            return
+        exchange.service = service
+        if request.max_forwards == 0:
+            exchange.turn_back()
+        elif self.limits.max_body >= 0 and request.length > self.limits.max_body:
+            exchange.answer(Failure(413, "http_request_error", "request body too large"))
         else:
-            exchange.service = service
-            if request.max_forwards == 0:
-                exchange.turn_back()
-            elif self.limits.max_body >= 0 and request.length > self.limits.max_body:
-                exchange.answer(Failure(413, "http_request_error", "request body too large"))
-            else:
-                self._send(exchange, service)
+            self._send(exchange, service)
+
+    def _without_service(self, exchange: Exchange, host: Special | None) -> None:
+        if isinstance(host, Unserved):
+            exchange.answer(host.failure)
+        elif isinstance(host, Moved):
+            location = self.moves.location(exchange, host.target)
+            exchange.answer(Redirect(location, f"the host leads to {host.target.decode('ascii')}"))
+        else:
+            exchange.answer(unknown())
 
     def _proves(self, exchange: Exchange) -> bool:
         """Whether this is a certificate authority that looks at the host: then it has its answer."""

@@ -13,7 +13,7 @@ from typing import Any, cast
 from gateway.dispatch import Dispatcher
 from gateway.http1.server import ServerConnection
 from gateway.prefaced import Prefaced, Prefaces
-from gateway.secure import Redirects
+from gateway.secure import Moves, Redirects
 from gateway.table import Table
 from gateway.tls.contexts import Certificates
 from gateway.tls.handshakes import Handshakes
@@ -33,6 +33,8 @@ class Doors:
         self._handshakes = (
             None if certificates is None else Handshakes(certificates, say, self._routed, office.challenges.digest)
         )
+        if self._handshakes is not None:
+            office.moves = Moves(office.settings, self._handshakes.contexts)
         if self._handshakes is not None and office.settings.https_redirect != "off":
             office.redirects = Redirects(office.settings, self._handshakes.contexts)
 
@@ -47,7 +49,7 @@ class Doors:
         return self._accept(opening, opening.inner)
 
     def _routed(self, name: str) -> bool:
-        return self._table.route(name) is not None
+        return self._table.route(name) is not None or self._table.reserved(name)
 
     def _accept(self, connection: object, down: ServerConnection) -> asyncio.BaseProtocol:
         """Protocols by their methods, not their base class, so that they compile."""

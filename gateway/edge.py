@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.access_log import AccessLog
 from gateway.dispatch import Dispatcher
 from gateway.doors import Doors
+from gateway.errors import Failure, deleted, unknown
 from gateway.holding import Demand
 from gateway.service import Service
 from gateway.settings import GatewaySettings
@@ -114,16 +115,26 @@ class Edge:
         self._settle(service)
 
     def reroute(self, host: str) -> None:
-        """The route of `host` was added, changed or removed. Requests held for a deleted host get 503."""
+        """The route of `host` was added, changed or removed. Who was held for it and is in vain is told so."""
+        service = self._table.led_to(host)
         self._table.forget_host(host)
-        self._check_held([host])
+        if service is not None:
+            self._check_held(host, service)
 
-    def _check_held(self, hosts: Iterable[str]) -> None:
-        """Requests held for hosts that are gone wait in vain."""
-        for host in hosts:
-            route = self._table.route(host)
-            if route is not None and route.deleted_at is not None and route.service in self._table.services:
-                self._office.holding.refuse_host(self._table.services[route.service], host.encode())
+    def _check_held(self, host: str, service: Service) -> None:
+        """Requests held for a host that leads there no more wait in vain."""
+        if len(service.room) == 0:
+            return
+        route = self._table.route(host)
+        if route is None:
+            failure = unknown()
+        elif route.deleted_at is not None:
+            failure = deleted()
+        elif route.service != service.id or route.redirect is not None:
+            failure = Failure(503, "destination_unavailable", "the host leads elsewhere now", 1)
+        else:
+            return
+        self._office.holding.refuse_host(service, host.encode(), failure)
 
     def recertify(self, name: str) -> None:
         """The certificate stored for `name` (a host, or `*.` and its parent) was added, changed or removed.
@@ -141,7 +152,8 @@ class Edge:
         """Everything may have changed: look all known hosts and services up again in `Table`'s source."""
         hosts = self._table.hosts()
         self._table.forget_hosts()
-        self._check_held(hosts)
+        for host, service in hosts:
+            self._check_held(host, service)
         for service_id in list(self._table.services):
             backend = self._table.backend(service_id)
             if backend is None:

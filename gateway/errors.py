@@ -22,8 +22,13 @@ class Failure(Exception):
 class Redirect(Failure):
     """The same request, method and body included, belongs elsewhere, for good (RFC 9110 15.4.9)."""
 
-    def __init__(self, location: bytes) -> None:
-        super().__init__(308, "", "served over https", 0, location)
+    def __init__(self, location: bytes, details: str = "served over https") -> None:
+        super().__init__(308, "", details, 0, location)
+
+
+def unknown() -> Failure:
+    """What all get who ask for a host that no service has."""
+    return Failure(404, "destination_not_found", "no service has this host")
 
 
 def deleted() -> Failure:

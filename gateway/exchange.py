@@ -149,6 +149,12 @@ class Exchange:
         self.status = 0
         self.error: Failure | None = None
 
+    @property
+    def secure(self) -> bool:
+        """Whether the client came over TLS, all the way that is known."""
+        proto = self.request.forwarded_proto
+        return proto == b"https" if proto else self.down.secure
+
     # From the keeper
 
     def forwarded(self, up: Upstream, now: float) -> None:

@@ -103,13 +103,13 @@ class Holding:
             self._unheld(exchange, service, now)
             exchange.answer(deleted() if service.deleted else _refusal(service))
 
-    def refuse_host(self, service: Service, host: bytes) -> None:
-        """This one of the service's hosts was deleted."""
+    def refuse_host(self, service: Service, host: bytes, failure: Failure) -> None:
+        """This one of the service's hosts leads there no more."""
         now = time.monotonic()
         for exchange in [one for one in service.room if plain_host(one.request.host) == host]:
             service.room.cancel(exchange)
             self._unheld(exchange, service, now)
-            exchange.answer(deleted())
+            exchange.answer(failure)
 
     def leave(self, exchange: Exchange) -> None:
         service = exchange.service

@@ -52,5 +52,6 @@ class GatewaySettings:
 
     domain: str = ""  # platform domain: its names are never redirected to https by "auto"
     https_redirect: str = "auto"  # on: whatever has a certificate; auto: of those, trusted ones of custom domains; off
-    public_https_port: int | None = None  # that clients see; None: 443
+    public_http_port: int | None = None  # that clients see; None: 80
+    public_https_port: int | None = None  # None: 443
     hsts: int | None = None  # seconds, the max-age of Strict-Transport-Security (RFC 6797); None: no such field

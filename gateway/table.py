@@ -29,13 +29,28 @@ class Source(Protocol):
     def backend(self, service_id: str) -> Backend | None: ...
 
 
-class Unserved:
+class Special:
+    """A host whose requests don't simply go to a service."""
+
+    __slots__ = ()
+
+
+class Unserved(Special):
     """A host that gets one answer whatever is asked: its service was deleted, or nothing is known for sure any more."""
 
     __slots__ = ("failure",)
 
     def __init__(self, failure: Failure) -> None:
         self.failure = failure
+
+
+class Moved(Special):
+    """A domain that only leads to another one (`Route.redirect`). `target`: that one."""
+
+    __slots__ = ("target",)
+
+    def __init__(self, target: bytes) -> None:
+        self.target = target
 
 
 class _Known:
@@ -55,6 +70,7 @@ class Table:
         "_hosts",
         "_hosts_of",
         "_leaving",
+        "_reserved",
         "_source",
         "_spelled",
         "_stale",
@@ -71,10 +87,18 @@ class Table:
         self._spelled: dict[bytes, Service] = {}  # by the Host field as it came
         self._hosts: dict[bytes, _Known] = {}
         self._hosts_of: dict[str, dict[bytes, None]] = {}  # by service id
+        self._reserved: dict[bytes, Special] = {}
         self._stale = False
         self._leaving: dict[str, float] = {}  # deleted services, and when they were last seen at work
 
-    def find(self, host: bytes) -> Service | Unserved | None:
+    def reserve(self, host: str, special: Special) -> None:
+        """`host` is the node's own, whatever the source says of it."""
+        self._reserved[host.encode()] = special
+
+    def reserved(self, host: str) -> bool:
+        return host.encode() in self._reserved
+
+    def find(self, host: bytes) -> Service | Special | None:
         """`host`: a Host field's value (checked), with or without port. None: no such host."""
         service = self._spelled.get(host)
         return service if service is not None else self._look_up(host)
@@ -87,9 +111,14 @@ class Table:
         """What the source says now."""
         return self._source.backend(service_id)
 
-    def hosts(self) -> list[str]:
-        """Those that have been asked for and found."""
-        return [name.decode("ascii") for name in self._hosts]
+    def hosts(self) -> list[tuple[str, Service]]:
+        """Those that have been asked for and found, and where they led."""
+        return [(name.decode("ascii"), known.service) for name, known in self._hosts.items()]
+
+    def led_to(self, host: str) -> Service | None:
+        """The service of a host that has been asked for and found."""
+        known = self._hosts.get(host.encode())
+        return None if known is None else known.service
 
     def forget_host(self, host: str) -> None:
         """The route of `host` changed."""
@@ -134,10 +163,13 @@ class Table:
         if not hosts:
             del self._hosts_of[known.service.id]
 
-    def _look_up(self, host: bytes) -> Service | Unserved | None:
+    def _look_up(self, host: bytes) -> Service | Special | None:
+        name = plain_host(host)
+        special = self._reserved.get(name)
+        if special is not None:
+            return special
         if self._stale:
             return Unserved(stale())
-        name = plain_host(host)
         known = self._hosts.get(name)
         if known is None:
             route = self._source.route(name.decode("ascii", "replace"))
@@ -145,6 +177,8 @@ class Table:
                 return None
             if route.deleted_at is not None:
                 return Unserved(deleted())
+            if route.redirect is not None:
+                return Moved(route.redirect.encode())
             known = self._remember(name, self.services.get(route.service) or self._build(route))
         if len(known.spellings) < _SPELLINGS:
             known.spellings.append(host)

@@ -84,6 +84,7 @@ def _settings(start: dict[str, Any], config: Config) -> WorkerSettings:
             trusted_proxies=tuple(ipaddress.ip_network(text) for text in config.trusted_proxies),
             domain=config.domain,
             https_redirect="off" if config.public_https_port is None else config.https_redirect,
+            public_http_port=config.public_http_port,
             public_https_port=config.public_https_port,
             hsts=_hsts(config.hsts),
             connection_limit=min(_MOST, client_connections(files)),

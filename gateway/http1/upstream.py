@@ -241,9 +241,7 @@ class UpstreamConnection(Upstream):
         if replica.failures:
             self._office.answered(exchange, replica)
         if replica.token and replica.token != exchange.token:
-            request = exchange.request
-            secure = request.forwarded_proto == b"https" if request.forwarded_proto else exchange.down.secure
-            affinity.mark(response, replica.token, secure)
+            affinity.mark(response, replica.token, exchange.secure)
 
     def _final(self, exchange: Exchange, response: Response, data: bytes) -> None:
         self._response = response
