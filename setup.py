@@ -36,6 +36,7 @@ HOT = [
     "gateway/exchange.py",
     "gateway/holding.py",
     "gateway/secure.py",
+    "gateway/api_host.py",
     "gateway/connections.py",
     "gateway/dispatch.py",
     "gateway/http1/body.py",

@@ -68,7 +68,7 @@ class Api:
         app[HOOKS] = hooks = Hooks(self.store, self.objects, self.catalogue, self.services)
         for group in (
             HealthHandlers(access, self.catalogue, self.site, self.metrics, self.unready),
-            KeyHandlers(access, self.catalogue, self.keys),
+            KeyHandlers(access, self.catalogue, self.keys, self.site),
             ServiceHandlers(access, self.catalogue, self.services, self.site),
             DeploymentHandlers(access, self.catalogue, self.services, self.site),
             DomainHandlers(access, self.catalogue, self.services.domains, self.site),

@@ -17,6 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from control.connection import Connection
 from control.contract.problem import guarded
+from control.credentials.gateway import Gateway
 
 HEAD_TIMEOUT: Final = 10.0  # seconds
 KEEP_ALIVE: Final = 75.0
@@ -26,7 +27,8 @@ _LINGER: Final = 2.0  # seconds for the rest of a body that was not read
 class ApiServer:
     """`await start()`, and `await stop()` once; `grace` in seconds is what a stop gives to requests in flight.
 
-    `on_cut` is called for each connection that was cut since its client took no answer.
+    `on_cut` is called for each connection that was cut since its client took no answer. `gateway`: that of the node, if
+    it brings requests.
     """
 
     def __init__(
@@ -36,7 +38,9 @@ class ApiServer:
         *,
         grace: float = 10.0,
         on_cut: Callable[[], None] = lambda: None,
+        gateway: Gateway | None = None,
     ) -> None:
+        self._gateway = gateway
         self._app = app
         self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=grace)
         self._sockets = sockets
@@ -51,6 +55,8 @@ class ApiServer:
             raise RuntimeError("the runner has no server after its setup")
         # an application's server only ever makes requests that have a route, which aiohttp's types don't say
         handlers.request_handler = self._noting_heads(guarded(handlers.request_handler))  # type: ignore[assignment]
+        if self._gateway is not None:
+            handlers.request_factory = self._gateway.recognizing(handlers.request_factory)  # type: ignore[arg-type]
         loop = asyncio.get_running_loop()
 
         def connection() -> Connection:

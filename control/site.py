@@ -26,6 +26,7 @@ class Offer:
 class Site:
     """The installation as its users see it. Timeouts in seconds; ports as clients see them.
 
+    `api`: the URL under which the gateway serves the API; None: it doesn't.
     `https_port`: endpoints are told as https there, from now on; None: as http, as long as clients don't trust the
     certificates.
     """
@@ -39,6 +40,11 @@ class Site:
     https_port: Callable[[], int | None] = lambda: None
     limits: Literal["enforced", "none"] = "none"
     isolated: bool = True
+    api: str | None = None
+
+    def located(self, path: str) -> str:
+        """A path of the API as a reference for clients."""
+        return (self.api or "") + path
 
     def host(self, label: str) -> str:
         """The host of a service by its label: the id of its route."""

@@ -1,4 +1,7 @@
-"""The gateway's own answers: a status, `Proxy-Status` (RFC 9209) and a short body, JSON or HTML by `Accept`."""
+"""The gateway's own answers: a status, `Proxy-Status` (RFC 9209) and a short body, JSON or HTML by `Accept`.
+
+The JSON is a problem document (RFC 9457), and is called so where `Accept` names that.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ REASONS: Final = {
     200: b"OK",
     308: b"Permanent Redirect",
     400: b"Bad Request",
+    403: b"Forbidden",
     404: b"Not Found",
     405: b"Method Not Allowed",
     408: b"Request Timeout",
@@ -32,6 +36,7 @@ REASONS: Final = {
     505: b"HTTP Version Not Supported",
 }
 ALLOWED: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
+_PROBLEM: Final = b"application/problem+json"  # RFC 9457
 _SECRET: Final = (b"authorization:", b"cookie:", b"proxy-authorization:")
 
 
@@ -43,7 +48,7 @@ def answer(failure: Failure, request: Request | None, unread: bytes = b"") -> tu
         kind = b"text/html; charset=utf-8"
         body = _page(failure, reason.decode(), request_id)
     else:
-        kind = b"application/json"
+        kind = _PROBLEM if request is not None and _PROBLEM in request.accept else b"application/json"
         body = _document(failure, reason.decode(), request_id)
     response = _response(failure.status, reason, kind, body, request)
     response.lines.append(proxy_status(failure))

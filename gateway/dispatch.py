@@ -12,6 +12,7 @@ import time
 
 from gateway import affinity
 from gateway.access_log import AccessLog
+from gateway.api_host import ApiHost
 from gateway.balance import DICE, choose, fits, may_eject, pick
 from gateway.challenges import Challenges
 from gateway.clients import Clients
@@ -130,11 +131,25 @@ class Dispatcher(Keeper):
     def _without_service(self, exchange: Exchange, host: Special | None) -> None:
         if isinstance(host, Unserved):
             exchange.answer(host.failure)
+        elif isinstance(host, ApiHost):
+            self._call(exchange, host)
         elif isinstance(host, Moved):
             location = self.moves.location(exchange, host.target)
             exchange.answer(Redirect(location, f"the host leads to {host.target.decode('ascii')}"))
         else:
             exchange.answer(unknown())
+
+    def _call(self, exchange: Exchange, api: ApiHost) -> None:
+        """A request to the API."""
+        refusal, service = api.refusal(exchange), api.service
+        if refusal is not None:
+            exchange.answer(refusal)
+        elif exchange.request.max_forwards == 0:
+            exchange.turn_back()
+        elif service is not None:
+            exchange.service = service
+            api.introduce(exchange)
+            self._send(exchange, service)
 
     def _proves(self, exchange: Exchange) -> bool:
         """Whether this is a certificate authority that looks at the host: then it has its answer."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.access_log import AccessLog
+from gateway.api_host import ApiHost
 from gateway.dispatch import Dispatcher
 from gateway.doors import Doors
 from gateway.errors import Failure, deleted, unknown
@@ -59,6 +60,11 @@ class Edge:
         self._log = access_log
         self._sweep = Sweep(time.monotonic())
         self._office = Dispatcher(settings, table, access_log, demand, self._sweep, telemetry)
+        self._api: Service | None = None  # the API's; no service of the store
+        if settings.api is not None:
+            api = ApiHost(settings.api, settings)
+            self._api = api.service
+            table.reserve(settings.api.host, api)
         self._doors = Doors(self._office, table, certificates, self._complain)
         self._sweep.hooks += [self._office.clients.tend, self._office.holding.tend, table.tend]
         self._timer: asyncio.TimerHandle | None = None
@@ -201,12 +207,12 @@ class Edge:
          "tls": {"handshakes": n, "resumed": n, "proved": n, "failed": {reason: n}},   # with certificates only
          "proxy_protocol": {"read": n, "malformed": n}}                   # with trusted proxies only
         Buckets are indices of `gateway.histogram` (`upper(index)` = its upper bound in seconds). Requests that reached
-        no service are under the id "" with empty names. Services without a single request are left out. Where
-        nothing has ended since the last time and nothing is under way it is the same object again: with thousands of
-        services making all anew would stop the loop.
+        no service are under the id "" with empty names, those to the API under "api" without a namespace. Services
+        without a single request are left out. Where nothing has ended since the last time and nothing is under way it
+        is the same object again: with thousands of services making all anew would stop the loop.
         """
         known, self._counted = self._counted, {}
-        for books in self._office.books:
+        for books in (*self._office.books, *self._own()):
             if total := sum(books.requests.values()):
                 before, counted = known.get(books.id, (0, {}))
                 changed = total != before or books.in_flight or len(books.room)
@@ -223,6 +229,10 @@ class Edge:
     def books(self) -> list[Service]:
         """The counters of each service, and those without a service (id "")."""
         return self._office.books
+
+    def _own(self) -> list[Service]:
+        """What is served of the node itself."""
+        return [] if self._api is None else [self._api]
 
     @property
     def connections(self) -> int:
@@ -286,6 +296,6 @@ class Edge:
         self._doors.close()
         for connection in self._office.clients.all():
             connection.abort()
-        for service in self._table.services.values():
+        for service in (*self._table.services.values(), *self._own()):
             for replica in service.replicas.values():
                 self._office.connections.pool.close(replica)

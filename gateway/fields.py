@@ -33,6 +33,9 @@ USER_AGENT: Final = 20
 TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 CONTROLS: Final = bytes(c for c in range(0x20) if c != 0x09) + b"\x7f"  # never inside a field (RFC 9110 5.5)
 
+# What the gateway says by itself to the API of its node (`api_host.py`). A client that writes it is not believed.
+GATEWAY_FIELD: Final = b"Wakegate-Gateway"
+
 _REQUEST: Final = {
     b"host": HOST,
     b"content-length": CONTENT_LENGTH,
@@ -57,6 +60,7 @@ _REQUEST: Final = {
     b"tracestate": TRACESTATE,
     b"accept": ACCEPT,
     b"user-agent": USER_AGENT,
+    GATEWAY_FIELD.lower(): DROP,
 }
 
 _RESPONSE: Final = {

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """The Services API under a `host` of its own (`api_host.py`). `address`: that of this node's API, None: none here.
+
+    `token`: by which the API knows that it is its own gateway that speaks.
+    """
+
+    host: str
+    address: tuple[str, int] | None
+    token: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,4 +66,5 @@ class GatewaySettings:
     https_redirect: str = "auto"  # on: whatever has a certificate; auto: of those, trusted ones of custom domains; off
     public_http_port: int | None = None  # that clients see; None: 80
     public_https_port: int | None = None  # None: 443
+    api: ApiSettings | None = None  # None: no host of the gateway is the API's
     hsts: int | None = None  # seconds, the max-age of Strict-Transport-Security (RFC 6797); None: no such field

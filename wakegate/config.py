@@ -95,6 +95,14 @@ class Config:
         return self.public_https.port if self.public_https else self.https[0].port if self.https else None
 
     @property
+    def api_url(self) -> str | None:
+        """Where the gateway serves the API to those outside; None: nowhere."""
+        port = self.public_https_port
+        if self.api_host is None or port is None:
+            return None
+        return f"https://{self.api_host}" + ("" if port == 443 else f":{port}")
+
+    @property
     def secret_key_file(self) -> Path:
         return self.data_dir / "secret.key"
 
@@ -241,6 +249,8 @@ def _disagreements(settings: Mapping[str, Any], given: Mapping[str, _Given]) -> 
         yield "--acme-fallback: is the same as --acme-directory"
     if not settings["http"] and role in ("all", "gateway"):
         yield f"{given['http'].source}: expected at least one address"
+    if settings["api_host"] and not settings["https"] and not settings["public_https"] and role != "control":
+        yield "--api-host: is served over https only: it needs --https, or --public-https where a balancer ends TLS"
     yield from _overlaps(settings)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import ipaddress
 import logging
 import os
 import signal
@@ -32,6 +33,7 @@ from control.analytics.collector import Analytics
 from control.app import Api
 from control.claims.claimant import Claimant
 from control.contract.problem import Problem
+from control.credentials.gateway import Gateway
 from control.credentials.key_use import KeyUse
 from control.credentials.keys import Keys, make_first_key
 from control.door import DOOR
@@ -194,7 +196,10 @@ class Control:
         api = self._api().application()
         self._door = api[DOOR]
         self._hooks = api[HOOKS]
-        self._server = ApiServer(api, self._sockets, grace=_API_GRACE, on_cut=self._streams.sending.note_cut)
+        proxies = [ipaddress.ip_network(text) for text in config.trusted_proxies]
+        gateway = Gateway(start["api_token"], proxies)
+        on_cut = self._streams.sending.note_cut
+        self._server = ApiServer(api, self._sockets, grace=_API_GRACE, on_cut=on_cut, gateway=gateway)
         self._drain: asyncio.Future[Drain] = asyncio.get_running_loop().create_future()
         self._hurry = asyncio.Event()
         self._activation.gone(start["gone"])

@@ -4,9 +4,10 @@ Laws kept: a child's silence is judged on a clock of attention, never by the sup
 pure (`wakegate.supervision`), what is done is here. `wakegate.supervisor` says which processes are wanted when.
 
 The start message of a child: `config` (JSON, addresses with their real ports), `node`, `supervisor`, `incarnation`,
-`store` (URL), `secret_key_file`; a worker's `number`, `http`, `https` (descriptors, over addresses over workers) and
-`certificates_key` (`state.secret_key.DerivedKey`); control's `api` (descriptors) and `gone` (incarnations of workers
-that ended). A child that exits with status 78 (EX_CONFIG) says that starting it again is pointless.
+`store` (URL), `secret_key_file`, `api_token` (by which the API knows its own gateway); a worker's `number`, `http`,
+`https` (descriptors, over addresses over workers) and `certificates_key` (`state.secret_key.DerivedKey`); control's
+`api` (descriptors) and `gone` (incarnations of workers that ended). A child that exits with status 78 (EX_CONFIG) says
+that starting it again is pointless.
 """
 
 from __future__ import annotations
@@ -142,6 +143,7 @@ class Family:
             "incarnation": child.incarnation,
             "store": held.store_url,
             "secret_key_file": str(self.config.secret_key_file),
+            "api_token": held.api_token,
         }
         self._tasks.create_task(child.connect(sock, common | start, self._heard))
         return child

@@ -37,6 +37,7 @@ class Holdings:
         if uids_of_their_own:
             _check_reachable(config)
         self.supervisor = secrets.token_hex(8)
+        self.api_token = secrets.token_urlsafe(32)
         self._shared_store = config.redis
         self.api: list[Listeners] = []
         self.http: list[Listeners] = []
@@ -101,7 +102,8 @@ class Holdings:
         """One line per address served."""
         lines = [f"http  http://{listeners.address}" for listeners in self.http]
         lines += [f"https https://{listeners.address}" for listeners in self.https]
-        return lines + [f"api   http://{listeners.address}" for listeners in self.api]
+        lines += [f"api   http://{listeners.address}" for listeners in self.api]
+        return lines + ([f"api   {self.config.api_url}"] if self.config.api_url and self.api and self.http else [])
 
     def close_sockets(self) -> None:
         for listeners in (*self.api, *self.http, *self.https):

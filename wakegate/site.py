@@ -50,6 +50,7 @@ def site_of(config: Config, driver: Driver, trusted: Callable[[], bool]) -> Site
         hold_timeout=round(config.hold_timeout),
         limits=driver.limits,
         isolated=driver.isolated,
+        api=config.api_url,
     )
 
 

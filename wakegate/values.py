@@ -38,6 +38,12 @@ class Address:
     def loopback(self) -> bool:
         return self.host == "localhost" or (_is_ip(self.host) and ipaddress.ip_address(self.host).is_loopback)
 
+    @property
+    def reachable(self) -> Address:
+        """Where this machine connects to what is listened on here."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - told apart, not bound
+        return Address(host, self.port)
+
     def overlaps(self, other: Address) -> bool:
         """Whether both can't be listened on at once."""
         if self.port != other.port or self.port == 0:

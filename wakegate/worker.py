@@ -18,7 +18,7 @@ from typing import Any, Final
 import uvloop
 
 from gateway.access_log import MODE, OPENED, AccessLog
-from gateway.settings import GatewaySettings
+from gateway.settings import ApiSettings, GatewaySettings
 from gateway.worker import Worker, WorkerSettings, WrongKey
 from state.secret_key import DerivedKey
 from wakegate.config import Config
@@ -86,12 +86,21 @@ def _settings(start: dict[str, Any], config: Config) -> WorkerSettings:
             https_redirect="off" if config.public_https_port is None else config.https_redirect,
             public_http_port=config.public_http_port,
             public_https_port=config.public_https_port,
+            api=_api(config, start["api_token"]),
             hsts=_hsts(config.hsts),
             connection_limit=min(_MOST, client_connections(files)),
             address_limit=min(_MOST_OF_ONE, connections_of_one(files)),
             connect_limit=connect_limit(files),
         ),
     )
+
+
+def _api(config: Config, token: str) -> ApiSettings | None:
+    """Without control here there is no API to forward to."""
+    if config.api_host is None:
+        return None
+    address = config.api.reachable
+    return ApiSettings(config.api_host, (address.host, address.port) if config.runs_control else None, token)
 
 
 def _hsts(text: str) -> int | None:

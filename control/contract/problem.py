@@ -102,13 +102,13 @@ class ProblemResponse(web.Response):
 
 
 def guarded(handler: Handler) -> Handler:
-    """The boundary: gives the request its id, and turns whatever is raised into a problem document.
+    """The boundary: gives the request its id, unless it has one, and turns whatever is raised into a problem document.
 
     It stands around the router, too, so that what that raises is nothing special.
     """
 
     async def answered(request: web.Request) -> web.StreamResponse:
-        request_id = request[REQUEST_ID] = new_request_id()
+        request_id = request[REQUEST_ID] = request.get(REQUEST_ID) or new_request_id()
         try:
             response = await handler(request)
         except Exception as error:

@@ -78,8 +78,7 @@ class HookHandlers:
 
 def address(request: web.Request, site: Site, namespace: str, name: str) -> str:
     """Where forges tell of pushes: by the API's own host, else as this caller reached it."""
-    host = site.platform.api_host
-    api = f"{request.scheme}://{_reached(request)}" if host is None else f"https://{host}"
+    api = site.api or f"{request.scheme}://{_reached(request)}"
     return f"{api}/hooks/git/{namespace}/{name}"
 
 

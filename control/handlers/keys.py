@@ -19,6 +19,7 @@ from control.credentials.access import Access
 from control.credentials.keys import Keys
 from control.services import names
 from control.services.catalogue import Catalogue
+from control.site import Site
 from state.ids import now_us
 
 _CHOICE: Final[Mapping[str, query.Reader]] = {"namespace": query.text}
@@ -29,6 +30,7 @@ class KeyHandlers:
     access: Access
     catalogue: Catalogue
     keys: Keys
+    site: Site
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -68,7 +70,7 @@ class KeyHandlers:
         body = read_key(await query.json_body(request), now_us())
         key, token = await self.keys.create(caller, body)
         place = f"/auth/v1/keys/{key.name}?{urlencode({'namespace': key.namespace})}"
-        headers = {"Location": place, "Cache-Control": "no-store"}
+        headers = {"Location": self.site.located(place), "Cache-Control": "no-store"}
         return answer({**key_view(key), "key": token}, status=201, headers=headers)
 
     @operation("Get a key", needs="admin", query=_CHOICE, answers={200: KeyView}, fails=(409,))

@@ -88,7 +88,7 @@ class ServiceHandlers:
         facts = self.catalogue.now(outcome.facts)
         shown = service_view(facts, self.site, now_us())
         headers = {
-            "Location": f"/{namespace}/service/{facts.service.name}",
+            "Location": self.site.located(f"/{namespace}/service/{facts.service.name}"),
             "ETag": exact(etag(facts.service), shown),
         }
         webhook = None

@@ -10,6 +10,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from activator.logs import LogStore
 from control.analytics.collector import Analytics
 from control.app import Api
 from control.claims.claimant import Claimant
+from control.credentials.gateway import Gateway
 from control.credentials.key_use import KeyUse
 from control.credentials.keys import Keys, make_first_key
 from control.domains import Platform
@@ -144,7 +146,10 @@ SITE = Site(
     http_port=8080,
     offer=Offer("process", frozenset({"us-east-1", "eu-west-1"}), {"T4": 2}),
     region="us-east-1",
+    api="https://api.example.com",
 )
+GATEWAY_TOKEN = "what the workers and the API were given"
+PROXIES = (ip_network("10.0.0.0/8"),)
 
 
 @pytest.fixture
@@ -214,7 +219,8 @@ async def opened(
         streams=streams,
     )
     listener = socket.create_server(("127.0.0.1", 0))
-    server = ApiServer(api.application(), [listener], grace=1.0, on_cut=streams.sending.note_cut)
+    gateway = Gateway(GATEWAY_TOKEN, PROXIES)
+    server = ApiServer(api.application(), [listener], grace=1.0, on_cut=streams.sending.note_cut, gateway=gateway)
     await server.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with aiohttp.ClientSession() as session:

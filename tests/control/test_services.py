@@ -36,7 +36,7 @@ async def test_its_creation_is_told_before_anybody_can_see_it(rig, monkeypatch):
 async def test_a_created_service_has_the_shape_and_defaults_of_the_spec(rig):
     answer = await rig.create("Llama_3", min_replicas=0, env={"KEY": "secret"}, custom_domain="www.acme.com")
     assert answer.status == 201
-    assert answer.headers["Location"] == "/acme/service/Llama_3"
+    assert answer.headers["Location"] == "https://api.example.com/acme/service/Llama_3"
     assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
     body = answer.json
     for volatile in ("id", "created_at", "updated_at"):

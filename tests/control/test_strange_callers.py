@@ -18,7 +18,7 @@ HUGE = ("9" * 19, "9" * 4301, "0" * 20 + "1" + "0" * 20)
 @pytest.fixture
 def site(site):
     """Whose API has no host of its own, so that it is called as its callers call it."""
-    return replace(site, platform=replace(site.platform, api_host=None))
+    return replace(site, api=None)
 
 
 @pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed"])

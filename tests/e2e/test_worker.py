@@ -98,6 +98,7 @@ class Nursery:
             "incarnation": incarnation,
             "store": self.store_url,
             "secret_key_file": str(self.data / "secret.key"),
+            "api_token": "token",
             "number": number,
             "http": descriptors,
             "https": [],

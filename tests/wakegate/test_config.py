@@ -228,3 +228,21 @@ def test_the_configuration_travels_as_json(tmp_path):
 
 def test_the_table_and_the_object_name_the_same_options():
     assert sorted(Config.__dataclass_fields__) == sorted(option.name for option in OPTIONS)
+
+
+def test_the_apis_host_needs_https():
+    given = {"api_host": ["api.example.com"]}
+    assert mistakes(given | {"https": ["off"]}) == [
+        "--api-host: is served over https only: it needs --https, or --public-https where a balancer ends TLS"
+    ]
+    behind = load(given | {"https": ["off"], "public_https": ["443"]}, {})
+    assert behind.config.api_url == "https://api.example.com"
+    assert load(given, {}).config.api_url == "https://api.example.com:8443"
+    assert load({}, {}).config.api_url is None
+
+
+@pytest.mark.parametrize(
+    ("bound", "reached"), [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("10.0.0.1:1", "10.0.0.1:1")]
+)
+def test_where_a_listener_is_reached_on_its_machine(bound, reached):
+    assert str(listener(bound).reachable) == reached
