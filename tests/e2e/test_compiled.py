@@ -85,7 +85,7 @@ def test_every_hot_module_is_compiled(site: Path) -> None:
 def test_the_compiled_form_passes_the_tests_of_the_gateway(site: Path, tmp_path: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     shutil.copytree(ROOT / "tests" / "gateway", tmp_path / "tests" / "gateway")
-    for file in ("conftest.py", "podman.py"):
+    for file in ("conftest.py", "pebble.py", "podman.py"):
         shutil.copy(ROOT / "tests" / file, tmp_path / "tests")
     plugins = tmp_path / "plugins"
     plugins.mkdir()
