@@ -80,7 +80,7 @@ class DomainHandlers:
         body = read_domain(await query.json_body(request), self.site.platform)
         wanted = Wanted(body.domain, body.redirect_to, "redirect_to" in body.model_fields_set)
         outcome, new = await self.domains.add(namespace, name, wanted, request.headers.get("If-Match"))
-        place = f"/{namespace}/service/{outcome.facts.service.name}/domains/{body.domain}"
+        place = self.site.located(f"/{namespace}/service/{outcome.facts.service.name}/domains/{body.domain}")
         return _shown(_named(outcome, body.domain), status=201 if new else 200, place=place)
 
     @operation("Remove a domain", needs="write", answers={204: None}, if_match=True, fails=(409,))

@@ -59,8 +59,9 @@ async def workers_asked(rig, call):
 async def test_a_domain_is_added_with_what_dns_should_say(rig, service):
     made = await add(rig, "WWW.Acme.com.")
     assert made.status == 201
-    assert made.headers["Location"] == "/acme/service/api/domains/www.acme.com"
-    read = await rig.api("GET", made.headers["Location"])
+    place = "/acme/service/api/domains/www.acme.com"
+    assert made.headers["Location"] == f"https://api.example.com{place}"
+    read = await rig.api("GET", place)
     assert (read.json, read.headers["ETag"]) == (made.json, made.headers["ETag"])
     assert made.json["records"] == [
         {"type": "CNAME", "name": "www.acme.com", "value": "api-acme.apps.localhost", "observed": None},
