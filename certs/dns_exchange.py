@@ -7,11 +7,13 @@ elsewhere or with another id is passed over. Law 7: no queue, one response, `LAR
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Final
 
 from certs.dns_answer import head
 
 LARGEST: Final = 16_384  # bytes of a response
+_STRAYS: Final = 100  # datagrams that are passed over
 
 Server = tuple[str, int]  # IP address, port
 
@@ -33,60 +35,53 @@ async def exchange(server: Server, query: bytes, timeout: float) -> bytes:
             return await _by_tcp(server, query) if found is not None and found.truncated else wire
     except TimeoutError as error:
         raise NoResponse("it does not answer in time") from error
-    except EOFError as error:
-        raise BadResponse("its response is cut short") from error
     except OSError as error:
         raise NoResponse(f"it can't be reached: {error.strerror or 'no way there'}") from error
 
 
-class _Ear(asyncio.DatagramProtocol):
-    """Takes the first response with the query's id, or why there is none."""
-
-    def __init__(self, query: bytes) -> None:
-        self.heard: asyncio.Future[bytes | Exception] = asyncio.get_running_loop().create_future()
-        self._id = query[:2]
-
-    def datagram_received(self, data: bytes, addr: object) -> None:
-        found = head(data)
-        if data[:2] == self._id and (found is None or found.response):
-            self._hear(data)
-
-    def error_received(self, exc: Exception) -> None:
-        self._hear(exc)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._hear(exc or OSError("closed"))
-
-    def _hear(self, what: bytes | Exception) -> None:
-        if not self.heard.done():
-            self.heard.set_result(what)
-
-
 async def _by_udp(server: Server, query: bytes) -> bytes:
-    """Raises OSError."""
+    """The first response with the query's id. Raises BadResponse, OSError."""
     loop = asyncio.get_running_loop()
-    transport, ear = await loop.create_datagram_endpoint(lambda: _Ear(query), remote_addr=server)
-    try:
-        transport.sendto(query)
-        heard = await ear.heard
-    finally:
-        transport.close()
-    if isinstance(heard, Exception):
-        raise heard
-    return heard
+    with _socket(server, socket.SOCK_DGRAM) as sock:
+        sock.connect(server)
+        await loop.sock_sendall(sock, query)
+        for _ in range(_STRAYS):
+            data = await loop.sock_recv(sock, LARGEST)
+            found = head(data)
+            if data[:2] == query[:2] and (found is None or found.response):
+                return data
+    raise BadResponse("what it sends has other ids")
 
 
 async def _by_tcp(server: Server, query: bytes) -> bytes:
-    """Raises BadResponse, OSError, EOFError."""
-    reader, writer = await asyncio.open_connection(*server, limit=LARGEST)
-    try:
-        writer.write(len(query).to_bytes(2, "big") + query)
-        length = int.from_bytes(await reader.readexactly(2), "big")
+    """Raises BadResponse, OSError."""
+    loop = asyncio.get_running_loop()
+    with _socket(server, socket.SOCK_STREAM) as sock:
+        await loop.sock_connect(sock, server)
+        await loop.sock_sendall(sock, len(query).to_bytes(2, "big") + query)
+        length = int.from_bytes(await _exactly(sock, 2), "big")
         if length > LARGEST:
             raise BadResponse(f"its response has {length} bytes, more than {LARGEST}")
-        wire = await reader.readexactly(length)
-        if wire[:2] != query[:2]:
-            raise BadResponse("its response has another id")
-        return wire
-    finally:
-        writer.transport.abort()
+        wire = await _exactly(sock, length)
+    if wire[:2] != query[:2]:
+        raise BadResponse("its response has another id")
+    return wire
+
+
+async def _exactly(sock: socket.socket, count: int) -> bytes:
+    """Raises BadResponse if the stream ends before, OSError."""
+    loop = asyncio.get_running_loop()
+    data = bytearray()
+    while len(data) < count:
+        part = await loop.sock_recv(sock, count - len(data))
+        if not part:
+            raise BadResponse("its response is cut short")
+        data += part
+    return bytes(data)
+
+
+def _socket(server: Server, kind: socket.SocketKind) -> socket.socket:
+    """Not a transport: uvloop leaves one open whose making is cancelled."""
+    sock = socket.socket(socket.AF_INET6 if ":" in server[0] else socket.AF_INET, kind)
+    sock.setblocking(False)
+    return sock

@@ -31,7 +31,7 @@ from state.store import Conflict, Fence, Store, StoreError
 log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 16  # looks
-_SHARE: Final = 8  # of them, of one namespace
+_SHARE: Final = 4  # of them, of one namespace
 _RATE: Final = 50.0  # looks that are begun in a second: 10 % of a CPU
 _SILENT_RATE: Final = 1.0  # the same, while nothing is answered
 _SILENCES: Final = 32  # looks in a row without an answer until DNS counts as silent

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import dns.message
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -201,6 +202,24 @@ async def test_queries_are_bounded_and_a_cancelled_one_leaves_nothing():
         for task in tasks:
             task.cancel()
         assert all(isinstance(r, asyncio.CancelledError) for r in await asyncio.gather(*tasks, return_exceptions=True))
+
+
+def test_the_loop_that_control_runs_on_answers_the_same():
+    async def scenario() -> None:
+        async with serving() as (responder, resolver):
+            responder.put(WWW, "TXT", *(f"{i} " + "x" * 200 for i in range(30)))
+            assert len((await resolver.lookup(WWW, "TXT")).values) == 30
+            responder.fail(WWW, "cut")
+            assert (await resolver.lookup(WWW, "TXT")).outcome is Outcome.MALFORMED
+            responder.fail(WWW, "drop")
+            tasks = [asyncio.create_task(resolver.query(WWW, "A")) for _ in range(20)]
+            await _until(lambda: responder.asked(WWW, "A") == 20)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        assert (await Resolver([responder.address]).lookup(WWW, "A")).outcome is Outcome.TIMEOUT
+
+    uvloop.run(scenario())
 
 
 async def _until(condition: Callable[[], object]) -> None:

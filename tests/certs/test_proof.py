@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certs.dns_answer import MOST_ALIASES
+from certs.dns_answer import MOST_ALIASES, Answer
 from certs.observation import observe
 from certs.proof import REASONS, Asked, Verdict, judge
 from tests.certs.wired import WiredResolver
@@ -119,6 +120,18 @@ async def test_no_answer_proves_nothing_neither_way(fault: str, reason: str):
     verdict = await judged(script, HELD)
     assert (verdict.moves, verdict.reason) == (False, reason)
     assert not verdict.answered
+
+
+async def test_servers_that_are_slow_on_purpose_are_not_waited_for():
+    class Slow(WiredResolver):
+        async def query(self, name: str, kind: str) -> Answer:
+            await asyncio.sleep(0.02)
+            return await super().query(name, kind)
+
+    script = world(*((WWW if i == 0 else f"n{i}.example", "CNAME", f"n{i + 1}.example") for i in range(8)))
+    script.chases = False
+    verdict = judge(ASKED, await observe(Slow(script), ASKED, patience=0.1))
+    assert (verdict.owned, verdict.pointing, verdict.reason) == (None, None, "dns_timeout")
 
 
 async def test_a_failure_within_a_chain_is_no_mismatch():

@@ -464,8 +464,8 @@ async def fill(control: Control, namespace: str, count: int, *, due: int | None 
 async def test_one_namespace_with_thousands_of_claims_starves_nobody(control: Control):
     control.dns.fail("*", "drop")
     await fill(control, "many", 3000)
-    await until(lambda: control.duty.claims == 3000 and control.duty.busy >= 8)
-    assert control.duty.busy == 8, "half of the places are for others"
+    await until(lambda: control.duty.claims == 3000 and control.duty.busy >= 4)
+    assert control.duty.busy == 4, "most of the places are for others"
     control.dns.heal()
     control.dns.fail("*", "delay", seconds=0.05)
     control.leads_to("acme")
