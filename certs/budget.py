@@ -39,6 +39,7 @@ class Budget:
 # The limits of Let's Encrypt are 300 new orders in 3 hours of an account, 5 failed validations in an hour and 5
 # certificates in a week for the same set of names; renewals at the CA's word count for none of them.
 ACCOUNT_ORDERS: Final = Budget(250, 3 * HOUR)
+NAMESPACE_ORDERS: Final = Budget(100, 3 * HOUR)  # of ours: one tenant's names don't keep all others waiting
 FAILED_VALIDATIONS: Final = Budget(4, HOUR)
 DUPLICATES: Final = Budget(4, 7 * DAY)
 EARLY_RENEWALS: Final = Budget(3, DAY)  # of ours: a CA that always says "now" is not believed more often

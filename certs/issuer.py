@@ -63,6 +63,7 @@ class Issuer:
         self._desk = desk
         self._leaves = leaves
         self._platform = {wanted.name: wanted for wanted in of_platform(platform)} if desk.cas else {}
+        self._labels = f".{platform.domain}"
         self._sweeper = Sweeper(store, mirror, _of_platform(platform))
         self._alarms = Alarms()
         self._plans: dict[str, Due] = {}
@@ -85,12 +86,16 @@ class Issuer:
         for kind, object_id in touched:
             if kind is Kind.DOMAIN:
                 self._note_claim(object_id)
-            elif kind in (Kind.ROUTE, Kind.ISSUANCE, Kind.CERTIFICATE):
+            elif kind in (Kind.ISSUANCE, Kind.CERTIFICATE) or self._custom(kind, object_id):
                 self._attention[object_id] = None
             elif kind is Kind.META and object_id == AUTHORITY:
                 self._leading = False
         if self._attention or not self._leading:
             self._wake.set()
+
+    def _custom(self, kind: Kind, object_id: str) -> bool:
+        """Whether it is the route of a custom domain: those of the platform's labels are many and never ordered for."""
+        return kind is Kind.ROUTE and not object_id.endswith(self._labels)
 
     @property
     def busy(self) -> bool:

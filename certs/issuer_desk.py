@@ -11,7 +11,7 @@ from typing import Final
 
 from certs.acme import chain as chains
 from certs.acme.errors import AcmeError
-from certs.budget import DUPLICATES
+from certs.budget import DUPLICATES, NAMESPACE_ORDERS
 from certs.due import Ca, Situation
 from certs.issuer_account import Accounts
 from certs.issuer_proofs import TxtRecords
@@ -63,6 +63,7 @@ class Desk:
     patience: Patience = field(default_factory=Patience)
     counts: Counter[str] = field(default_factory=Counter)
     _ordered: dict[str, tuple[int, ...]] = field(default_factory=dict)  # by name, also of those that are gone
+    _spent: dict[str, tuple[int, ...]] = field(default_factory=dict)  # by namespace, since this control was started
 
     def orders(self, issuance: Issuance, now: int) -> tuple[int, ...]:
         """Those for the name that were no renewals, also from before it was removed and added again."""
@@ -76,6 +77,16 @@ class Desk:
             self._ordered[issuance.names[0]] = issuance.ordered
             if len(self._ordered) > _REMEMBERED:
                 del self._ordered[next(iter(self._ordered))]
+
+    def room_of(self, namespace: str, now: int) -> int:
+        """When this namespace may have an order made that is no renewal: none takes all that the account may have."""
+        return now if not namespace else NAMESPACE_ORDERS.room_at(self._spent.get(namespace, ()), now)
+
+    def ordering(self, namespace: str, now: int) -> None:
+        """One is made."""
+        self._spent[namespace] = NAMESPACE_ORDERS.noted(self._spent.pop(namespace, ()), now)
+        if len(self._spent) > _REMEMBERED:
+            del self._spent[next(iter(self._spent))]
 
     def situation(self, seen: Seen, asked: bool) -> Situation:
         certificate = seen.certificate

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final, TypeVar
@@ -44,6 +45,7 @@ from state.store import ABSENT
 log = logging.getLogger(__name__)
 
 _OLDEST: Final = DAY  # µs; an order that is not done by then is given up
+_PARTS: Final = 4  # of the time that is left of a certificate: no pause is longer than one of them
 _GROWTH: Final = 1.5  # of the pauses between looks
 
 T = TypeVar("T")
@@ -154,11 +156,14 @@ class Order:
         kind = kinds(self._wanted, desk.reach, issuance)[0]
         known = replace(issuance, ordered=desk.orders(issuance, now))
         room = room_at(known, await desk.accounts.orders(member.ca), step.renewal, now)
+        if not step.renewal:
+            room = max(room, desk.room_of(self._wanted.namespace, now))
         if room > now:
             raise Setback(BUDGET_EXHAUSTED, "too many orders or failed validations lately", asked=(room - now) / 1e6)
         await self._check_caa(member, kind)
         if not step.renewal:
             await desk.accounts.ordering(member.ca, now)
+            desk.ordering(self._wanted.namespace, now)
         await self._save(
             replace(
                 known,
@@ -288,7 +293,7 @@ class Order:
         loop = asyncio.get_running_loop()
         end, pause = loop.time() + patience, self._desk.patience.first_look
         while True:
-            wait = pause if asked is None else max(asked, pause)
+            wait = min(pause if asked is None else max(asked, pause), self._haste())
             if loop.time() + wait > end:
                 raise Setback(CA_ERROR, f"the CA was not done within {patience:g} s", asked=asked, keeps=True)
             await asyncio.sleep(wait)
@@ -297,6 +302,12 @@ class Order:
                 return found
             asked = getattr(found, "retry_after", None)
             pause = min(pause * _GROWTH, self._desk.patience.longest_pause)
+
+    def _haste(self) -> float:
+        """The longest pause in seconds, so that what is served now does not end meanwhile."""
+        certificate = self._seen.certificate
+        left = 0 if certificate is None else certificate.not_after - self._desk.now()
+        return max(left / _PARTS / 1e6, self._desk.patience.first_look) if left > 0 else math.inf
 
     async def _why_invalid(self, member: Membership, order: AcmeOrder) -> Setback:
         """What the CA says of an order that will never be valid."""
