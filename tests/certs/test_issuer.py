@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,8 +18,10 @@ from certs.wanted import Platform
 from state.ids import now_us
 from state.kinds import Kind
 from state.leases import Lease
+from state.store import Store
 from tests.acme_faults import down, refused, slow
-from tests.certs.issuing import NAMESPACE, World, settled, until
+from tests.certs.issuing import NAMESPACE, World, settled, until, world
+from tests.pebble import Pebble
 
 NAME = "www.acme.test"
 
@@ -201,3 +205,12 @@ async def test_the_profile_is_asked_for_where_it_is_offered(ca: World) -> None:
         await ca.hold(NAME)
         await control.failed(NAME, "rate_limited")
     assert ca.proxy.payloads("newOrder")[0]["profile"] == "shortlived"
+
+
+async def test_certificates_of_fifteen_seconds_are_renewed_again_and_again(
+    store: Store, pebbles: Callable[..., Pebble], tmp_path: Path
+) -> None:
+    async with world(store, pebbles(validity=15), tmp_path) as ca, ca.control().running() as control:
+        await ca.hold(NAME)
+        await until(lambda: control.desk.counts["renewed"] == 3)
+        assert control.desk.counts == {"issued": 1, "renewed": 3}

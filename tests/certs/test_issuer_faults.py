@@ -9,7 +9,7 @@ import pytest
 from certs import setbacks
 from certs.acme.challenge import HTTP_01, TLS_ALPN_01
 from certs.authority import DAY
-from certs.budget import HOUR, MINUTE
+from certs.budget import DUPLICATES, HOUR, MINUTE, NAMESPACE_ORDERS
 from certs.due import FAULTS
 from certs.renewal import renew_at
 from certs.setbacks import Setback
@@ -259,3 +259,26 @@ async def test_a_key_that_can_not_be_opened_is_not_waited_for(ca: World) -> None
         control.at((issuance.retry_at or 0) + SECOND)
         await control.served(NAME)
         assert ca.orders == 2
+
+
+async def test_one_namespace_leaves_orders_for_the_others(ca: World) -> None:
+    async with ca.control().running() as control:
+        for _ in range(NAMESPACE_ORDERS.most):
+            control.desk.ordering("flood", control.now())
+        await ca.hold("www.flood.test", "flood")
+        assert (await control.failed("www.flood.test", "budget_exhausted")).retry_at
+        await ca.hold(NAME)
+        await control.served(NAME)
+        assert ca.orders == 1
+
+
+async def test_a_domain_that_is_removed_and_added_again_has_the_same_budget(ca: World) -> None:
+    async with ca.control().running() as control:
+        for _ in range(DUPLICATES.most):
+            await ca.hold(NAME)
+            await control.served(NAME)
+            await ca.remove(NAME)
+            await until(lambda: control.certificate(NAME) is None)
+        await ca.hold(NAME)
+        await control.failed(NAME, "budget_exhausted")
+        assert ca.orders == DUPLICATES.most
