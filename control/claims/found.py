@@ -45,7 +45,8 @@ class Found:
     def change(self, kind: Kind, value: bytes | None) -> Change:
         """Of the record of this kind, if it still is as it was found. Of one that was not there: it still is not."""
         object_id = claim_id(self.namespace, self.name) if kind is Kind.DOMAIN else self.name
-        return Change(kind, object_id, value, (self.versions or {}).get(kind, ABSENT))
+        version = (self.versions or {}).get(kind, ABSENT)
+        return Change(kind, object_id, value, version, unchanged=value is None and version == ABSENT)
 
     @property
     def led_elsewhere(self) -> bool:

@@ -10,12 +10,15 @@ from collections import Counter
 import pytest
 
 from bench import fleet
+from certs.claims import claim_id, new_claim
+from state.codec import encode
 from state.kinds import Kind
 from state.store import Change
 
 FEW, MANY = 200, 2000
 REQUESTS = {
     "get": "/bench/service/fleet-00150",
+    "domains": "/bench/service/fleet-00150/domains",
     "first page": "/bench/services?limit=100",
     "last page": "/bench/services?limit=100&page={last}",
     "past the end": "/bench/services?limit=100&page=999",
@@ -42,12 +45,19 @@ class Looks:
 
 
 async def fill(rig, numbers):
-    """Returns the changes of the last one."""
+    """Each has a domain. Returns the changes of the last one."""
     for start in numbers[:: fleet.BATCH]:
-        made = [fleet.service(n) for n in range(start, min(start + fleet.BATCH, numbers.stop))]
-        revision = await rig.store.commit([change for _, changes in made for change in changes])
+        made = [_with_domain(n) for n in range(start, min(start + fleet.BATCH, numbers.stop))]
+        revision = await rig.store.commit([change for changes in made for change in changes])
     await rig.mirror.reached(revision)
-    return made[-1][1]
+    return made[-1]
+
+
+def _with_domain(number):
+    service_id, changes = fleet.service(number)
+    name = f"d{number}.example.com"
+    claim = new_claim(fleet.NAMESPACE, name, service_id, endpoint="e", token="t", now=number)
+    return [*changes, Change(Kind.DOMAIN, claim_id(fleet.NAMESPACE, name), encode(claim))]
 
 
 async def costs(rig, looks, count):
