@@ -6,6 +6,7 @@ from typing import Final
 
 from certs import renewal
 from certs.due import UPLOADED
+from certs.issuer_desk import identifier
 from state.models import Certificate, Domain, Issuance, Proof
 
 ACTIVE: Final = "active"  # it is proved and served over HTTPS
@@ -55,8 +56,11 @@ def valid(domain: Domain, certificate: Certificate | None, now: int) -> bool:
     )
 
 
-def renew_at(domain: Domain, certificate: Certificate) -> int | None:
-    """When the domain's certificate is to be replaced; None: it will not be."""
+def renew_at(domain: Domain, issuance: Issuance | None, certificate: Certificate) -> int | None:
+    """When the domain's certificate is to be replaced, as far as it is known now; None: it will not be."""
     if certificate.issuer == UPLOADED or not domain.held:
         return None
-    return renewal.renew_at(certificate)
+    usual = renewal.renew_at(certificate)
+    if issuance is None or issuance.window is None or issuance.window_of != identifier(certificate):
+        return usual
+    return renewal.suggested_at(certificate, issuance.window)

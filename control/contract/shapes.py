@@ -110,7 +110,8 @@ class CertificateView(TypedDict):
 
 
 class DomainView(TypedDict):
-    """`reason` is for programs, `detail` for people. `redirect_to`: where requests are sent on to."""
+    """`reason` is for programs, `detail` for people. `redirect_to`: where requests are sent on to. `next_check_at`:
+    null if only its owner has it looked at again."""
 
     name: str
     status: DomainStatus
@@ -122,7 +123,7 @@ class DomainView(TypedDict):
     created_at: Time
     verified_at: Time | None
     checked_at: Time | None
-    next_check_at: Time
+    next_check_at: Time | None
 
 
 class DomainList(TypedDict):

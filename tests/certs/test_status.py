@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from certs.status import STATES, status
-from state.models import Certificate, Domain, Issuance, Proof
+from certs import renewal
+from certs.authority import make_leaf, make_root
+from certs.issuer_desk import identifier
+from certs.status import STATES, renew_at, status
+from state.models import Certificate, Domain, Issuance, Proof, Window
 
 NOW = 1_000
 PROVED = Domain("acme", "www.acme.com", "s", 1, proof=Proof.VERIFIED, held=True)
@@ -49,3 +52,16 @@ def test_what_dns_says_wrongly_within_the_grace_is_told_while_it_is_served():
     domain = replace(PROVED, reason="cname_mismatch", detail="leads elsewhere", wrong_since=1)
     failing = replace(IDLE, reason="ca_error")
     assert status(domain, failing, CERTIFICATE, NOW) == ("active", "cname_mismatch", "leads elsewhere")
+
+
+def test_when_a_certificate_is_replaced_is_what_its_ca_says_of_it():
+    now = 1_700_000_000_000_000
+    chain = make_leaf(make_root(now), ["www.acme.com"], now).certificate
+    certificate = replace(CERTIFICATE, chain=chain, not_before=now, not_after=now + 10**13)
+    usual, window = renewal.renew_at(certificate), Window(now + 1, now + 2)
+    assert renew_at(PROVED, None, certificate) == renew_at(PROVED, IDLE, certificate) == usual
+    of_it = replace(IDLE, window=window, window_of=identifier(certificate))
+    assert renew_at(PROVED, of_it, certificate) == now + 1
+    assert renew_at(PROVED, replace(of_it, window_of="of another"), certificate) == usual
+    assert renew_at(PROVED, of_it, replace(certificate, issuer="uploaded")) is None
+    assert renew_at(replace(PROVED, held=False), of_it, certificate) is None

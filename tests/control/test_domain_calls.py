@@ -275,7 +275,10 @@ async def test_what_is_another_namespace_s_stays_when_a_claim_goes(rig, service)
     for namespace in ("acme", "other"):
         await add(rig, "www.acme.com", namespace=namespace)
     await serve(rig, "www.acme.com", "other")
-    await change(rig, "www.acme.com", proof=Proof.MOVED, reason="moved_elsewhere")
+    lost = {"proof": Proof.MOVED, "reason": "moved_elsewhere", "check_at": now_us() + 10 * 365 * 24 * LATER}
+    await change(rig, "www.acme.com", **lost)
+    shown = await get(rig, "www.acme.com")
+    assert (shown["status"], shown["certificate"], shown["next_check_at"]) == ("moved", None, None)
     assert (await remove(rig, "www.acme.com")).status == 204
     assert await kept(rig, "www.acme.com") == ALL - {"domain"}
     assert await kept(rig, "www.acme.com", "other") == ALL
