@@ -17,6 +17,7 @@ from certs.acme.client import AcmeClient
 from certs.acme.directory import Directory
 from certs.acme.errors import AcmeError
 from certs.acme.problem import Problem
+from certs.backoff import LONGEST_ASKED
 from certs.budget import ACCOUNT_ORDERS
 from certs.due import Ca
 from certs.issuer_records import Lost, Tenure
@@ -139,7 +140,9 @@ class Accounts:
         except AcmeError as error:
             setback = of_error(error)
             if isinstance(error, Problem):
-                await self._refused(ca, held, record, setback)
+                if error.type == "unauthorized":
+                    await self._make(ca, held)  # the account of this key was closed (RFC 8555 7.3.6)
+                await self._refused(ca, held, held.record or record, setback)
             raise Setback(setback.reason, f"the account: {setback.detail}", asked=setback.asked) from error
         if account.status != "valid":
             await self._make(ca, held)  # this one was closed for good
@@ -150,7 +153,7 @@ class Accounts:
 
     async def _refused(self, ca: Ca, held: _Held, record: AcmeAccount, setback: Setback) -> None:
         """Other orders need not hear the same."""
-        wait = int((_REFUSED if setback.asked is None else setback.asked) * 1e6)
+        wait = min(int((_REFUSED if setback.asked is None else setback.asked) * 1e6), LONGEST_ASKED)
         await self._write(ca, held, replace(record, retry_at=self._now() + wait, reason=setback.reason))
 
     async def _write(self, ca: Ca, held: _Held, record: AcmeAccount) -> None:

@@ -30,7 +30,7 @@ ELSEWHERE = {
 
 RARELY = (
     *("dropped(self._issuance)", "self._hide(", "new_order(names, profile=profile)", "self._why_invalid("),
-    *("txt.show(", "closed for good", "self._known("),
+    *("txt.show(", "closed for good", "was closed", "self._known("),
 )
 
 Place = tuple[str, int]  # of a module, a line
