@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from domain_parts import CERTIFICATE_VAULT, TOKEN_KEY
 
 from activator.logs import LogStore
 from control.analytics.collector import Analytics
@@ -33,7 +34,7 @@ from control.streaming.streams import Streams
 from state.kinds import Kind
 from state.mirror import Mirror
 from state.models import ApiKey
-from state.secret_key import CERTIFICATES, ENVIRONMENT, derive
+from state.secret_key import ENVIRONMENT, derive
 from state.secrets import Vault
 from state.store import Store
 
@@ -139,8 +140,6 @@ class Rig:
         return {kind: ids for kind, ids in found.items() if ids and kind != "key"}
 
 
-TOKEN_KEY = bytes(range(32))
-CERTIFICATE_VAULT = Vault(derive(bytes(32), CERTIFICATES))
 SITE = Site(
     platform=Platform("apps.localhost", "api.example.com"),
     http_port=8080,

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
-
-from conftest import Answer, Rig
+from typing import TYPE_CHECKING, Any
 
 from certs.claims import claim_id
 from state.codec import decode, encode
 from state.ids import now_us
 from state.kinds import Kind
 from state.models import Certificate, Challenge, ChallengeAnswer, Domain, Issuance, Proof, Route
+from state.secret_key import CERTIFICATES, derive
+from state.secrets import Vault
 from state.store import Change
 
+if TYPE_CHECKING:
+    from conftest import Answer, Rig
+
+TOKEN_KEY = bytes(range(32))
+CERTIFICATE_VAULT = Vault(derive(bytes(32), CERTIFICATES))
 WRITE = "/auth/v1/seed/{}/services/{}/domains"
 LATER = 3_600_000_000  # microseconds
 MODELS: dict[Kind, Any] = {

@@ -6,9 +6,9 @@ import asyncio
 import collections
 
 import pytest
-from conftest import TOKEN_KEY
 from domain_parts import (
     LATER,
+    TOKEN_KEY,
     WRITE,
     add,
     certificate,

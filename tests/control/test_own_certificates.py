@@ -5,8 +5,22 @@ from __future__ import annotations
 import ssl
 
 import pytest
-from conftest import CERTIFICATE_VAULT, TOKEN_KEY
-from domain_parts import WRITE, add, certificate, change, events, get, kept, prove, put, remove, serve, stored
+from domain_parts import (
+    CERTIFICATE_VAULT,
+    TOKEN_KEY,
+    WRITE,
+    add,
+    certificate,
+    change,
+    events,
+    get,
+    kept,
+    prove,
+    put,
+    remove,
+    serve,
+    stored,
+)
 
 from certs.proof import token
 from gateway.tls.contexts import Material, build

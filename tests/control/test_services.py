@@ -6,7 +6,7 @@ import asyncio
 import collections
 from dataclasses import replace
 
-from conftest import TOKEN_KEY
+from domain_parts import TOKEN_KEY
 
 from activator.status import STATUSES
 from certs.proof import token
