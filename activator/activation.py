@@ -114,7 +114,7 @@ class Activation:
         )
 
     async def run(self) -> None:
-        """For ever. Raises what the driver's `open` raises."""
+        """For ever. Raises NodeUnfit."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen(), name="reports and wakes")
             tasks.create_task(self.journal.run(), name="events")

@@ -2,20 +2,22 @@
 
 Laws kept here: 4 (on start it adopts what the driver finds; what the store does not know is stopped, what nobody runs
 is replaced, nothing is doubled, because every step is taken from what is stored) and 7 (every task has this owner).
+What the driver raises that nobody foresaw never ends the node: it is logged, counted in `faults`, and tried again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Coroutine, Iterable
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator
+from typing import Any, Final, TypeVar
 
 from activator.acks import Acknowledgements
 from activator.builds import BUILDABLE, BuildLogs, Builds
 from activator.coldstarts import ColdStarts
 from activator.demand import Demand
-from activator.drivers import Driver, Exit
+from activator.drivers import Driver, Exit, NodeUnfit, Observed
 from activator.journal import Journal
 from activator.keeper import Keeper
 from activator.ledger import Ledger
@@ -35,6 +37,10 @@ _PRUNE_PACE: Final = 1.0  # seconds at least between two looks, however many ser
 _SLICE: Final = 1000  # services looked at between two turns of the loop
 _ADOPTING: Final = 10.0  # seconds that the driver may take to find what runs, before closing goes on without
 _AFTER_A_FAULT: Final = 1.0  # seconds until a keeper or build that raised is taken up again
+_LONGEST_PAUSE: Final = 60.0  # seconds; what the whole node needs is tried again after 1 s doubling to that
+_CLOSINGS: Final = 3  # attempts
+
+T = TypeVar("T")
 
 
 class Agent:
@@ -69,20 +75,20 @@ class Agent:
         self._tasks: asyncio.TaskGroup | None = None
         self._owned: set[asyncio.Task[None]] = set()
         self.opened = False
+        self.faults: Counter[str] = Counter(dict.fromkeys(("open", "replica", "build", "prune", "close"), 0))
+        """What nobody foresaw, by what it was met at."""
         self._untidy = asyncio.Event()
         self._closed = asyncio.Event()
         self._adopted = asyncio.Event()
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
-        """Adopt, then keep. Raises what `driver.open` raises.
+        """Adopt, then keep. Raises NodeUnfit.
 
         Who is closed before that adopts all the same: only so can what runs be ended.
         """
         await unless(self._closed, self._mirror.synced())
-        await self._driver.open(self._exited)
-        self.opened = True
-        for observed in await self._driver.observe():
+        for observed in await self._insist("open", self._open):
             if observed.alive:
                 self._node.running.add(observed.replica_id)
             elif observed.exit is not None and _known(observed.exit):
@@ -94,6 +100,12 @@ class Agent:
                 await self._keep_all()
         finally:
             self._ended.set()
+
+    async def _open(self) -> list[Observed]:
+        if not self.opened:
+            await self._driver.open(self._exited)
+            self.opened = True
+        return await self._driver.observe()
 
     async def _keep_all(self) -> None:
         async with asyncio.TaskGroup() as self._tasks:
@@ -108,6 +120,11 @@ class Agent:
                 self._tasks = None  # the mirror may tell of changes still; a group that ends takes no more tasks
             for task in self._owned:
                 task.cancel()
+
+    @property
+    def adopted(self) -> bool:
+        """Whether what runs on this node is known."""
+        return self._adopted.is_set()
 
     @property
     def running(self) -> frozenset[str]:
@@ -147,7 +164,45 @@ class Agent:
         if self._adopted.is_set():
             await self._ended.wait()
         if self.opened:
-            await self._driver.close(keep=keep)
+            await self._close_driver(keep)
+
+    async def _close_driver(self, keep: bool) -> None:
+        for _ in range(_CLOSINGS):
+            try:
+                await self._driver.close(keep=keep)
+            except Exception:
+                self._failed("close", "the driver can't be closed")
+                await asyncio.sleep(_AFTER_A_FAULT)
+            else:
+                return
+
+    async def kill(self) -> None:
+        """End all replicas at once, however often that has to be tried."""
+        observed = await self._insist("close", self._driver.observe)
+        async with asyncio.TaskGroup() as tasks:
+            for replica in observed:
+                tasks.create_task(self._kill(replica.replica_id), name=f"kill {replica.replica_id}")
+
+    async def _kill(self, replica_id: str) -> None:
+        await self._insist("close", lambda: self._driver.stop(replica_id, 0))
+
+    async def _insist(self, at: str, step: Callable[[], Awaitable[T]]) -> T:
+        """What the whole node needs of the driver is tried until it is done. Raises NodeUnfit."""
+        pauses = _pauses()
+        while True:
+            try:
+                return await step()
+            except NodeUnfit:
+                raise
+            except Exception:
+                pause = next(pauses)
+                self._failed(at, "the driver failed at what the node needs (%s): tried again in %.0f s", at, pause)
+                await asyncio.sleep(pause)
+
+    def _failed(self, at: str, text: str, *values: object) -> None:
+        """Inside of `except`."""
+        self.faults[at] += 1
+        log.exception(text, *values)
 
     def _exited(self, replica_id: str, how: Exit) -> None:
         self._node.running.discard(replica_id)
@@ -168,7 +223,7 @@ class Agent:
                 await keeper.run()
                 break
             except Exception:
-                log.exception("replica %s: taken up again", replica_id)
+                self._failed("replica", "replica %s: taken up again", replica_id)
                 await asyncio.sleep(_AFTER_A_FAULT)
         del self._keepers[replica_id]
 
@@ -200,7 +255,7 @@ class Agent:
         try:
             await work
         except Exception:
-            log.exception("build of deployment %s: taken up again", deployment_id)
+            self._failed("build", "build of deployment %s: taken up again", deployment_id)
             await asyncio.sleep(_AFTER_A_FAULT)
         finally:
             del self._building[deployment_id]
@@ -229,15 +284,19 @@ class Agent:
 
     async def _prune(self) -> None:
         """Drop the artifacts that no deployment needs: at the start, when deployments have gone, and now and then."""
+        pauses = _pauses()
         while True:
             self._untidy.clear()
             self._node.mended.intersection_update(d.id for d in self._catalog.deployments())
             try:
                 await self._driver.prune(self._needed)
-            except Exception:  # what can't be tidied up must not end the node; it is tried again
-                log.exception("what nobody needs can't be removed")
-            await asyncio.sleep(_PRUNE_PACE)
-            await within(self._untidy, _PRUNE_EVERY)
+            except Exception:
+                self._failed("prune", "what nobody needs can't be removed")
+                await asyncio.sleep(next(pauses))
+            else:
+                pauses = _pauses()
+                await asyncio.sleep(_PRUNE_PACE)
+                await within(self._untidy, _PRUNE_EVERY)
 
     def _needed(self, service: str) -> Collection[str] | None:
         """What the driver must keep for a service. A build's artifact is not stored before its end."""
@@ -248,6 +307,14 @@ class Agent:
         building = any(d.state in BUILDABLE for d in deployments)
         gone = self._catalog.service(service) is None and not deployments
         return artifacts if gone or (artifacts and not building) else None
+
+
+def _pauses() -> Iterator[float]:
+    """Seconds between attempts, for ever."""
+    pause = _AFTER_A_FAULT
+    while True:
+        yield pause
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def _known(how: Exit) -> bool:

@@ -24,8 +24,8 @@ import uvloop
 
 from activator.activation import Activation
 from activator.branches import Branches
+from activator.drivers import NodeUnfit
 from activator.drivers.container import Engine, EngineMissing
-from activator.drivers.process import UsersError
 from activator.logs import Collector, LogStore
 from activator.remotes import Remotes
 from certs import internal
@@ -64,7 +64,16 @@ from wakegate.client import KEY_FILE, URL_FILE
 from wakegate.config import Config
 from wakegate.drivers import driver_of, engine_of, git_uid
 from wakegate.issuing import Means, acme_session, issuer, platform, resolver_of, verifier
-from wakegate.metrics import Metrics, of_analytics, of_domains, of_orders, of_pushes, of_telling, of_the_door
+from wakegate.metrics import (
+    Metrics,
+    of_analytics,
+    of_domains,
+    of_orders,
+    of_pushes,
+    of_telling,
+    of_the_agent,
+    of_the_door,
+)
 from wakegate.pipe import Message, Pipe
 from wakegate.site import log_limits, offer_of, settings, site_of
 from wakegate.terminal import log_to_stderr
@@ -99,7 +108,7 @@ async def _run() -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, control.drain, Drain(0, keep_replicas=True))
         pipe.on_message = control.told
         await control.run()
-    except* (StartError, SecretError, UsersError, EngineMissing) as group:
+    except* (StartError, SecretError, NodeUnfit, EngineMissing) as group:
         for error in _leaves(group):
             pipe.say(f"error: {error}")
         await asyncio.sleep(0)  # what was said is written
@@ -220,7 +229,7 @@ class Control:
             self._hurry.set()
 
     async def run(self) -> None:
-        """Raises StartError, SecretError, UsersError in a group; and whatever a task of it fails with."""
+        """Raises StartError, SecretError, NodeUnfit in a group; and whatever a task of it fails with."""
         async with asyncio.TaskGroup() as tasks:
             life = [
                 tasks.create_task(self._mirror.run(), name="mirror"),
@@ -311,8 +320,7 @@ class Control:
 
     async def _kill_in_a_hurry(self) -> None:
         await self._hurry.wait()
-        observed = await self._driver.observe()
-        await asyncio.gather(*(self._driver.stop(replica.replica_id, 0) for replica in observed))
+        await self._activation.agent.kill()
 
     async def _check_fingerprint(self) -> None:
         """Every node of a store must have the same secret key. Raises StartError."""
@@ -394,13 +402,15 @@ class Control:
     async def _exposition(self) -> tuple[bytes, str]:
         told = [*of_telling(self._streams, self._collector, self._activation.journal), *of_the_door(self._door)]
         told += [*of_pushes(self._hooks, self._branches), *of_analytics(self._analytics)]
-        told += [of_orders(self._issuer), *of_domains(self._verifier)]
+        told += [of_orders(self._issuer), *of_domains(self._verifier), *of_the_agent(self._activation.agent.faults)]
         return await self._metrics.exposition(self._activation, self._issuer.left(), told)
 
     def _unready(self) -> list[str]:
         reasons = [] if self._mirror.connected else ["the store can't be reached"]
         if self._collector.problem:
             reasons.append(f"logs are not kept: {self._collector.problem}")
+        if self._activation.agent.faults["open"] and not self._activation.agent.adopted:
+            reasons.append("what runs on this node can't be found: its log says why")
         return reasons
 
 

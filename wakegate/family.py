@@ -102,6 +102,8 @@ class Family:
             process.kill()
 
     def kill_all(self) -> None:
+        """For good: nothing takes their places."""
+        self._wanted.clear()
         self.kill(list(self._processes.values()))
 
     # Starting

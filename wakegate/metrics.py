@@ -143,6 +143,15 @@ def of_pushes(hooks: Hooks, branches: Branches) -> Iterator[Metric]:
     yield looks
 
 
+def of_the_agent(faults: Mapping[str, int]) -> Iterator[Metric]:
+    """What nobody foresaw in looking after this node's replicas."""
+    text = "Errors that nobody foresaw in looking after replicas and builds; what they ended is tried again."
+    met = CounterMetricFamily("wakegate_agent_faults", text, labels=["at"])
+    for at, count in faults.items():
+        met.add_metric([at], count)
+    yield met
+
+
 def of_analytics(analytics: Analytics) -> Iterator[Metric]:
     """What is missing in analytics."""
     text = "Windows of workers, lines and changes of replicas that analytics lost."

@@ -31,6 +31,10 @@ class DriverError(Exception):
         super().__init__(str(self.reason))
 
 
+class NodeUnfit(Exception):
+    """The node can't run replicas as it is set up; the text says the fix. Trying again is of no use until then."""
+
+
 class BuildFailed(DriverError):
     """The deployment can't become an artifact: no repository, no branch, no Procfile, a build that failed.
 
@@ -167,7 +171,10 @@ class Driver(Protocol):
         ...
 
     async def open(self, on_exit: OnExit) -> None:
-        """Find and adopt the replicas that an earlier control left; whatever else it left is ended."""
+        """Find and adopt the replicas that an earlier control left; whatever else it left is ended.
+
+        Raises `NodeUnfit`. After anything else that it raises it may be called again.
+        """
         ...
 
     async def build(self, job: BuildJob, log: BuildLog) -> Artifact:
@@ -233,5 +240,8 @@ class Driver(Protocol):
         ...
 
     async def close(self, *, keep: bool) -> None:
-        """End all replicas, or leave them running (`keep`) for the next control. Builds are ended either way."""
+        """End all replicas, or leave them running (`keep`) for the next control. Builds are ended either way.
+
+        It may be called again, if it raises.
+        """
         ...

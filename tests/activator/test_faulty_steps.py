@@ -8,29 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from faulty_parts import OF_A_SERVICE, OF_THE_NODE, STEPS, Fault, Faults, FaultyDriver, FaultyStore
 from node_under_test import Repository
 from plane import QUICK, Control, Plane, Worker, until
 
 from activator.drivers import BuildFailed, StartFailed
-from activator.drivers.process import ProcessDriver
 from activator.drivers.process.procfs import read_stat
 from activator.views import View
 from state.codec import decode, encode
 from state.ids import new_id, now_us
 from state.kinds import Kind
 from state.models import Deployment, DeploymentState, ReplicaState, Service
-from state.store import ABSENT, Change, Conflict, Fence, Store, Unavailable
+from state.store import ABSENT, Change, Conflict, Unavailable
 
 APP = """
-import os, socket
-with open(os.environ["STARTS"], "a") as starts:
+import os, socket, sys
+with open(os.environ["STARTS"], "a+") as starts:
     starts.write(f"{os.getpid()}\\n")
+    starts.seek(0)
+    if "BREAKS" in os.environ and len(starts.readlines()) % 2:
+        sys.exit("the first of two starts breaks")
 listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])), backlog=64)
 while True:
     connection, _ = listener.accept()
@@ -40,107 +42,6 @@ while True:
 """
 AT_ONCE = 6
 SETTINGS = replace(QUICK, activity_interval=3600.0, drain_timeout=2.0)
-
-
-@dataclass
-class Fault:
-    """The `nth` time that `step` is taken for a service it fails."""
-
-    step: str
-    nth: int = 1
-    error: Exception | None = None
-    after: bool = False
-    seen: int = 0
-    hit: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.step} {self.nth} {'after' if self.after else 'before'}: {self.error!r}"
-
-    async def around(self, step: str, real: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        fails = step == self.step and self._is_due()
-        if fails and not self.after and self.error:
-            raise self.error
-        answer = await real()
-        if fails and self.error:
-            raise self.error
-        return answer
-
-    def _is_due(self) -> bool:
-        self.seen += 1
-        self.hit |= self.seen == self.nth
-        return self.seen == self.nth
-
-
-class Faults:
-    """Who is to meet which one: by the name of the service, which is learnt from its record."""
-
-    def __init__(self) -> None:
-        self.by_name: dict[str, Fault] = {}
-        self.control: Control
-        self._names: dict[str, str] = {}
-        self.service_of: dict[str, str] = {}  # by replica
-
-    def __call__(self, service_id: str) -> Fault:
-        service = self.control.activation.catalog.service(service_id)
-        name = self._names.get(service_id, "") if service is None else self._names.setdefault(service_id, service.name)
-        return self.by_name.get(name) or Fault("none")
-
-
-class FaultyStore(Store):
-    """Commits fail by the service that they are about."""
-
-    def __init__(self, url: str, faults: Faults) -> None:
-        super().__init__(url)
-        self._faults = faults
-
-    async def commit(self, changes: Sequence[Change], *, fence: Fence | None = None) -> int:
-        commit = super().commit
-        fault = self._faults(_about(changes))
-        revision: int = await fault.around("commit", lambda: commit(changes, fence=fence))
-        return revision
-
-
-def _about(changes: Sequence[Change]) -> str:
-    for change in changes:
-        if change.kind in (Kind.SERVICE, Kind.SCALE, Kind.BACKEND):
-            return change.id
-        if change.kind in (Kind.REPLICA, Kind.DEPLOYMENT) and change.value is not None:
-            return str(json.loads(change.value)["service"])
-    return ""
-
-
-class FaultyDriver:
-    """The real driver, but for the faults."""
-
-    def __init__(self, real: ProcessDriver, faults: Faults) -> None:
-        self._real = real
-        self._faults = faults
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
-
-    async def build(self, job: Any, log: Any) -> Any:
-        return await self._faults(job.service_id).around("build", lambda: self._real.build(job, log))
-
-    async def start(self, launch: Any) -> Any:
-        self._faults.service_of[launch.replica_id] = launch.service_id
-        return await self._faults(launch.service_id).around("start", lambda: self._real.start(launch))
-
-    async def listens(self, replica_id: str) -> Any:
-        return await self._by_replica("listens", replica_id)
-
-    async def verify(self, replica_id: str) -> Any:
-        return await self._by_replica("verify", replica_id)
-
-    async def stop(self, replica_id: str, grace_seconds: float) -> Any:
-        return await self._by_replica("stop", replica_id, grace_seconds)
-
-    async def forget(self, replica_id: str) -> Any:
-        return await self._by_replica("forget", replica_id)
-
-    async def _by_replica(self, step: str, replica_id: str, *more: Any) -> Any:
-        fault = self._faults(self._faults.service_of.get(replica_id, ""))
-        return await fault.around(step, lambda: getattr(self._real, step)(replica_id, *more))
 
 
 @dataclass
@@ -162,9 +63,10 @@ class Life:
             raise AssertionError(f"{self.fault}: {error!r}; {self.control.view(self.service)}") from error
 
     async def _live(self) -> None:
-        self.service = await self.plane.create(self.name, min_replicas=1)
+        env = {"BREAKS": "1"} if self.fault.step == "verify" else {}  # only what did not come up is verified
+        self.service = await self.plane.create(self.name, min_replicas=1, env=env)
         await self._deployed("")
-        first = await self._redeploy()
+        first = await self._redeploy(update=int(self.name[1:]) % 2 == 1)
         await self._deployed(first)
         await self.plane.delete(self.service)
         await until(lambda: self.control.activation.catalog.service(self.service) is None, 60)
@@ -201,13 +103,17 @@ class Life:
         alone = [(replica.deployment, replica.state) for replica in view.replicas.values()]
         return view.service.active == view.service.latest and alone == [(view.service.latest, ReplicaState.READY)]
 
-    async def _redeploy(self) -> str:
-        """As the API writes it; returns the deployment that was the newest."""
+    async def _redeploy(self, *, update: bool = False) -> str:
+        """As the API writes it, or an update; returns the deployment that was the newest."""
         while True:
             record = await self.plane.store.get(Kind.SERVICE, self.service)
             assert record is not None
             service = decode(Service, record.value)
+            if update:
+                service = replace(service, run=replace(service.run, env={**service.run.env, "CHANGED": "1"}))
             fresh = Deployment(new_id(), service.id, DeploymentState.PENDING, service.run, now_us(), cause="redeploy")
+            if update and (active := self._view().deployments.get(service.active or "")):
+                fresh = replace(fresh, cause="update", commit=active.commit)
             changes = [
                 Change(Kind.DEPLOYMENT, fresh.id, encode(fresh), ABSENT),
                 Change(Kind.SERVICE, service.id, encode(replace(service, latest=fresh.id)), record.version),
@@ -252,6 +158,8 @@ async def live(plane: Plane) -> Live:
         for fault in asked:
             name = f"s{next(numbers)}"
             faults.by_name[name] = fault
+            if fault.step == "allocate":
+                faults.unnamed = fault
             await Life(plane, control, worker, name, fault).run()
 
     async def through(asked: Iterable[Fault]) -> None:
@@ -277,9 +185,21 @@ async def test_a_fault_of_the_store_at_every_commit(live: Live) -> None:
 
 async def test_a_fault_of_the_driver_at_every_step(live: Live) -> None:
     broken, times = RuntimeError("broken"), (1, 2)
-    steps = [(step, after) for step in ("build", "start", "listens", "stop", "forget") for after in (False, True)]
+    steps = [(step, after) for step in OF_A_SERVICE - {"allocate"} for after in (False, True)]
     found = [Fault(step, nth, broken, after) for step, after in steps for nth in times]
     found += [Fault("build", nth, BuildFailed("no")) for nth in times]
     found += [Fault("start", nth, StartFailed("no"), after) for nth in times for after in (False, True)]
     await live(found)
     assert [str(fault) for fault in found if not fault.hit] == []
+
+
+async def test_a_fault_at_the_choice_of_a_port(live: Live) -> None:
+    errors = (RuntimeError("broken"), StartFailed("no port"))
+    found = [Fault("allocate", nth, error, after) for nth in (1, 2) for error in errors for after in (False, True)]
+    for fault in found:  # one after the other: the driver is not told for whom it chooses
+        await live([fault])
+    assert [str(fault) for fault in found if not fault.hit] == []
+
+
+def test_no_step_of_the_driver_is_left_out() -> None:
+    assert sorted(STEPS) == sorted(OF_A_SERVICE | OF_THE_NODE)

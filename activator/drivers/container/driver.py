@@ -121,9 +121,11 @@ class ContainerDriver:
                 await self._engine.remove(container["Id"])  # it never started
                 continue
             recorded.pop(identity.replica_id, None)
-            await self._adopt(identity, container)
+            if identity.replica_id not in self._replicas:
+                await self._adopt(identity, container)
         for identity in recorded.values():
-            await self._recall(identity)
+            if identity.replica_id not in self._replicas:
+                await self._recall(identity)
 
     def _prepare(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)

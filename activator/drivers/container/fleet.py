@@ -50,6 +50,8 @@ class Fleet:
 
     def watch(self, on_exit: OnExit) -> None:
         self._on_exit = on_exit
+        for task in self._endless:  # of an attempt before this one
+            task.cancel()
         self._endless = [self.own(self._listen()), self.own(self._look())]
 
     def own(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:

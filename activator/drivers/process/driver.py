@@ -84,6 +84,7 @@ class ProcessDriver:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
         self._builds: set[asyncio.Task[Artifact]] = set()
+        self._prepared = False
         self._users: Users | None = None
         self._usurped: frozenset[str] = frozenset()
         self._all_known = asyncio.Event()
@@ -99,8 +100,19 @@ class ProcessDriver:
     async def open(self, on_exit: OnExit) -> None:
         """Adopt what an earlier control left and kill its strays. Raises `OSError`, `UsersError` with the fix."""
         self._on_exit = on_exit
+        if not self._prepared:  # by an attempt before this one
+            await self._make_ready()
+            self._prepared = True
+        for record in await asyncio.to_thread(lambda: list(self._records.all())):
+            if record.replica_id not in self._replicas:
+                await self._adopt(record)
+        self._all_known.set()
+        await self._sweeper.sweep()
+
+    async def _make_ready(self) -> None:
         self._boot = boot_id()
-        self._users = await asyncio.to_thread(self._prepare)
+        if self._users is None:
+            self._users = await asyncio.to_thread(self._prepare)
         scope = Scope(self._layout.homes)
         if self._users is not None:
             scope = Scope(self._layout.homes, self._users.uids, self._users.exclusive)
@@ -110,10 +122,6 @@ class ProcessDriver:
         if clones is not None:
             await clones.open()
         self._builder = Builder(self._layout, self._users, runner, self._forge, limits, self._in_use, clones)
-        for record in await asyncio.to_thread(lambda: list(self._records.all())):
-            await self._adopt(record)
-        self._all_known.set()
-        await self._sweeper.sweep()
 
     def _prepare(self) -> Users | None:
         if not self._isolated:
@@ -294,8 +302,9 @@ class ProcessDriver:
             await asyncio.to_thread(self._records.remove, name)
         else:
             self._logs.add(self._source(record))
-            self._replicas[name] = replica = Replica(record, self._records.directory(name), how=None)
+            replica = Replica(record, self._records.directory(name), how=None)
             await self._finish(replica)
+            self._replicas[name] = replica
 
     async def _find(self, record: Record) -> Process | None:
         """The very process of the record; waits for its pid file while that may still come."""

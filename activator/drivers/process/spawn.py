@@ -115,12 +115,15 @@ class Process:
             os.killpg(self.pid, number)
 
     def close(self) -> None:
-        """Let go of it, running or not."""
+        """Let go of it, running or not; once is enough."""
+        if self._descriptor < 0:
+            return
         self._unwatch()
         if self._child is not None and self._child.returncode is None:
             self.reap()
             self._child.returncode = 0  # tells subprocess that nobody will wait for it
         os.close(self._descriptor)
+        self._descriptor = -1
 
     def _unwatch(self) -> None:
         if self._loop is not None:

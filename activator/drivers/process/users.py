@@ -20,6 +20,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from activator.drivers import NodeUnfit
 from activator.drivers.files import write_whole
 
 from .procfs import living, uid_of
@@ -29,7 +30,7 @@ LOCKS = Path("/run/wakegate/uids")
 _LONGEST_PATH = 4096  # bytes, PATH_MAX
 
 
-class UsersError(Exception):
+class UsersError(NodeUnfit):
     """No uid for a namespace, or the node can't change uids; says the fix."""
 
 
