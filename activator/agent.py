@@ -75,7 +75,7 @@ class Agent:
         self._tasks: asyncio.TaskGroup | None = None
         self._owned: set[asyncio.Task[None]] = set()
         self.opened = False
-        self.faults: Counter[str] = Counter(dict.fromkeys(("open", "replica", "build", "prune", "close"), 0))
+        self.faults: Counter[str] = Counter(dict.fromkeys(("open", "replica", "build", "guard", "prune", "close"), 0))
         """What nobody foresaw, by what it was met at."""
         self._untidy = asyncio.Event()
         self._closed = asyncio.Event()
@@ -248,8 +248,8 @@ class Agent:
                     self._building[deployment.id] = self._own(f"build {deployment.id}", work)
         for deployment_id, task in self._building.items():
             known = self._catalog.deployment(deployment_id)
-            if known is None or known.state is DeploymentState.CANCELLED:
-                task.cancel()
+            if known is None or (known.state is DeploymentState.CANCELLED and known.artifact is None):
+                task.cancel()  # with an artifact its build has ended, and is about to say so
 
     async def _built(self, work: Coroutine[Any, Any, None], deployment_id: str) -> None:
         try:
@@ -278,8 +278,8 @@ class Agent:
                 for replica_id in await self._driver.usurped():
                     if (keeper := self._keepers.get(replica_id)) is not None:
                         keeper.usurped()
-            except Exception:  # the next look may be luckier; the health checks look, too
-                log.exception("whose the ports of the replicas are can't be seen")
+            except Exception:  # the health checks look, too
+                self._failed("guard", "whose the ports of the replicas are can't be seen")
             await asyncio.sleep(self._settings.guard_interval)
 
     async def _prune(self) -> None:

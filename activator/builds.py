@@ -92,12 +92,16 @@ class Builds:
         return await self.driver.build(_job(service, deployment, env), self.logs(service.id, deployment.id))
 
     async def _built(self, deployment: Deployment, artifact: Artifact) -> None:
+        stamp = now_us()
+
         def step(view: View) -> View:
-            return verdicts.built(view, deployment.id, artifact.commit, artifact.ref)
+            return verdicts.built(view, deployment.id, artifact.commit, artifact.ref, stamp)
 
         view = await self.ledger.change(deployment.service, step)
         if _is(view, deployment, DeploymentState.STARTING):
             self._tell(deployment, "deployment.built", f"{_made_of(deployment)} {artifact.commit}")
+        elif view is not None and verdicts.stale(view, deployment.id):
+            self._tell(deployment, "push.settled", f"{artifact.commit} is deployed already: nothing is started")
 
     async def _failed(self, deployment: Deployment, error: BuildFailed) -> None:
         stamp = now_us()

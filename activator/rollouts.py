@@ -19,17 +19,29 @@ KEPT: Final = 20  # deployments of a service, the newest
 
 
 def begin_what_is_queued(draft: Draft) -> None:
-    """A push that came during a deployment: once that has ended, however it did, the branch's head is deployed."""
-    view, service, latest = draft.view, draft.view.service, draft.view.latest
-    if not service.queued or latest is None or latest.state.in_progress:
+    """A push that came during a deployment: once that has ended, however it did, the branch's head is deployed, unless
+    the commit that was pushed is what that took, or what serves."""
+    view, latest = draft.view, draft.view.latest
+    if not view.service.queued or latest is None or latest.state.in_progress:
+        return
+    service = replace(view.service, queued=False, pushed=None)
+    if (taken := _that_took(view, view.service.pushed)) is not None:
+        draft.view = view.put(service)
+        reason = f"{view.service.pushed}, which was pushed, is what this deployment took: nothing is started"
+        draft.note("push.settled", reason, deployment=taken.id)
         return
     now = draft.outlook.now
     deployment = Deployment(
         draft.new_id(), service.id, DeploymentState.PENDING, service.run, created_at=now, cause="push"
     )
-    after = replace(service, queued=False, latest=deployment.id, updated_at=now)
-    draft.view = view.put(deployment, after)
+    draft.view = view.put(deployment, replace(service, latest=deployment.id, updated_at=now))
     draft.note("deployment.created", "its branch was pushed to", deployment=deployment.id)
+
+
+def _that_took(view: View, commit: str | None) -> Deployment | None:
+    """The newest deployment or the one that serves, if it is of this commit."""
+    candidates = (view.latest, view.deployments.get(view.service.active or ""))
+    return next((d for d in candidates if d is not None and commit is not None and d.commit == commit), None)
 
 
 def place(draft: Draft) -> None:

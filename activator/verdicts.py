@@ -19,6 +19,7 @@ from activator.views import View
 from state.models import Deployment, DeploymentState, Reason, Replica, ReplicaState
 
 TRIES: Final = 2
+STALE: Final = "what was pushed is deployed already"
 
 
 def addressed(view: View, replica_id: str, port: int) -> View:
@@ -107,14 +108,33 @@ def building(view: View, deployment_id: str) -> View:
     return _built(view, deployment_id, DeploymentEvent.BUILD)
 
 
-def built(view: View, deployment_id: str, source: str, artifact: str) -> View:
-    """`source`: the commit of a repo, the digest of an image."""
+def built(view: View, deployment_id: str, source: str, artifact: str, now: int) -> View:
+    """`source`: the commit of a repo, the digest of an image.
+
+    A push that turns out to be of what serves already, as it is configured, starts nothing (`stale`).
+    """
     after = _built(view, deployment_id, DeploymentEvent.BUILT)
     if after is view:
         return view
     deployment = replace(after.deployments[deployment_id], artifact=artifact)
     of_image = deployment.run.image is not None
-    return after.put(replace(deployment, digest=source) if of_image else replace(deployment, commit=source))
+    deployment = replace(deployment, digest=source) if of_image else replace(deployment, commit=source)
+    return after.put(_cancelled(deployment, now) if _serves(view, deployment) else deployment)
+
+
+def stale(view: View, deployment_id: str) -> bool:
+    """Whether a push turned out to be of what serves already."""
+    deployment = view.deployments.get(deployment_id)
+    return deployment is not None and deployment.reason == STALE
+
+
+def _serves(view: View, pushed: Deployment) -> bool:
+    active = view.deployments.get(view.service.active or "")
+    return pushed.cause == "push" and active is not None and (active.commit, active.run) == (pushed.commit, pushed.run)
+
+
+def _cancelled(deployment: Deployment, now: int) -> Deployment:
+    return replace(deployment, state=DeploymentState.CANCELLED, reason=STALE, finished_at=now)
 
 
 def unbuilt(view: View, deployment_id: str, reason: Reason, now: int, commit: str | None = None) -> View:

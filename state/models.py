@@ -120,6 +120,7 @@ class Service:
     deleted_at: int | None = None  # set while its replicas are being removed
     forced: bool = False  # deleted by force: what is in flight is not waited for
     queued: bool = False  # a push came while a deployment was in progress: the branch's head is deployed after it
+    pushed: str | None = None  # the commit that the last of the queued pushes told of
     webhook: str = ""  # secret of the push webhook, sealed (Vault ENVIRONMENT; object = `id`, field "webhook secret")
     hooked_at: int | None = None  # last valid push by webhook: the branch of such a service is not polled
 

@@ -17,7 +17,7 @@ _TAGS: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 
 def etag(service: Service) -> str:
     """A strong validator of what the owner configured; a deployment or a replica that comes and goes keeps it."""
-    configured = replace(service, active=None, latest="", updated_at=0, queued=False, hooked_at=None)
+    configured = replace(service, active=None, latest="", updated_at=0, queued=False, pushed=None, hooked_at=None)
     return f'"{hashlib.sha256(encode(configured)).hexdigest()[:20]}"'
 
 

@@ -59,11 +59,15 @@ class Action(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to do and why. `hooked`: it is about the service's branch, of whose pushes the forge tells, then."""
+    """What to do and why. `hooked`: it is about the service's branch, of whose pushes the forge tells, then.
+
+    `commit`: what is to be deployed.
+    """
 
     action: Action
     reason: str
     hooked: bool = False
+    commit: str | None = None
 
 
 def is_push(origin: Origin) -> bool:
@@ -150,8 +154,13 @@ def judge(
         return _ignored(f"{branch} was deleted", hooked=True)
     current = latest if latest is not None and latest.state.in_progress else active
     if current is not None and current.commit == push.after:
-        return _ignored(f"{push.after} is deployed already, or on its way", hooked=True)
-    return Verdict(Action.REDEPLOY, f"{origin.forge} tells that {branch} is at {push.after} now", hooked=True)
+        return _ignored(no_news(push.after), hooked=True)
+    told = f"{origin.forge} tells that {branch} is at {push.after} now"
+    return Verdict(Action.REDEPLOY, told, hooked=True, commit=push.after)
+
+
+def no_news(commit: str | None) -> str:
+    return f"{commit} is deployed already, or on its way"
 
 
 def _ignored(reason: str, *, hooked: bool = False) -> Verdict:

@@ -23,7 +23,7 @@ from control.contract.problem import FieldError, Problem, bad_request, unprocess
 from control.credentials.acquaintances import Acquaintances
 from control.credentials.failures import Failures, client_of
 from control.ports import Objects
-from control.pushes.decisions import HEAD, Action, NotAPush, Push, Verdict, is_push, judge, read_push
+from control.pushes.decisions import HEAD, Action, NotAPush, Push, Verdict, is_push, judge, no_news, read_push
 from control.pushes.deliveries import Deliveries
 from control.pushes.signatures import Check, Origin, new_secret
 from control.services.catalogue import Catalogue
@@ -153,10 +153,13 @@ class Hooks:
                 await self._hooked(service, Note("webhook.seen", "its forge tells of pushes by webhook"))
             return Reception("none", verdict.reason)
         await self._hooked(service, Note("push.received", verdict.reason))
-        outcome = await self._services.redeploy(service.namespace, service.name, cause="push", queue=True)
-        if outcome.started is None:
+        commit = verdict.commit
+        outcome = await self._services.redeploy(service.namespace, service.name, cause="push", pushed=commit)
+        if outcome.started is not None:
+            return Reception("redeploy", verdict.reason, outcome.started)
+        if outcome.facts.service.pushed == commit:
             return Reception("queued", f"{verdict.reason}; it is deployed after the deployment in progress")
-        return Reception("redeploy", verdict.reason, outcome.started)
+        return Reception("none", no_news(commit))
 
     async def _hooked(self, service: Service, note: Note) -> None:
         """Remember that webhooks tell of its pushes."""

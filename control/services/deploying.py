@@ -2,7 +2,7 @@
 
 Pure (law 5): from what is held of a service to what is to be written. A deployment in progress is never joined by a
 second one (409); a push that comes meanwhile is remembered in the service, and the activator deploys the branch's head
-once the one in progress has ended.
+once the one in progress has ended, unless that took the very commit that was pushed.
 """
 
 from __future__ import annotations
@@ -62,24 +62,31 @@ def next_deployment(
     )
 
 
-def redeployed(held: Held, cause: str, new_id: str, now: int, *, queue: bool) -> Write | None:
-    """With the branch's newest commit, or the image pulled again. `queue`: after the one in progress, if there is one.
+def redeployed(held: Held, cause: str, new_id: str, now: int, *, pushed: str | None = None) -> Write | None:
+    """With the branch's newest commit, or the image pulled again.
 
-    Raises Problem 409.
+    `pushed`: the commit that a push told of. It is deployed after the deployment in progress, if there is one; if it is
+    being deployed, or serves and nothing else is on its way, nothing is to be done. Raises Problem 409.
     """
-    if queue and held.in_progress is not None:
-        return _queued(held)
+    if pushed is not None and _runs(held.in_progress or held.active, pushed):
+        return None
+    if pushed is not None and held.in_progress is not None:
+        return _queued(held, pushed)
     refuse_a_second(held)
-    service = replace(held.service, queued=False)
+    service = replace(held.service, queued=False, pushed=None)
     return begun(held, service, next_deployment(service, cause, new_id, now))
 
 
-def _queued(held: Held) -> Write | None:
-    if held.service.queued:
+def _runs(deployment: Deployment | None, commit: str) -> bool:
+    return deployment is not None and deployment.commit == commit
+
+
+def _queued(held: Held, commit: str) -> Write | None:
+    if held.service.queued and held.service.pushed == commit:
         return None
-    after = replace(held.service, queued=True)
+    after = replace(held.service, queued=True, pushed=commit)
     changes = (Change(Kind.SERVICE, after.id, encode(after), held.version(Kind.SERVICE, after.id)),)
-    note = Note("deployment.queued", "its branch was pushed to while a deployment is in progress")
+    note = Note("deployment.queued", f"{commit} was pushed while a deployment is in progress")
     return Write(replace(held, service=after), changes, (note,))
 
 

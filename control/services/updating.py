@@ -88,7 +88,7 @@ def _write(held: Held, after: Service, new_id: str, now: int) -> Write | None:
     if after.run != before.run:
         refuse_a_second(held)
         pinned = same_source(held.active, after.run)
-        after = after if pinned is not None else replace(after, queued=False)
+        after = after if pinned is not None else replace(after, queued=False, pushed=None)
         write = begun(held, after, next_deployment(after, "update", new_id, now, pinned=pinned))
         write = replace(write, notes=[replace(note, reason=_told(before, after)) for note in write.notes])
     else:

@@ -81,16 +81,23 @@ class Services:
         return await self.records.write(namespace, name, if_match, decide)
 
     async def redeploy(
-        self, namespace: str, name: str, *, cause: str = "redeploy", queue: bool = False, if_match: str | None = None
+        self,
+        namespace: str,
+        name: str,
+        *,
+        cause: str = "redeploy",
+        pushed: str | None = None,
+        if_match: str | None = None,
     ) -> Outcome:
         """The branch's newest commit, or the image pulled again. `cause`: `redeploy` or `push`.
 
-        `queue`: while a deployment is in progress, remember it in `Service.queued`; the activator does it afterwards.
-        Raises Problem 409 if one is in progress, unless `queue`.
+        `pushed`: the commit that a push told of. While a deployment is in progress it is remembered in the service, and
+        the activator deploys it afterwards; nothing is done if it is deployed already, or on its way.
+        Raises Problem 409 if one is in progress, unless `pushed`.
         """
 
         async def decide(held: Held) -> Write | None:
-            return deploying.redeployed(held, cause, new_id(), now_us(), queue=queue)
+            return deploying.redeployed(held, cause, new_id(), now_us(), pushed=pushed)
 
         return await self.records.write(namespace, name, if_match, decide)
 

@@ -17,8 +17,8 @@ from state.store import Change, Fence, Store
 
 STEPS = frozenset(name for name, _ in inspect.getmembers(Driver, inspect.isfunction) if not name.startswith("_"))
 """What a driver is asked to do."""
-OF_A_SERVICE = frozenset({"allocate", "build", "start", "listens", "verify", "stop", "forget"})
-OF_THE_NODE = frozenset({"open", "observe", "prune", "close"})
+OF_A_SERVICE = frozenset({"allocate", "made", "build", "start", "listens", "verify", "stop", "forget"})
+OF_THE_NODE = frozenset({"open", "observe", "usurped", "prune", "close"})
 
 
 @dataclass
@@ -127,7 +127,7 @@ class FaultyDriver:
     def _fault(self, step: str, asked: tuple[Any, ...]) -> Fault:
         if step == "allocate":  # it is not told for whom
             return self._faults.unnamed
-        if step == "build":
+        if step in ("made", "build"):
             return self._faults(asked[0].service_id)
         if step == "start":
             self._faults.service_of[asked[0].replica_id] = asked[0].service_id

@@ -12,6 +12,7 @@ from node_under_test import Repository
 from plane import QUICK, Control, Plane, Worker, states, until
 from test_killed_control import Dynasty, alive
 
+from activator import verdicts
 from activator.lifecycle import DeploymentEvent, after_deployment
 from activator.rollouts import KEPT
 from activator.views import View
@@ -55,12 +56,12 @@ async def cancel(plane: Plane, deployment_id: str) -> None:
             return
 
 
-async def queue(plane: Plane, service_id: str) -> None:
+async def queue(plane: Plane, service_id: str, pushed: str | None = None) -> None:
     """A push that came while a deployment is in progress."""
     while True:
         record = await plane.store.get(Kind.SERVICE, service_id)
         assert record is not None
-        service = replace(decode(Service, record.value), queued=True)
+        service = replace(decode(Service, record.value), queued=True, pushed=pushed)
         with contextlib.suppress(Conflict):
             await plane.store.commit([Change(Kind.SERVICE, service_id, encode(service), record.version)])
             return
@@ -166,7 +167,7 @@ async def test_a_cancelled_build_ends_and_so_do_cancelled_replicas(plane: Plane)
     await until(lambda: not control.activation.agent._building, what=lambda: control.view(service))
     plane_of(plane).commit({"Procfile": "web: python3 app.py\n"})
     second = await deploy(plane, service, env={"STARTS": str(plane.scratch / "app"), "STATUS": "503 No"})
-    await until(lambda: len(states(control.view(service))) == 2)
+    await until(lambda: len(states(control.view(service))) == 2, what=lambda: control.view(service))
     await until(lambda: len(plane.starts()) == 2)
     await cancel(plane, second)
     await until(lambda: states(control.view(service)) == [ReplicaState.READY])
@@ -186,7 +187,8 @@ async def test_a_queued_push_is_deployed_after_the_one_in_progress(plane: Plane)
     await until(lambda: newest(control, service).cause == "push" and not newest(control, service).state.in_progress)
     assert newest(control, service).state is DeploymentState.FAILED  # that branch is still not there
     good = await deploy(plane, service, branch="main")
-    await queue(plane, service)
+    await until(lambda: commit_of(control, service, good))
+    await queue(plane, service, plane_of(plane).commit({"another": "commit"}))
     await until(
         lambda: newest(control, service).cause == "push" and newest(control, service).state is DeploymentState.ACTIVE,
         what=lambda: control.view(service),
@@ -195,6 +197,43 @@ async def test_a_queued_push_is_deployed_after_the_one_in_progress(plane: Plane)
     view = control.view(service)
     assert view is not None
     assert not view.service.queued
+
+
+async def test_a_queued_push_of_the_very_commit_starts_nothing(plane: Plane) -> None:
+    plane.repository()
+    control = plane.control()
+    await plane.worker()
+    service = await plane.create(min_replicas=1)
+    await until(lambda: states(control.view(service)) == [ReplicaState.READY])
+    head = plane_of(plane).commit({"another": "commit"})
+    taken = await deploy(plane, service)  # it takes the head, of which the push tells only now
+    await queue(plane, service, head)
+    await until(lambda: done(control.view(service), taken))
+    await until(lambda: not queued(control, service))
+    assert newest(control, service).id == taken
+    assert len(plane.starts()) == 2
+    await until_told(plane, service, f"{head}, which was pushed, is what this deployment took: nothing is started")
+
+
+async def test_a_push_that_turns_out_to_be_of_what_serves_starts_nothing(plane: Plane) -> None:
+    """Its delivery was overtaken by that of a later one, so that it tells of another commit than the branch's head."""
+    plane.repository()
+    control = plane.control()
+    await plane.worker()
+    service = await plane.create(min_replicas=1)
+    await until(lambda: states(control.view(service)) == [ReplicaState.READY])
+    await queue(plane, service, "f" * 40)
+    await until(lambda: newest(control, service).state is DeploymentState.CANCELLED)
+    assert newest(control, service).reason == verdicts.STALE
+    assert states(control.view(service)) == [ReplicaState.READY]
+    assert len(plane.starts()) == 1
+    await until_told(plane, service, f"{newest(control, service).commit} is deployed already: nothing is started")
+
+
+async def until_told(plane: Plane, service: str, reason: str) -> None:
+    async with asyncio.timeout(20):
+        while not any((e.kind, e.reason) == ("push.settled", reason) for e in await plane.events(service)):
+            await asyncio.sleep(0.01)
 
 
 async def test_what_is_forgotten_leaves_no_checkout(plane: Plane) -> None:
@@ -256,3 +295,14 @@ async def test_what_is_built_already_waits_for_no_place(plane: Plane) -> None:
 
 def states_of_deployments(view: View | None) -> list[DeploymentState]:
     return [] if view is None else [deployment.state for deployment in view.deployments.values()]
+
+
+def commit_of(control: Control, service: str, deployment: str) -> str | None:
+    view = control.view(service)
+    known = None if view is None else view.deployments.get(deployment)
+    return None if known is None else known.commit
+
+
+def queued(control: Control, service: str) -> bool:
+    view = control.view(service)
+    return view is not None and view.service.queued

@@ -100,6 +100,22 @@ def test_a_push_during_a_deployment_is_deployed_when_that_has_ended_however_it_d
         assert (latest.cause, latest.state, latest.commit, latest.run) == ("push", D.PENDING, None, after.service.run)
 
 
+def test_a_queued_push_of_what_was_deployed_meanwhile_starts_nothing() -> None:
+    owner = service(latest="d2", queued=True, pushed="c1")
+    for state, latest, active in ((D.ACTIVE, "c1", "c0"), (D.FAILED, "c1", "c0"), (D.FAILED, None, "c1")):
+        ended = deployment("d2", state, commit=latest)
+        before = view(replica("a"), of=owner, deployments=[deployment("d1", commit=active), ended])
+        planned = plan(before, Outlook(now=5, desired=1), iter(()).__next__)
+        assert planned.view is not None
+        assert (planned.view.service.latest, planned.view.service.queued, planned.view.service.pushed) == (
+            "d2",
+            False,
+            None,
+        )
+        assert [(n.kind, n.deployment) for n in planned.notes][:1] == [("push.settled", "d2" if latest else "d1")]
+        assert "c1" in planned.notes[0].reason
+
+
 def test_what_no_node_can_run_fails_and_says_why() -> None:
     pending = replace(deployment("d2", D.PENDING), node=None)
     before = rolling(replica("a")).put(pending)
@@ -211,18 +227,18 @@ class Rollouts(RuleBasedStateMachine):
         new = Deployment(next(self.ids), "s", D.PENDING, RunSpec(repo="acme/app", branch="main"), self.now)
         self.view = self.view.put(new, replace(self.view.service, latest=new.id))
 
-    @rule()
-    def somebody_pushes(self) -> None:
-        self.view = self.view.put(replace(self.view.service, queued=True))
+    @rule(pushed=st.sampled_from([None, "c0", "c1"]))
+    def somebody_pushes(self, pushed: str | None) -> None:
+        self.view = self.view.put(replace(self.view.service, queued=True, pushed=pushed))
 
-    @rule(good=st.booleans())
+    @rule(good=st.booleans(), commit=st.sampled_from(["c0", "c1"]))
     @precondition(lambda self: self.in_progress is not None)
-    def the_build_ends(self, good: bool) -> None:
+    def the_build_ends(self, good: bool, commit: str) -> None:
         assert self.in_progress is not None
         which, rotation = self.in_progress.id, self.rotation()
         self.view = verdicts.building(self.view, which)
         if good:
-            self.view = verdicts.built(self.view, which, "c0", "ref")
+            self.view = verdicts.built(self.view, which, commit, "ref", self.now)
         else:
             self.view = verdicts.unbuilt(self.view, which, Reason("no branch"), self.now)
         assert self.rotation() == rotation

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,8 +14,8 @@ from samples import deployment, replica, service, view
 from activator import verdicts
 from activator.views import View
 from state.codec import encode
+from state.models import Deployment, Phase, Reason, RunSpec, Scale
 from state.models import DeploymentState as D
-from state.models import Phase, Reason, RunSpec, Scale
 from state.models import ReplicaState as R
 
 BOOM = Reason("boom", "last line of its log: DB=postgres://u:p@db")
@@ -30,7 +31,7 @@ FINDINGS: dict[str, Callable[[View], View]] = {
     "broke": lambda v: verdicts.broke(v, "a", BOOM, 9),
     "removed": lambda v: verdicts.removed(v, "a"),
     "building": lambda v: verdicts.building(v, "d1"),
-    "built": lambda v: verdicts.built(v, "d1", "c0", "ref"),
+    "built": lambda v: verdicts.built(v, "d1", "c0", "ref", 7),
     "unbuilt": lambda v: verdicts.unbuilt(v, "d1", Reason("no branch"), 9),
 }
 
@@ -138,8 +139,23 @@ def test_no_detail_reaches_the_workers() -> None:
 
 
 def test_what_was_built_is_a_commit_or_a_digest() -> None:
-    of_repo = verdicts.built(view(deployments=[deployment(state=D.BUILDING)]), "d1", "c0ffee", "ref")
+    of_repo = verdicts.built(view(deployments=[deployment(state=D.BUILDING)]), "d1", "c0ffee", "ref", 7)
     assert (of_repo.deployments["d1"].commit, of_repo.deployments["d1"].digest) == ("c0ffee", None)
     image = replace(deployment(state=D.BUILDING), run=RunSpec(image="acme/app:1"))
-    of_image = verdicts.built(view(deployments=[image]), "d1", "sha256:ab", "ref").deployments["d1"]
+    of_image = verdicts.built(view(deployments=[image]), "d1", "sha256:ab", "ref", 7).deployments["d1"]
     assert (of_image.commit, of_image.digest, of_image.artifact) == (None, "sha256:ab", "ref")
+
+
+def test_a_push_of_what_serves_starts_nothing() -> None:
+    active, owner = deployment(commit="c0ffee"), service(latest="d2")
+
+    def after(**pushed: Any) -> Deployment:
+        waiting = deployment("d2", D.BUILDING, **{"cause": "push", **pushed})
+        return verdicts.built(view(of=owner, deployments=[active, waiting]), "d2", "c0ffee", "ref", 7).deployments["d2"]
+
+    assert (after().state, after().reason, after().finished_at) == (D.CANCELLED, verdicts.STALE, 7)
+    assert after(cause="redeploy").state is D.STARTING  # its owner asked for it
+    changed = replace(deployment("d2", D.BUILDING, cause="push"), run=replace(active.run, port=1))
+    before = view(of=owner, deployments=[active, changed])
+    assert verdicts.built(before, "d2", "c0ffee", "ref", 7).deployments["d2"].state is D.STARTING
+    assert verdicts.built(before, "d2", "another", "ref", 7).deployments["d2"].state is D.STARTING

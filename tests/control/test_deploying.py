@@ -44,16 +44,21 @@ async def test_twenty_redeploys_at_once_start_one(rig):
 
 async def test_a_push_waits_for_the_deployment_in_progress(rig):
     service_id = await active(rig)
-    pushed = await rig.services.redeploy("acme", "api", cause="push", queue=True)
+    pushed = await rig.services.redeploy("acme", "api", cause="push", pushed="b" * 40)
     assert pushed.started is not None
     _, latest, _ = await stored(rig, service_id)
     assert latest.cause == "push"
     for _ in range(2):  # the last wins: there is nothing to count
-        queued = await rig.services.redeploy("acme", "api", cause="push", queue=True)
-        assert (queued.started, queued.facts.service.queued) == (None, True)
+        queued = await rig.services.redeploy("acme", "api", cause="push", pushed="c" * 40)
+        assert (queued.started, queued.facts.service.queued, queued.facts.service.pushed) == (None, True, "c" * 40)
     with pytest.raises(Problem) as refused:
         await rig.services.redeploy("acme", "api", cause="push")
     assert refused.value.status == 409
+    service, latest, _ = await stored(rig, service_id)
+    taken = Change(Kind.DEPLOYMENT, latest.id, encode(replace(latest, commit="d" * 40)))
+    await rig.mirror.reached(await rig.store.commit([taken]))
+    no_news = await rig.services.redeploy("acme", "api", cause="push", pushed="d" * 40)
+    assert (no_news.started, no_news.facts.service.pushed) == (None, "c" * 40)
     await end(rig, service_id, DeploymentState.FAILED, reason="it broke")
     assert (await post(rig, "redeploy")).status == 200  # brings the branch's head, so that nothing is left to do
     service, _, _ = await stored(rig, service_id)
