@@ -140,6 +140,45 @@ def test_a_domain_is_served_with_a_certificate_of_one_order(
     assert keys == [], "no key is in a file in the clear"
 
 
+def test_a_wrong_or_removed_domain_causes_no_order_and_is_nobody_else_s(
+    internet: Callable[..., Internet], make_node: Callable[..., Node]
+) -> None:
+    net = internet()
+    node = make_node(options=net.options()).start()
+    net.points("www.shop.test", "other-acme")
+    deploy(node, "acme", "web", custom_domain="www.shop.test")
+    wrong = eventually(lambda: claimed(node, "acme", "web", "cname_mismatch"))
+    assert wrong["status"] == "pending_dns"
+    assert wrong["records"][0]["observed"] == f"other-acme.{PLATFORM}"
+    assert node.request("www.shop.test").status == 404
+    net.points("www.shop.test", "web-acme")
+    assert node.api("PUT", f"{SERVICES}/web", {"custom_domain": "www.shop.test"}).status == 200  # look again
+    active(node, "web")
+    with net.visit("www.shop.test") as kept:
+        assert get(kept, "www.shop.test")[0] == 200
+        assert node.api("PUT", f"{SERVICES}/web", {"custom_domain": None}).status == 200
+        assert get(kept, "www.shop.test")[0] == 404
+    with pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"), net.visit("www.shop.test"):
+        pass
+    orders = net.orders()
+    assert orders == 1
+    deploy(node, "evil", "web", custom_domain="www.shop.test")  # the CNAME still leads to the service of acme
+    eventually(lambda: claimed(node, "evil", "web", "cname_mismatch"))
+    assert node.request("www.shop.test").status == 404
+    assert net.orders() == orders
+    net.dns.put("www.shop.test", "CNAME", f"web-evil.{PLATFORM}")  # acme gives it away
+    assert node.api("PUT", "/auth/v1/seed/evil/services/web", {"custom_domain": "www.shop.test"}).status == 200
+    eventually(lambda: claimed(node, "evil", "web", None).get("status") == "active", 60)
+    with net.visit("www.shop.test") as secure:
+        assert get(secure, "www.shop.test")[0] == 200
+
+
+def claimed(node: Node, namespace: str, name: str, reason: str | None) -> dict[str, Any]:
+    """The service's first domain once it has this reason."""
+    domain: dict[str, Any] = node.service(namespace, name)["domain"]
+    return domain if domain["reason"] == reason else {}
+
+
 def test_two_nodes_make_one_order_for_each_of_their_domains(
     internet: Callable[..., Internet], make_node: Callable[..., Node], valkey: Valkey
 ) -> None:
