@@ -9,11 +9,16 @@ def test_other(make_node):            # make_node(workers=4, options=["--idle-ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e_node import Node
+from nursery import Nursery, ReplicaServer, Reports
+
+from state.store import Store
 
 
 @pytest.fixture
@@ -34,3 +39,32 @@ def make_node() -> Iterator[Callable[..., Node]]:
 def node(make_node: Callable[..., Node]) -> Node:
     """A ready node with 2 workers."""
     return make_node().start()
+
+
+@pytest.fixture
+async def replica() -> AsyncIterator[ReplicaServer]:
+    async with ReplicaServer("r1").serving() as server:
+        yield server
+
+
+@pytest.fixture
+async def make_nursery(tmp_path: Path, store_url: str) -> AsyncIterator[Callable[..., Nursery]]:
+    """Workers without a control: `make_nursery(2)`, then `await (await nursery.spawn()).ready()`."""
+    made: list[Nursery] = []
+
+    def make(workers: int = 1, **given: list[str]) -> Nursery:
+        made.append(Nursery(tmp_path, store_url, workers, given))
+        return made[-1]
+
+    yield make
+    for nursery in made:
+        await nursery.close()
+
+
+@pytest.fixture
+async def reports(store: Store) -> AsyncIterator[Reports]:
+    reports = Reports()
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(reports.listen(store))
+        yield reports
+        task.cancel()
