@@ -108,7 +108,7 @@ class _Flow:
 
     def take(self, final: bool) -> bool:
         size = self._raw.size()
-        if size < self._offset:  # its writer truncated it: `> /dev/stdout` does
+        if size < self._offset:  # somebody truncated it
             self._raw.restart()
             self._offset = 0
         if size - self._offset > self._backlog:

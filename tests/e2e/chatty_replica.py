@@ -1,4 +1,5 @@
 """A replica that numbers its lines: `<pid> <n>` on stdout, every few milliseconds, and the last number in $OUT/<pid>.
+Every other line is written as `echo … > /dev/stdout` does it.
 
   GET /burst   writes 1,000 lines of 4 KiB at once, too
 
@@ -21,7 +22,9 @@ def say(padding=""):
     """What is recorded as written was written whole: SIGTERM waits for the lock."""
     global count
     with lock:
-        os.write(1, f"{os.getpid()} {count} {padding}\n".encode())
+        output = os.open("/dev/stdout", os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if count % 2 else os.dup(1)
+        os.write(output, f"{os.getpid()} {count} {padding}\n".encode())
+        os.close(output)
         count += 1
         with open(os.path.join(OUT, f"{os.getpid()}.new"), "w") as file:
             file.write(str(count))

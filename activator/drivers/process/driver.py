@@ -2,14 +2,14 @@
 
 Laws kept here: what runs is learnt from the disk and the kernel, so control may be killed at any line (law 4): the
 record is written first, the child adds its pid and start time and then execs, a record without them after 1 s never
-started, and whatever runs without a record is a stray and killed. Every replica has its own session and log files.
+started, and whatever runs without a record is a stray and killed. Every replica has its own session, and relays to log
+files that outlive us.
 Namespaces are apart by uid where we are root (law 8).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import time
@@ -33,6 +33,7 @@ from activator.drivers import (
 from activator.drivers.files import told
 from activator.logs import ReplicaLogs, Source, last_lines
 
+from . import relay
 from .build import Builder, Checkout
 from .clones import Clones
 from .cloning import Limits
@@ -42,6 +43,7 @@ from .listening import listeners
 from .ports import NoPortError, Ports, local_port_range, own_range
 from .procfs import boot_id, uid_of
 from .records import Record, Records
+from .relay import Relays
 from .replica import HOST, Replica, terminate
 from .run import Runner
 from .spawn import Command, Process, base_environment, spawn
@@ -177,10 +179,10 @@ class ProcessDriver:
         try:
             record, command = await asyncio.to_thread(self._ready, launch)
             # no await from here until it is known: a cancelled start has either not begun or is in `_replicas`
-            process = self._spawn(record, command)
+            process, relays = self._spawn(record, command)
         except (OSError, UsersError) as error:
             raise StartFailed("the node could not start it", told(error)) from error
-        return self._know(record, process)
+        return self._know(record, process, relays)
 
     def _ready(self, launch: Launch) -> tuple[Record, Command]:
         """Write the record. File work."""
@@ -190,7 +192,7 @@ class ProcessDriver:
         who = self._builder.identity(launch.namespace)
         env = self._environment(launch, checkout, who)
         record = Record.of(launch, env["HOME"], who, self._boot)
-        self._records.create(record, who)
+        self._records.create(record)
         return record, Command(checkout.web, checkout.source, env, who)
 
     def _environment(self, launch: Launch, checkout: Checkout, who: Identity) -> dict[str, str]:
@@ -199,16 +201,16 @@ class ProcessDriver:
         base = base_environment(home, checkout.bin_dir)
         return {**base, "HOST": HOST, **launch.env, "PORT": str(launch.port)}
 
-    def _spawn(self, record: Record, command: Command) -> Process:
+    def _spawn(self, record: Record, command: Command) -> tuple[Process, Relays]:
+        """The relays first: the process must never write to nobody."""
         directory = self._records.directory(record.replica_id)
-        with contextlib.ExitStack() as opened:
-
-            def descriptor(name: str) -> int:
-                number = os.open(directory / name, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
-                opened.callback(os.close, number)
-                return number
-
-            return spawn(command, record=descriptor("pid"), stdout=descriptor("stdout"), stderr=descriptor("stderr"))
+        pid = os.open(directory / "pid", os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            with Relays(directory, record.uid) as relays:
+                stdout, stderr = relays.outputs
+                return spawn(command, record=pid, stdout=stdout, stderr=stderr), relays
+        finally:
+            os.close(pid)
 
     async def listens(self, replica_id: str) -> bool:
         replica = self._replicas.get(replica_id)
@@ -282,6 +284,8 @@ class ProcessDriver:
         for replica in self._replicas.values():
             if replica.process is not None and replica.exit is None:
                 replica.process.close()
+            if replica.relays is not None:
+                replica.relays.let_go()
         if self._users is not None:
             self._users.close()
 
@@ -320,8 +324,9 @@ class ProcessDriver:
             return None
         return process
 
-    def _know(self, record: Record, process: Process) -> Replica:
-        replica = Replica(record, self._records.directory(record.replica_id), process=process, how=None)
+    def _know(self, record: Record, process: Process, relays: Relays | None = None) -> Replica:
+        directory = self._records.directory(record.replica_id)
+        replica = Replica(record, directory, process=process, relays=relays, how=None)
         self._replicas[record.replica_id] = replica
         self._sweeper.owners[record.replica_id] = replica.owner(process)
         self._logs.add(self._source(record))
@@ -348,6 +353,8 @@ class ProcessDriver:
             owner = self._sweeper.owners.pop(name)
             await self._sweeper.sweep(owner)
             process.close()
+        if not await relay.ended(replica.directory, replica.relays):
+            log.warning("replica %s: a process that hides still holds its output", name)
         await self._logs.finish(name)
         how = replica.ended(code, number, await asyncio.to_thread(last_lines, replica.directory, _LAST_LINES))
         try:

@@ -1,7 +1,7 @@
 """What is kept on disk of each replica, so that another control finds it (law 4).
 
 `replica.json` says what it is, `pid` (written by the child itself) which process, `exit.json` how it ended; `stdout`
-and `stderr` are its raw output, which the log collector takes in and frees.
+and `stderr` are its raw output, which relays append to and the log collector takes in and frees.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from activator.drivers.endings import LIMIT, Endings
 from activator.drivers.files import read_regular, write_whole
 
 from .procfs import Stat, parse_stat
+from .relay import STREAMS
 from .users import Identity
 
 
@@ -53,15 +54,12 @@ class Record:
 class Records(Endings):
     """The directories `<data-dir>/replicas/<id>`. All methods do file work and raise `OSError`."""
 
-    def create(self, record: Record, who: Identity) -> None:
+    def create(self, record: Record) -> None:
         """Everything but the process; what an interrupted start of the same id left is replaced."""
         directory = self.directory(record.replica_id)
         directory.mkdir(mode=0o700, exist_ok=True)
-        for name in ("pid", "stdout", "stderr"):
-            descriptor = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            if who.uid is not None and name != "pid":
-                os.fchown(descriptor, who.uid, who.uid)  # it may open /dev/stdout by name
-            os.close(descriptor)
+        for name in ("pid", *STREAMS):
+            os.close(os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600))
         write_whole(directory / "replica.json", json.dumps(dataclasses.asdict(record)).encode())
 
     def all(self) -> Iterator[Record]:

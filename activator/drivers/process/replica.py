@@ -12,6 +12,7 @@ from activator.drivers import Exit, Observed
 
 from .procfs import Stat, kill
 from .records import Record
+from .relay import Relays
 from .spawn import Process
 from .sweep import Owner, Sweeper, gone
 
@@ -21,10 +22,19 @@ HOST = "127.0.0.1"
 class Replica:
     """Alive while `exit` is `None`. `done` is set once nothing of it runs and everybody has been told."""
 
-    def __init__(self, record: Record, directory: Path, *, process: Process | None = None, how: Exit | None) -> None:
+    def __init__(
+        self,
+        record: Record,
+        directory: Path,
+        *,
+        process: Process | None = None,
+        relays: Relays | None = None,
+        how: Exit | None,
+    ) -> None:
         self.record = record
         self.directory = directory
         self.process = process
+        self.relays = relays
         self.exit = how
         self.stopping = False
         self.grace_over = asyncio.Event()  # what outlives the first process may be killed
