@@ -10,7 +10,7 @@ from control.contract.problem import Problem
 from control.credentials.auth import KEY, allow, authenticate, forbidden, reaches, still_valid
 from control.credentials.key_use import KeyUse
 from control.ports import Objects
-from control.services import remains
+from control.services import names, remains
 from control.services.catalogue import Catalogue
 from control.services.records import service_not_found
 from state.models import ApiKey, Service
@@ -58,6 +58,14 @@ class Access:
         if service is None:
             raise service_not_found(name)
         return service
+
+    def target(self, request: web.Request) -> tuple[str, str]:
+        """Namespace and name of the service of the path, to be written to. Raises Problem as `allowed` does, and 404
+        for what can't be a name."""
+        namespace, name = self.allowed(request, "write"), request.match_info["name"]
+        if names.service_name_error(name):
+            raise service_not_found(name)
+        return namespace, name
 
     def service_id(self, request: web.Request) -> str:
         """The id of the service of the path, which may be named by the id of one that was deleted."""

@@ -16,9 +16,9 @@ from control.contract.schemas import EnvBody, NoBody, RollbackBody, UpdateBody, 
 from control.contract.shapes import DeploymentPage, ServiceView
 from control.contract.views import deployment_view, etag, service_view
 from control.credentials.access import Access
-from control.services import names, waiting
+from control.services import waiting
 from control.services.catalogue import Catalogue
-from control.services.records import Outcome, service_not_found
+from control.services.records import Outcome
 from control.services.writes import Services
 from control.site import Site
 from state.ids import now_us
@@ -77,7 +77,7 @@ class DeploymentHandlers:
     async def update(self, request: web.Request) -> web.Response:
         """What is absent stays as it is. A change of `env`, `branch`, `image`, `port`, `health_check_path`, `cpu` or
         `memory` starts a rolling deployment; any other restarts nothing."""
-        namespace, name = self._target(request)
+        namespace, name = self.access.target(request)
         patience = waiting.patience(query.parameters(request, waiting.PARAMETERS))
         body = read_update(await query.json_body(request), self.site.platform)
         with self.catalogue.waiting.place(self.access.caller(request), patience):
@@ -96,7 +96,7 @@ class DeploymentHandlers:
     )
     async def patch_env(self, request: web.Request) -> web.Response:
         """Sets the names that are given, removes those that are null, and leaves the others alone."""
-        namespace, name = self._target(request)
+        namespace, name = self.access.target(request)
         patience = waiting.patience(query.parameters(request, waiting.PARAMETERS))
         body = read(EnvBody, await query.json_body(request))
         with self.catalogue.waiting.place(self.access.caller(request), patience):
@@ -114,7 +114,7 @@ class DeploymentHandlers:
     )
     async def redeploy(self, request: web.Request) -> web.Response:
         """Deploys the branch's newest commit, or pulls the image again. The old replicas serve until then."""
-        namespace, name = self._target(request)
+        namespace, name = self.access.target(request)
         patience = waiting.patience(query.parameters(request, waiting.PARAMETERS))
         read(NoBody, await _optional_body(request))
         with self.catalogue.waiting.place(self.access.caller(request), patience):
@@ -134,7 +134,7 @@ class DeploymentHandlers:
     )
     async def rollback(self, request: web.Request) -> web.Response:
         """Deploys again what an earlier deployment ran: its commit or digest, environment and settings."""
-        namespace, name = self._target(request)
+        namespace, name = self.access.target(request)
         patience = waiting.patience(query.parameters(request, waiting.PARAMETERS))
         body = read(RollbackBody, await _optional_body(request))
         with self.catalogue.waiting.place(self.access.caller(request), patience):
@@ -151,7 +151,7 @@ class DeploymentHandlers:
     )
     async def cancel(self, request: web.Request) -> web.Response:
         """Its build and its replicas end; what served before serves on."""
-        namespace, name = self._target(request)
+        namespace, name = self.access.target(request)
         query.parameters(request, {})
         read(NoBody, await _optional_body(request))
         return self._answer(await self.services.cancel(namespace, name, if_match=_if_match(request)))
@@ -166,7 +166,7 @@ class DeploymentHandlers:
     )
     async def sleep(self, request: web.Request) -> web.Response:
         """Only with `min_replicas` 0. Requests in flight finish; the next one wakes it."""
-        namespace, name = self._target(request)
+        namespace, name = self.access.target(request)
         query.parameters(request, {})
         read(NoBody, await _optional_body(request))
         return self._answer(await self.services.sleep(namespace, name, if_match=_if_match(request)))
@@ -182,7 +182,7 @@ class DeploymentHandlers:
     )
     async def wake(self, request: web.Request) -> web.Response:
         """Starts it as a request would."""
-        namespace, name = self._target(request)
+        namespace, name = self.access.target(request)
         patience = waiting.patience(query.parameters(request, waiting.PARAMETERS))
         read(NoBody, await _optional_body(request))
         with self.catalogue.waiting.place(self.access.caller(request), patience):
@@ -190,13 +190,6 @@ class DeploymentHandlers:
             if patience is not None:
                 await self.services.awake(outcome, patience)
             return self._answer(outcome)
-
-    def _target(self, request: web.Request) -> tuple[str, str]:
-        """Namespace and name of the service to write to. Raises Problem 404 for what can't be a name."""
-        namespace, name = self.access.allowed(request, "write"), request.match_info["name"]
-        if names.service_name_error(name):
-            raise service_not_found(name)
-        return namespace, name
 
     async def _deployed(self, outcome: Outcome, patience: float | None) -> web.Response:
         if patience is not None:

@@ -19,9 +19,8 @@ from control.contract.schemas import CertificateBody, DomainBody, read, read_dom
 from control.contract.shapes import DomainList, DomainView
 from control.credentials.access import Access
 from control.domains import BadDomain, custom_domain
-from control.services import names
 from control.services.catalogue import Catalogue, DomainFacts
-from control.services.records import Outcome, service_not_found
+from control.services.records import Outcome
 from control.site import Site
 from state.ids import now_us
 
@@ -75,7 +74,7 @@ class DomainHandlers:
     async def add(self, request: web.Request) -> web.Response:
         """Claims it for the service; it is served once DNS proves that it is yours. One that is there already is looked
         at again now (200), and sent on where the call says. The first one becomes the `custom_domain`."""
-        namespace, name = self._target(request)
+        namespace, name = self.access.target(request)
         query.parameters(request, {})
         body = read_domain(await query.json_body(request), self.site.platform)
         wanted = Wanted(body.domain, body.redirect_to, "redirect_to" in body.model_fields_set)
@@ -87,7 +86,7 @@ class DomainHandlers:
     async def remove(self, request: web.Request) -> web.Response:
         """It stops being served at once, and its certificate and key are destroyed. If it was the `custom_domain`, the
         oldest of the others takes its place."""
-        namespace, name = self._target(request)
+        namespace, name = self.access.target(request)
         query.parameters(request, {})
         await self.domains.remove(namespace, name, self._domain(request), request.headers.get("If-Match"))
         return web.Response(status=204)
@@ -104,7 +103,7 @@ class DomainHandlers:
     async def upload(self, request: web.Request) -> web.Response:
         """For a domain that is proved to be yours. It is served until it ends, and renewed by you alone. Keys can be
         written and never be read."""
-        namespace, name = self._target(request)
+        namespace, name = self.access.target(request)
         query.parameters(request, {})
         domain, body = self._domain(request), read(CertificateBody, await query.json_body(request))
         outcome = await self.domains.upload(namespace, name, domain, body, request.headers.get("If-Match"))
@@ -113,17 +112,10 @@ class DomainHandlers:
     @operation("Remove an own certificate", needs="write", answers={204: None}, if_match=True)
     async def withdraw(self, request: web.Request) -> web.Response:
         """It and its key are destroyed at once; the domain has none until another is issued."""
-        namespace, name = self._target(request)
+        namespace, name = self.access.target(request)
         query.parameters(request, {})
         await self.domains.withdraw(namespace, name, self._domain(request), request.headers.get("If-Match"))
         return web.Response(status=204)
-
-    def _target(self, request: web.Request) -> tuple[str, str]:
-        """Namespace and name of the service to write to. Raises Problem 404 for what can't be a name."""
-        namespace, name = self.access.allowed(request, "write"), request.match_info["name"]
-        if names.service_name_error(name):
-            raise service_not_found(name)
-        return namespace, name
 
     def _domain(self, request: web.Request) -> str:
         """That of the path, as it is stored. Raises Problem 404 for what can't be one."""

@@ -17,8 +17,6 @@ from control.contract.schemas import NoBody, read
 from control.contract.shapes import ReceptionView, WebhookView
 from control.credentials.access import Access
 from control.pushes.hooks import BODY_LIMIT, Delivery, Hooks, too_large
-from control.services import names
-from control.services.records import service_not_found
 from control.site import Site
 
 _BODY_TIMEOUT: Final = 30.0  # seconds for the whole body; forges wait for 10 to 30 s
@@ -66,10 +64,8 @@ class HookHandlers:
     async def rotate(self, request: web.Request) -> web.Response:
         """The one before counts no more. Until the forge has used the new one, the branch is looked at as if there were
         no webhook."""
-        namespace, name = self.access.allowed(request, "write"), request.match_info["name"]
+        namespace, name = self.access.target(request)
         query.parameters(request, {})
-        if names.service_name_error(name):
-            raise service_not_found(name)
         read(NoBody, await query.json_body(request) if request.body_exists else {})
         secret = await self.hooks.rotate(namespace, name, request.headers.get("If-Match"))
         body = {"url": address(request, self.site, namespace, name), "secret": secret}

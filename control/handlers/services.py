@@ -18,9 +18,8 @@ from control.contract.shapes import NewServiceView, ServicePage, ServiceView
 from control.contract.views import etag, service_view
 from control.credentials.access import Access
 from control.handlers.hooks import address
-from control.services import names, waiting
+from control.services import waiting
 from control.services.catalogue import Catalogue
-from control.services.records import service_not_found
 from control.services.writes import Services
 from control.site import Site
 from state.ids import now_us
@@ -100,11 +99,9 @@ class ServiceHandlers:
     @operation("Delete a service", needs="write", query=_FORCE, answers={204: None}, if_match=True)
     async def delete(self, request: web.Request) -> web.Response:
         """Its hosts answer 503 at once; requests in flight finish, unless forced."""
-        namespace = self.access.allowed(request, "write")
+        namespace, name = self.access.target(request)
         force = query.parameters(request, _FORCE).get("force", False)
-        name, if_match = request.match_info["name"], request.headers.get("If-Match")
-        if names.service_name_error(name):
-            raise service_not_found(name)
+        if_match = request.headers.get("If-Match")
         await self.services.delete(namespace, name, force=force, if_match=if_match)
         return web.Response(status=204)
 
