@@ -33,14 +33,15 @@ from activator.journal import Journal
 from activator.leader import Leader
 from activator.ledger import Ledger
 from activator.node import Environment
-from activator.outlooks import Unfit
+from activator.nodes import Nodes
 from activator.registrations import Registrations
 from activator.settings import Settings
 from activator.views import Catalog
 from state.kinds import Kind
 from state.leases import Lease
 from state.mirror import Mirror
-from state.store import REPORTS, WAKES, Fence, Store
+from state.models import Offer
+from state.store import BEATS, REPORTS, WAKES, Fence, Store
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Activation:
         supervisor: str,
         environment: Environment,
         build_log: BuildLogs,
-        unfit: Unfit = lambda _: None,
+        offer: Offer,
         on_unacknowledged: Callable[[list[str]], None] = lambda _: None,
         on_report: OnReport = lambda _: None,
     ) -> None:
@@ -86,6 +87,7 @@ class Activation:
             stale_limit=settings.stale_limit,
         )
         ledger = Ledger(store, mirror, self.catalog)
+        self.nodes = Nodes(store, mirror, lease, self.catalog, settings, offer)
         self.leader = Leader(
             store,
             mirror,
@@ -97,7 +99,7 @@ class Activation:
             journal=self.journal,
             cold_starts=self.cold_starts,
             settings=settings,
-            unfit=unfit,
+            nodes=self.nodes,
         )
         self.agent = Agent(
             mirror,
@@ -118,6 +120,7 @@ class Activation:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._listen(), name="reports and wakes")
             tasks.create_task(self.journal.run(), name="events")
+            tasks.create_task(self.nodes.run(), name="nodes")
             tasks.create_task(self.registrations.run(), name="registrations")
             tasks.create_task(self.agent.run(), name="agent")
             tasks.create_task(self.leader.run(), name="leader")
@@ -128,12 +131,16 @@ class Activation:
         if services or replicas:
             self.agent.changed(services, replicas)
             self.leader.changed(services)
+        if any(kind is Kind.NODE for kind, _ in touched):
+            self.nodes.changed()
+            self.leader.fleet_changed()
         if any(kind is Kind.DEPLOYMENT and self.catalog.mirror.get(kind, i) is None for kind, i in touched):
             self.agent.forgotten()
 
     def gained(self, fence: Fence) -> None:
         """For the lease."""
         log.info("leading, with token %d", fence.token)
+        self.nodes.hurry()
         self.leader.hurry()
 
     def lost(self) -> None:
@@ -148,12 +155,16 @@ class Activation:
     async def close(self, *, keep: bool) -> None:
         """Nothing is decided or started any more; replicas end unless they are to be kept for the next control."""
         self.leader.close()
+        self.nodes.leave()
         await self.agent.close(keep=keep)
 
     async def _listen(self) -> None:
-        async for channel, data in self._store.subscribe(REPORTS, WAKES):
+        async for channel, data in self._store.subscribe(REPORTS, WAKES, BEATS):
             if channel == WAKES:
                 self._woken(data.decode(errors="replace"))
+            elif channel == BEATS:
+                if self.nodes.heard(data):
+                    self.leader.fleet_changed()
             else:
                 self._reported(data)
 

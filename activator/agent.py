@@ -248,7 +248,9 @@ class Agent:
                     self._building[deployment.id] = self._own(f"build {deployment.id}", work)
         for deployment_id, task in self._building.items():
             known = self._catalog.deployment(deployment_id)
-            if known is None or (known.state is DeploymentState.CANCELLED and known.artifact is None):
+            moved = known is not None and known.node != self._settings.node
+            over = known is None or (known.state is DeploymentState.CANCELLED and known.artifact is None)
+            if over or moved:
                 task.cancel()  # with an artifact its build has ended, and is about to say so
 
     async def _built(self, work: Coroutine[Any, Any, None], deployment_id: str) -> None:

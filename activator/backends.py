@@ -88,6 +88,8 @@ def _refusal(
     if current is None:
         return _never_served(deployments.get(service.latest)), FAILED_RETRY_AFTER
     own = [replica for replica in replicas if replica.deployment == current.id]
+    if scale.stranded is not None and not any(r.state in ALIVE for r in own):
+        return scale.stranded, FAILED_RETRY_AFTER
     broken = [replica for replica in own if replica.state is ReplicaState.FAILED]
     if not broken or current.state is not DeploymentState.ACTIVE or any(r.state in ALIVE for r in own):
         return None

@@ -73,9 +73,9 @@ class Builds:
 
     async def _begin(self, wanted: Deployment) -> Deployment | None:
         """None: it is not to be built (any more)."""
-        view = await self.ledger.change(wanted.service, lambda v: verdicts.building(v, wanted.id), ordered=False)
+        view = await self._change(wanted, lambda v: verdicts.building(v, wanted.id), ordered=False)
         deployment = None if view is None else view.deployments.get(wanted.id)
-        return None if deployment is None or deployment.state is not DeploymentState.BUILDING else deployment
+        return deployment if _is(view, wanted, DeploymentState.BUILDING) else None
 
     async def again(self, service: Service, deployment: Deployment) -> str:
         """The reference of an artifact that this node lost or never had. Raises StartFailed."""
@@ -97,7 +97,7 @@ class Builds:
         def step(view: View) -> View:
             return verdicts.built(view, deployment.id, artifact.commit, artifact.ref, stamp)
 
-        view = await self.ledger.change(deployment.service, step)
+        view = await self._change(deployment, step)
         if _is(view, deployment, DeploymentState.STARTING):
             self._tell(deployment, "deployment.built", f"{_made_of(deployment)} {artifact.commit}")
         elif view is not None and verdicts.stale(view, deployment.id):
@@ -109,18 +109,33 @@ class Builds:
         def step(view: View) -> View:
             return verdicts.unbuilt(view, deployment.id, error.reason, stamp, error.commit)
 
-        view = await self.ledger.change(deployment.service, step)
+        view = await self._change(deployment, step)
         if _is(view, deployment, DeploymentState.FAILED):
             self._tell(deployment, "deployment.failed", error.reason)
+
+    async def _change(
+        self, deployment: Deployment, step: Callable[[View], View], *, ordered: bool = True
+    ) -> View | None:
+        """What was moved to another node meanwhile is not this one's any more."""
+
+        def own_step(view: View) -> View:
+            return step(view) if _node_of(view, deployment) == deployment.node else view
+
+        return await self.ledger.change(deployment.service, own_step, ordered=ordered)
 
     def _tell(self, deployment: Deployment, kind: str, reason: str | Reason) -> None:
         self.journal.tell(deployment.service, (Note(kind, reason, deployment=deployment.id),))
 
 
+def _node_of(view: View, deployment: Deployment) -> str | None:
+    found = view.deployments.get(deployment.id)
+    return None if found is None else found.node
+
+
 def _is(view: View | None, deployment: Deployment, state: DeploymentState) -> bool:
-    """Not so if it was cancelled meanwhile, or its service is gone."""
+    """Not so if it was cancelled or moved meanwhile, or its service is gone."""
     found = None if view is None else view.deployments.get(deployment.id)
-    return found is not None and found.state is state
+    return found is not None and found.state is state and found.node == deployment.node
 
 
 def _job(service: Service, deployment: Deployment, env: Mapping[str, str]) -> BuildJob:

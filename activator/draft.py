@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from activator.demand import IDLE, Load
@@ -18,8 +18,12 @@ class Outlook:
     `settled`: every registered worker has reported, so that stopping is allowed. `drained`: every registered worker
     has applied the replica's leaving and has nothing in flight on it. `overdue`: they have applied it, and the drain
     time is over. `rested`: the backoff after its failure is over. `stable`: a replica that serves has been ready for so
-    long that earlier failures count no more. `node` runs what has no node yet; `unfit`: why it can't run this service.
-    `called`: somebody is held who came after it was put to sleep by its owner. `why`: `desired` is what it is now.
+    long that earlier failures count no more. `called`: somebody is held who came after it was put to sleep by its
+    owner. `why`: `desired` is what it is now.
+
+    `able`: nodes that may be given something of this service now; None: any. `node`: the one for what has none of them;
+    empty: nowhere, for now. `unfit`: why no live node can run it. `lost`: seconds for which each lost node was silent.
+    `returned`: nodes that are not lost any more. `freed`: what stops on lost nodes, and every registered worker let go.
     """
 
     now: int  # wall clock, microseconds, for `created_at` alone
@@ -31,7 +35,11 @@ class Outlook:
     rested: frozenset[str] = frozenset()
     stable: bool = False
     node: str = ""
+    able: frozenset[str] | None = None
     unfit: str | None = None
+    lost: Mapping[str, float] = field(default_factory=dict)
+    returned: frozenset[str] = frozenset()
+    freed: frozenset[str] = frozenset()
     called: bool = False
     why: str | None = None
 
@@ -66,6 +74,13 @@ class Draft:
         finished = self.outlook.now if not state.in_progress else None
         proven = deployment.proven or event is DeploymentEvent.ACTIVATE
         self.view = self.view.put(replace(deployment, state=state, reason=reason, finished_at=finished, proven=proven))
+
+    def place_of(self, deployment: Deployment) -> str:
+        """Where something of it goes now: to its own node, where it is built, as long as that lives. Empty: nowhere."""
+        able = self.outlook.able
+        if deployment.node is not None and (able is None or deployment.node in able):
+            return deployment.node
+        return self.outlook.node
 
 
 def moved(replica: Replica, event: ReplicaEvent, reason: str | None = None) -> Replica:

@@ -24,7 +24,8 @@ from activator.demand import Demand, Load
 from activator.housekeeping import Housekeeping
 from activator.journal import Journal
 from activator.ledger import Ledger
-from activator.outlooks import Outlooks, Unfit, Watch
+from activator.nodes import Nodes
+from activator.outlooks import Outlooks, Watch
 from activator.planning import Plan, plan
 from activator.racing import within
 from activator.settings import Settings
@@ -61,7 +62,7 @@ class Leader:
         journal: Journal,
         cold_starts: ColdStarts,
         settings: Settings,
-        unfit: Unfit,
+        nodes: Nodes,
     ) -> None:
         self._store = store
         self._mirror = mirror
@@ -72,13 +73,14 @@ class Leader:
         self._journal = journal
         self._cold_starts = cold_starts
         self._settings = settings
-        self._outlooks = Outlooks(mirror, demand, acks, settings, unfit)
+        self._outlooks = Outlooks(mirror, demand, acks, settings, nodes.fleet, catalog.per_node)
         self._housekeeping = Housekeeping(store, catalog, settings, self._outlooks.watches)
         self._agenda = Agenda(_AT_ONCE)
         self._alarms = Alarms()
         self._more = asyncio.Event()
         self._attention: set[str] = set()
         self._draining: set[str] = set()
+        self._building: set[str] = set()
         self._fence: Fence | None = None
         self._passes: asyncio.TaskGroup | None = None
         self._closed = False
@@ -112,6 +114,10 @@ class Leader:
     def changed(self, services: Iterable[str]) -> None:
         """The mirror has something new about these services."""
         self._look(services)
+
+    def fleet_changed(self) -> None:
+        """A node came, was lost, returned or offers something else."""
+        self._look(self._attention | self._building)
 
     def woken(self, service: str) -> None:
         """Somebody is held for it and nobody is ready."""
@@ -149,6 +155,7 @@ class Leader:
         self._agenda.clear()
         self._alarms.clear()
         self._draining.clear()
+        self._building.clear()
         self._attention = set(self._mirror.records(Kind.SERVICE))
         return self._fence is not None
 
@@ -248,23 +255,25 @@ class Leader:
         """Services asleep in peace are not looked at again before something happens."""
         service = view.service.id
         latest = view.latest
-        moving = latest is not None and latest.state.in_progress and latest.state is not DeploymentState.BUILDING
+        building = latest is not None and latest.state is DeploymentState.BUILDING
+        moving = latest is not None and latest.state.in_progress and not building
+        troubled = view.scale.stranded is not None or bool(view.scale.lost)
         awake = view.serving is not None and max(view.scale.desired, view.service.min_replicas) > 0
-        if view.replicas or moving or awake or load.busy or view.service.deleted_at is not None:
+        if view.replicas or moving or awake or troubled or load.busy or view.service.deleted_at is not None:
             self._attention.add(service)
         else:
             self._attention.discard(service)
             self._outlooks.watches.pop(service, None)
-        if any(r.state is ReplicaState.DRAINING for r in view.replicas.values()):
-            self._draining.add(service)
-        else:
-            self._draining.discard(service)
+        draining = any(r.state is ReplicaState.DRAINING for r in view.replicas.values())
+        for members, member in ((self._draining, draining), (self._building, building)):
+            (members.add if member else members.discard)(service)
         self._outlooks.settle(view)
 
     def _forget(self, service: str) -> None:
         self._alarms.set(service, None)
         self._attention.discard(service)
         self._draining.discard(service)
+        self._building.discard(service)
         self._outlooks.watches.pop(service, None)
         self._demand.forget(service)
 

@@ -40,6 +40,7 @@ class DeploymentEvent(enum.StrEnum):
     FAIL = "fail"
     SUPERSEDE = "supersede"
     CANCEL = "cancel"
+    MOVE = "move"  # its node was lost: another begins anew with it
 
 
 REPLICA: Final[Mapping[tuple[R, ReplicaEvent], R]] = MappingProxyType(
@@ -85,6 +86,9 @@ DEPLOYMENT: Final[Mapping[tuple[D, DeploymentEvent], D]] = MappingProxyType(
         (D.PENDING, DeploymentEvent.CANCEL): D.CANCELLED,
         (D.BUILDING, DeploymentEvent.CANCEL): D.CANCELLED,
         (D.STARTING, DeploymentEvent.CANCEL): D.CANCELLED,
+        (D.PENDING, DeploymentEvent.MOVE): D.PENDING,
+        (D.BUILDING, DeploymentEvent.MOVE): D.PENDING,
+        (D.STARTING, DeploymentEvent.MOVE): D.STARTING,
     }
 )
 

@@ -6,7 +6,7 @@ for the last seconds of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -15,6 +15,7 @@ from activator.autoscaler import PANIC_WINDOW, STABLE_WINDOW, Decision, Memory, 
 from activator.averages import Average
 from activator.backends import backoff
 from activator.demand import Demand, Load
+from activator.placement import Fleet, Needs
 from activator.planning import Outlook
 from activator.settings import Settings
 from activator.views import View
@@ -22,9 +23,6 @@ from state.ids import now_us
 from state.kinds import Kind
 from state.mirror import Mirror
 from state.models import Replica, ReplicaState, Service
-
-Unfit = Callable[[Service], str | None]
-"""Why this node can't run a service, in a sentence for anybody; None: it can."""
 
 _WATCHES_ITSELF: Final = 10.0  # seconds of idle time that a new leader does not take from the store
 
@@ -53,10 +51,16 @@ class Watch:
 
 
 class Outlooks:
-    """The watches of one tenure. `roster`: the workers that count, as last read."""
+    """The watches of one tenure. `roster`: the workers that count, as last read; `replicas_of`: how many a node has."""
 
     def __init__(
-        self, mirror: Mirror, demand: Demand, acks: Acknowledgements, settings: Settings, unfit: Unfit
+        self,
+        mirror: Mirror,
+        demand: Demand,
+        acks: Acknowledgements,
+        settings: Settings,
+        fleet: Callable[[], Fleet],
+        replicas_of: Mapping[str, int],
     ) -> None:
         self.watches: dict[str, Watch] = {}
         self.roster = NOBODY_READ
@@ -64,7 +68,8 @@ class Outlooks:
         self._demand = demand
         self._acks = acks
         self._settings = settings
-        self._unfit = unfit
+        self._fleet = fleet
+        self._replicas_of = replicas_of
         self._noted: set[str] = set()
 
     def clear(self) -> None:
@@ -118,6 +123,8 @@ class Outlooks:
         settled = self._settled(view)
         decision = self._decide(view, watch, load, settled, now)
         watch.memory = replace(decision.memory, desired=view.scale.desired)
+        needs, fleet = Needs.of(view.service), self._fleet()
+        able = fleet.able(needs)
         draining = [r for r in view.replicas.values() if r.state is ReplicaState.DRAINING]
         failed = [r for r in view.replicas.values() if r.state is ReplicaState.FAILED]
         return Outlook(
@@ -129,8 +136,12 @@ class Outlooks:
             overdue=frozenset(r.id for r in draining if self._overdue(view, watch, r, now)),
             rested=frozenset(r.id for r in failed if watch.age(r, now) >= backoff(r, view.scale)),
             stable=self._stable(view, watch, now),
-            node=self._settings.node,
-            unfit=self._unfit(view.service),
+            node=fleet.choose(able, self._replicas_of) or "",
+            able=able,
+            unfit=fleet.unfit(needs),
+            lost=fleet.lost,
+            returned=frozenset(node for node in view.scale.lost if node in fleet.live),
+            freed=frozenset(r.id for r in view.replicas.values() if r.node in fleet.lost and self._freed(view, r)),
             called=self._called(view, watch, now),
             why=decision.reason,
         )
@@ -177,6 +188,13 @@ class Outlooks:
         self._acks.note(replica.id, self._demand.missing(version, workers, run_id))
         self._noted.add(replica.id)
         return self._demand.drained(view.service.id, replica.id, version, workers, run_id)
+
+    def _freed(self, view: View, replica: Replica) -> bool:
+        """Every worker knows that it stops."""
+        version, run_id = view.version(Kind.REPLICA, replica.id), self._mirror.run_id
+        if replica.state is not ReplicaState.STOPPING or not self.roster.covers(version, run_id):
+            return False
+        return not self._demand.missing(version, self.roster.workers, run_id)
 
     def _overdue(self, view: View, watch: Watch, replica: Replica, now: float) -> bool:
         """The drain time is over, and every worker has taken it out of rotation all the same."""

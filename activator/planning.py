@@ -13,16 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from activator import backends, rollouts
+from activator import absences, backends, rollouts
 from activator.draft import Draft
 from activator.draft import Note as Note
 from activator.draft import Outlook as Outlook
 from activator.lifecycle import ReplicaEvent
 from activator.views import View
 from state.models import Deployment, DeploymentState, Replica, ReplicaState
-
-_ENTERED: Final = (ReplicaState.READY, ReplicaState.UNHEALTHY)
-_COMING: Final = (ReplicaState.INTENT, ReplicaState.STARTING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +38,19 @@ def plan(view: View, outlook: Outlook, new_id: Callable[[], str]) -> Plan:
         if not draft.view.replicas:
             return Plan(None, (Note("service.removed", "its last replica is gone"),))
     else:
+        absences.tell(draft)
         rollouts.begin_what_is_queued(draft)
         rollouts.place(draft)
+        absences.begin_anew(draft)
         rollouts.switch(draft)
         _release_the_unwanted(draft)
         _forgive(draft)
         _scale(draft)
+        absences.strand(draft)
         rollouts.forget_the_oldest(draft)
         draft.view = rollouts.first_desired(draft.view)
     _stop_the_drained(draft)
+    absences.forget(draft)
     return Plan(draft.view, tuple(draft.notes))
 
 
@@ -75,7 +76,7 @@ def _release_the_unwanted(draft: Draft) -> None:
     for replica in view.replicas.values():
         if replica.deployment in wanted or replica.state in (ReplicaState.DRAINING, ReplicaState.STOPPING):
             continue
-        if draft.outlook.settled or replica.state not in _ENTERED:
+        if draft.outlook.settled or replica.state not in absences.ENTERED:
             why = "its deployment does not serve any more"
             _release(draft, replica, why, why)
 
@@ -143,12 +144,14 @@ def _remember(draft: Draft, desired: int) -> None:
 
 
 def _bring_to(draft: Draft, deployment: Deployment, target: int) -> None:
-    """Call back, start or release until as many are there as are wanted. Who is in backoff keeps his place."""
-    own = draft.view.of(deployment)
-    broken = deployment.state is DeploymentState.ACTIVE
-    present = [r for r in own if r.state in backends.ALIVE or (broken and r.state is ReplicaState.FAILED)]
+    """Call back, start or release until as many are there as are wanted. Who is in backoff keeps his place, who is on
+    a lost node his until another is ready."""
+    own, lost = draft.view.of(deployment), draft.outlook.lost
+    present = absences.present(own, lost)
+    if deployment.state is DeploymentState.ACTIVE:
+        present += [r for r in own if r.state is ReplicaState.FAILED]
     missing = target - len(present)
-    for replica in _callable(own, draft.outlook.load.replicas)[: max(0, missing)]:
+    for replica in _callable([r for r in own if r.node not in lost], draft.outlook.load.replicas)[: max(0, missing)]:
         draft.move(replica, ReplicaEvent.CALL_BACK)
         draft.note("replica.called_back", "it is wanted again", deployment=deployment.id, replica=replica.id)
         missing -= 1
@@ -158,6 +161,10 @@ def _bring_to(draft: Draft, deployment: Deployment, target: int) -> None:
         for replica in _least_useful(present, draft.outlook.load.replicas)[:-missing]:
             ailing = "its health checks failed" if replica.state is ReplicaState.UNHEALTHY else None
             _release(draft, replica, ailing or f"{target} of {len(present)} are wanted", ailing)
+    if sum(r.state is ReplicaState.READY for r in present) >= target:
+        for replica in own:
+            if replica.node in lost and replica.state in absences.ENTERED:
+                absences.release(draft, replica)
 
 
 def _callable(replicas: Iterable[Replica], load: Mapping[str, int]) -> list[Replica]:
@@ -167,11 +174,15 @@ def _callable(replicas: Iterable[Replica], load: Mapping[str, int]) -> list[Repl
 
 
 def _create(draft: Draft, deployment: Deployment) -> None:
+    """Nothing, while no node is known to live that can run it."""
+    node = draft.place_of(deployment)
+    if not node:
+        return
     replica = Replica(
         id=draft.new_id(),
         service=draft.view.service.id,
         deployment=deployment.id,
-        node=deployment.node or draft.outlook.node,
+        node=node,
         state=ReplicaState.INTENT,
         created_at=draft.outlook.now,
     )

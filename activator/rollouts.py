@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from activator import absences
 from activator.draft import Draft
 from activator.lifecycle import DeploymentEvent
 from activator.views import View
@@ -45,15 +46,30 @@ def _that_took(view: View, commit: str | None) -> Deployment | None:
 
 
 def place(draft: Draft) -> None:
-    """A deployment is built where its replicas will run; it fails if they can't."""
+    """A deployment is built where its replicas will run; it fails if they can't. If that node is lost, another begins
+    anew with it."""
     latest = draft.view.latest
-    if latest is None or latest.state is not DeploymentState.PENDING or latest.node is not None:
+    if latest is None or not latest.state.in_progress:
         return
-    if draft.outlook.unfit is not None:
-        draft.settle(latest, DeploymentEvent.FAIL, draft.outlook.unfit)
-        draft.note("deployment.failed", draft.outlook.unfit, deployment=latest.id)
-    else:
-        draft.view = draft.view.put(replace(latest, node=draft.outlook.node))
+    if latest.node is not None and latest.node in draft.outlook.lost:
+        _place(draft, latest, absences.silence(latest.node, draft.outlook.lost))
+    elif latest.node is None or draft.outlook.unfit is not None:
+        _place(draft, latest, None)
+
+
+def _place(draft: Draft, deployment: Deployment, lost: str | None) -> None:
+    """`lost`: what befell the node that had it."""
+    unfit, node = draft.outlook.unfit, draft.outlook.node
+    if unfit is not None:
+        reason = unfit if lost is None else f"{lost}, and no other can run it: {unfit}"
+        draft.settle(deployment, DeploymentEvent.FAIL, reason)
+        draft.note("deployment.failed", reason, deployment=deployment.id)
+    elif lost is None and node:
+        draft.view = draft.view.put(replace(deployment, node=node))
+    elif node:
+        draft.settle(deployment, DeploymentEvent.MOVE)
+        draft.view = draft.view.put(replace(draft.view.deployments[deployment.id], node=node))
+        draft.note("deployment.moved", f"{lost}: node {node} goes on with it", deployment=deployment.id)
 
 
 def switch(draft: Draft) -> None:
@@ -61,7 +77,7 @@ def switch(draft: Draft) -> None:
     view, latest = draft.view, rolling(draft.view)
     if latest is None:
         return
-    ready = _ready(view, latest)
+    ready = sum(r.state is ReplicaState.READY for r in absences.present(view.of(latest), draft.outlook.lost))
     old = view.deployments.get(view.service.active or "")
     if ready < (1 if old is None else rollout_target(view, draft.outlook.desired)):
         return

@@ -14,6 +14,7 @@ class Settings:
     drain_timeout: float = 30.0  # how long a draining replica may finish what is in flight
     tombstone_ttl: float = 90.0  # days
     stale_limit: float = 3600.0  # of a node that is out of reach (shared store only)
+    node_grace: float = 30.0  # silence of a node until it is lost: what it runs is replaced
     builds_at_once: int = 2
 
     tick: float = 2.0
@@ -25,3 +26,5 @@ class Settings:
     guard_interval: float = 1.0  # how often it is looked whether replicas still have their ports
     stable_after: float = 60.0  # a replica ready for that long ends a row of failures
     activity_interval: float = 10.0  # how often the last activity is stored
+    beat: float = 1.0  # how often a node says that it lives
+    beat_patience: float = 5.0  # silence of a node until it is given nothing new

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from state.models import Deployment, DeploymentState, Replica, ReplicaState, Scale, Service
@@ -41,21 +41,27 @@ def service_status(
     scale: Scale,
     *,
     runnable: bool = True,
+    lost: Collection[str] = (),
 ) -> str:
     """`deploying`, `failed`, `stopped`, `degraded` or `running`: the first that fits.
 
-    `runnable`: a live node can run it. A start that takes too long is a failed replica by then, so no clock is needed.
+    `runnable`: a live node can run it. `lost`: nodes that are not heard any more; what is in rotation there is still to
+    be replaced. A start that takes too long is a failed replica by then, so no clock is needed.
     """
+    first = None if service.active is not None else _before_the_first(deployments.get(service.latest))
+    if first == "deploying":
+        return first
     if not runnable:
         return "failed"
-    if service.active is None:
-        return _before_the_first(deployments.get(service.latest))
+    if first is not None:
+        return first
     own = [replica for replica in replicas if replica.deployment == service.active]
     counts = replica_counts(own, scale)
     troubled = scale.failures > 0 and counts.ready < max(1, service.min_replicas)
     if scale.desired == 0 and not troubled:
         return "stopped"
-    if counts.unhealthy or troubled:
+    orphans = any(replica.node in lost and replica.state is ReplicaState.READY for replica in own)
+    if counts.unhealthy or troubled or orphans:
         return "degraded"
     if counts.ready == 0 and service.min_replicas == 0:
         return "stopped"  # waking from 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
@@ -18,10 +19,10 @@ from activator import backends
 from state.codec import DecodeError, encode
 from state.kinds import Kind
 from state.mirror import Mirror
-from state.models import Backend, Deployment, Replica, ReplicaState, Scale, Service
+from state.models import Backend, Deployment, Node, Replica, ReplicaState, Scale, Service
 from state.store import ABSENT, Change
 
-KINDS: Final = (Kind.SERVICE, Kind.DEPLOYMENT, Kind.REPLICA, Kind.SCALE, Kind.BACKEND)
+KINDS: Final = (Kind.SERVICE, Kind.DEPLOYMENT, Kind.REPLICA, Kind.SCALE, Kind.BACKEND, Kind.NODE)
 """What the control side of activation reads from the mirror."""
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,9 @@ class Catalog:
         self._members: dict[Kind, dict[str, set[str]]] = {Kind.DEPLOYMENT: {}, Kind.REPLICA: {}}
         self._owners: dict[tuple[Kind, str], str] = {}
         self._unreadable: dict[tuple[Kind, str], int] = {}
+        self._where: dict[str, str] = {}  # by replica: its node
+        self.per_node: Counter[str] = Counter()
+        """How many replicas each node has."""
 
     def changed(self, touched: Iterable[tuple[Kind, str]]) -> tuple[set[str], set[str]]:
         """The services and the replicas that these changes are about."""
@@ -142,10 +146,11 @@ class Catalog:
             if kind in self._members:
                 if kind is Kind.REPLICA:
                     replicas.add(object_id)
+                    self._locate(object_id)
                 owner = self._index(kind, object_id)
                 if owner is not None:
                     services.add(owner)
-            elif kind in KINDS:
+            elif kind in KINDS and kind is not Kind.NODE:
                 services.add(object_id)
         return services, replicas
 
@@ -157,6 +162,11 @@ class Catalog:
 
     def replica(self, replica_id: str) -> Replica | None:
         return self._decoded(Kind.REPLICA, replica_id, Replica)
+
+    def nodes(self) -> dict[str, Node]:
+        """Those that have said what they offer, also lost ones."""
+        found = ((node_id, self._decoded(Kind.NODE, node_id, Node)) for node_id in self.mirror.records(Kind.NODE))
+        return {node_id: node for node_id, node in found if node is not None}
 
     def unreadable(self, kind: Kind) -> set[str]:
         """The ids of those that are stored and can't be read."""
@@ -214,6 +224,15 @@ class Catalog:
         for replica in self.replicas():
             counts[replica.state] += 1
         return counts
+
+    def _locate(self, replica_id: str) -> None:
+        replica = self.replica(replica_id)
+        before = self._where.pop(replica_id, None)
+        if before is not None:
+            self.per_node[before] -= 1
+        if replica is not None:
+            self._where[replica_id] = replica.node
+            self.per_node[replica.node] += 1
 
     def _index(self, kind: Kind, object_id: str) -> str | None:
         key = (kind, object_id)

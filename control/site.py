@@ -1,25 +1,15 @@
-"""What the API must know of this installation: its names, its defaults, and what its nodes can run."""
+"""What the API must know of this installation: its names and its defaults."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 from control.domains import Platform
 
 REGIONS = ("us-east-1", "us-west-2", "eu-west-1", "eu-central-1", "ap-northeast-1")
 GPUS = ("A100-40GB", "A100-80GB", "H100-80GB", "L4", "T4", "none")
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What can run here: regions, GPUs by type, and whether the driver takes images."""
-
-    driver: str
-    regions: frozenset[str]
-    gpus: Mapping[str, int] = field(default_factory=dict)
-    images: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +23,6 @@ class Site:
 
     platform: Platform
     http_port: int | None
-    offer: Offer
     region: str
     idle_timeout: int = 300
     hold_timeout: int = 120

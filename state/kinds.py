@@ -22,5 +22,5 @@ class Kind(enum.StrEnum):
     ISSUANCE = "issuance"  # id: the name that certificates are ordered for: a domain, the API's host, "*.<domain>"
     CHALLENGE = "challenge"  # id: the domain that the CA looks at; what workers answer it
     ACCOUNT = "account"  # id: of an ACME server, as `certs` names it
-    NODE = "node"  # id: the node's
+    NODE = "node"  # id: the node's; what it offers
     META = "meta"  # id: a fact about the store, such as the secret key's fingerprint

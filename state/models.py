@@ -180,6 +180,8 @@ class Scale:
     failures: int = 0  # wakes or starts that failed in a row
     reason: str | None = None  # of the last failure, for anybody
     asleep: bool = False  # its owner put it to sleep: only a request that waits for it, or he, wakes it
+    stranded: str | None = None  # wanted, and no live node can run it: why, for anybody
+    lost: tuple[str, ...] = ()  # nodes whose loss was told in its events, and not yet their return
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,29 @@ class Route:
     name: str
     deleted_at: int | None = None
     redirect: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a node can run: services of its region, with so many GPUs of a type, of a repository or an image."""
+
+    driver: str
+    region: str
+    gpus: Mapping[str, int] = field(default_factory=dict)
+    images: bool = False
+    repos: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node that runs replicas (kind `node`, id = the node's).
+
+    `offer` is written by its own control. `lost_at` is the leader's: the moment since which it was not heard, once that
+    is too long ago; None: it lives, as far as anybody knows.
+    """
+
+    offer: Offer
+    lost_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ ANY: Final = -1
 
 REPORTS: Final = "wg:reports"
 WAKES: Final = "wg:wakes"
+BEATS: Final = "wg:beats"  # of nodes: their control lives
 EVENTS: Final = "wg:events"  # the ids of services that have a new one
 WINDOWS: Final = "wg:windows"
 

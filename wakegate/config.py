@@ -71,6 +71,7 @@ class Config:
     trusted_proxies: tuple[str, ...]
     tombstone_ttl: float  # days
     stale_limit: float
+    node_grace: float
     store_fsync: str  # everysec, always
     access_log: str  # a path, "-" or "off"
     log_size: int

@@ -41,7 +41,6 @@ from control.pushes.hooks import HOOKS
 from control.server import ApiServer
 from control.services import remains
 from control.services.catalogue import Catalogue
-from control.services.placement import unfit
 from control.services.writes import Services
 from control.streaming.streams import Streams
 from state.kinds import Kind
@@ -142,7 +141,6 @@ class Control:
         self._lease = Lease(self._store, _LEASE, holder=holder, owner=start["node"])
         self._metrics = Metrics()
         self._analytics = Analytics(self._store, self._mirror, lambda: self._lease.fence)
-        offer = offer_of(config, self._driver)
         self._activation = Activation(
             self._store,
             self._mirror,
@@ -152,7 +150,7 @@ class Control:
             supervisor=start["supervisor"],
             environment=self._environment,
             build_log=self._logs.build_log,
-            unfit=lambda service: unfit(service, offer),
+            offer=offer_of(config, self._driver),
             on_unacknowledged=lambda missing: pipe.send({"unacknowledged": missing}),
             on_report=self._metrics.report,
         )
@@ -263,6 +261,7 @@ class Control:
         await self._check_fingerprint()
         self._key_fits.set()
         await self._first_key()
+        await self._activation.nodes.joined.wait()
         await self._certificates_served(known)
         await asyncio.to_thread(_write_url, self._config, self._sockets)
         self._pipe.send({"ready": True})

@@ -159,6 +159,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("tombstone_ttl", number(0, 36500, "days"), "90", "Days for which deleted hosts answer 503.", metavar="DAYS"),
     Option("stale_limit", number(1, _YEAR), "3600", "Seconds that a node cut off serves what it knows.", metavar="S"),
+    Option("node_grace", number(5, 86400), "30", "Seconds of silence until a node is lost.", metavar="S"),
     Option("store_fsync", one_of("everysec", "always"), "everysec", "everysec or always.", metavar="WHEN"),
     Option("access_log", values.access_log, None, "Path, - or off; default DATA-DIR/access.log.", metavar="PATH"),
     Option("log_size", values.log_size, "64MiB", "What is kept of a service's log, at most.", metavar="SIZE"),

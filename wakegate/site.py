@@ -9,7 +9,8 @@ from activator.drivers.container import ContainerDriver
 from activator.logs import LogLimits
 from activator.settings import Settings
 from control.domains import Platform
-from control.site import Offer, Site
+from control.site import Site
+from state.models import Offer
 from wakegate.config import Config
 from wakegate.drivers import gpus_of
 
@@ -23,6 +24,7 @@ def settings(config: Config, node: str) -> Settings:
         tombstone_ttl=config.tombstone_ttl,
         stale_limit=config.stale_limit,
         builds_at_once=config.builds,
+        node_grace=config.node_grace,
     )
 
 
@@ -44,7 +46,6 @@ def site_of(config: Config, driver: Driver, trusted: Callable[[], bool]) -> Site
         platform=Platform(config.domain, config.api_host),
         http_port=config.public_http_port,
         https_port=lambda: https if config.https_redirect == "on" or trusted() else None,
-        offer=offer_of(config, driver),
         region=config.region,
         idle_timeout=round(config.idle_timeout),
         hold_timeout=round(config.hold_timeout),
@@ -55,8 +56,7 @@ def site_of(config: Config, driver: Driver, trusted: Callable[[], bool]) -> Site
 
 
 def offer_of(config: Config, driver: Driver) -> Offer:
-    """What can run here."""
-    regions = frozenset({config.region})
+    """What this node can run."""
     if isinstance(driver, ContainerDriver):
-        return Offer(config.driver, regions, driver.gpus, images=True)
-    return Offer(config.driver, regions, gpus_of(config.gpus))
+        return Offer(config.driver, config.region, driver.gpus, images=True)
+    return Offer(config.driver, config.region, gpus_of(config.gpus))

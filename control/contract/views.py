@@ -41,7 +41,7 @@ def service_view(facts: Facts, site: Site, now: int) -> ServiceView:
         "limits": site.limits,
         **_capacity_view(service, site),
         "replicas": _counts_view(facts),
-        "deployment": deployment_view(shown) if shown else None,
+        "deployment": _shown(deployment_view(shown), facts) if shown else None,
         "rollout": _rollout_view(facts),
         "domain": None if service.custom_domain is None else domains.get(service.custom_domain),
         "domains": list(domains.values()),
@@ -108,6 +108,13 @@ def deployment_view(deployment: Deployment) -> DeploymentView:
         "finished_at": None if deployment.finished_at is None else iso(deployment.finished_at),
         "reason": deployment.explanation,
     }
+
+
+def _shown(view: DeploymentView, facts: Facts) -> DeploymentView:
+    """With why no live node can run it, if that is so: an active deployment has no reason of its own."""
+    if facts.unfit is not None and view["reason"] is None:
+        view["reason"] = f"no live node can run it: {facts.unfit}"
+    return view
 
 
 def _rollout_view(facts: Facts) -> DeploymentView | None:

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from activator.placement import Needs, unfit
 from activator.status import service_status
 from control.ports import Objects
 from control.services import names
@@ -17,7 +18,7 @@ from control.services.listing import Listing
 from control.services.waiting import Waiting
 from state.codec import DecodeError
 from state.kinds import Kind
-from state.models import ApiKey, Certificate, Deployment, Domain, Issuance, Replica, Scale, Service
+from state.models import ApiKey, Certificate, Deployment, Domain, Issuance, Node, Offer, Replica, Scale, Service
 
 _log = logging.getLogger("wakegate.api")
 
@@ -33,7 +34,10 @@ class DomainFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that is known of one service at one moment."""
+    """All that is known of one service at one moment.
+
+    `unfit`: why no live node can run it; None: one can. `lost`: the nodes that are not heard any more.
+    """
 
     service: Service
     version: int
@@ -42,6 +46,8 @@ class Facts:
     replicas: tuple[Replica, ...]
     scale: Scale
     domains: tuple[DomainFacts, ...] = ()
+    unfit: str | None = None
+    lost: frozenset[str] = frozenset()
 
     @property
     def deployments(self) -> Mapping[str, Deployment]:
@@ -50,7 +56,10 @@ class Facts:
     @property
     def status(self) -> str:
         """SPEC section 2, Status."""
-        return service_status(self.service, self.deployments, self.replicas, self.scale)
+        runnable = self.unfit is None
+        return service_status(
+            self.service, self.deployments, self.replicas, self.scale, runnable=runnable, lost=self.lost
+        )
 
 
 class Catalogue:
@@ -70,6 +79,9 @@ class Catalogue:
         self._key: dict[str, str] = {}  # digest -> key id
         self._on_revoked = on_revoked
         self._keyed: Counter[str] = Counter()  # namespace -> its keys
+        self._offers: tuple[Offer, ...] = ()  # of the nodes that are not lost
+        self._lost: frozenset[str] = frozenset()
+        self._unfit: dict[Needs, str | None] = {}
 
     def changed(self, touched: Sequence[tuple[Kind, str]]) -> None:
         for kind, object_id in touched:
@@ -121,6 +133,8 @@ class Catalogue:
             active=self._objects.decoded(Kind.DEPLOYMENT, service.active, Deployment) if service.active else None,
             replicas=tuple(replica for replica in replicas if replica),
             scale=self._objects.decoded(Kind.SCALE, service.id, Scale) or Scale(),
+            unfit=self._why_unfit(service),
+            lost=self._lost,
         )
 
     def domains(self, service_id: str) -> list[Domain]:
@@ -138,6 +152,28 @@ class Catalogue:
             self._objects.decoded(Kind.ISSUANCE, domain.name, Issuance),
             self._objects.decoded(Kind.CERTIFICATE, domain.name, Certificate),
         )
+
+    def _why_unfit(self, service: Service) -> str | None:
+        """There are few kinds of needs, and many services. Nothing is said while no node is known."""
+        needs = Needs.of(service)
+        if needs not in self._unfit:
+            self._unfit[needs] = unfit(needs, self._offers) if self._offers else None
+        return self._unfit[needs]
+
+    def nodes(self) -> list[Node]:
+        """Those that have said what they offer, also lost ones."""
+        return list(self._nodes().values())
+
+    def _nodes(self) -> dict[str, Node]:
+        found = {}
+        for node_id in self._objects.records(Kind.NODE):
+            try:
+                node = self._objects.decoded(Kind.NODE, node_id, Node)
+            except DecodeError:  # of a newer version; the leader, which places, says so
+                continue
+            if node is not None:
+                found[node_id] = node
+        return found
 
     def now(self, facts: Facts) -> Facts:
         """The same service as it is now, if that is newer."""
@@ -192,8 +228,19 @@ class Catalogue:
                 self._note_domain(object_id)
             case Kind.KEY:
                 self._note_key(object_id)
+            case Kind.NODE:
+                self._note_nodes()
             case _:
                 pass
+
+    def _note_nodes(self) -> None:
+        nodes = self._nodes()
+        offers = tuple(node.offer for node in nodes.values() if node.lost_at is None)
+        lost = frozenset(node_id for node_id, node in nodes.items() if node.lost_at is not None)
+        if (offers, lost) != (self._offers, self._lost):
+            self._offers, self._lost = offers, lost
+            self._unfit.clear()
+            self._listing.stir_all()
 
     def _status_of(self, service_id: str) -> str | None:
         service = self.service_by_id(service_id)

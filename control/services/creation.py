@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from activator.placement import Needs
 from activator.planning import Note
 from certs.claims import claim_id
 from control.claims.changes import added, taken
@@ -17,8 +18,8 @@ from control.contract.problem import FieldError, Problem, unprocessable
 from control.contract.schemas import CreateBody
 from control.pushes.signatures import new_secret
 from control.services import names
-from control.services.catalogue import DomainFacts, Facts
-from control.services.placement import lacking
+from control.services.catalogue import Catalogue, DomainFacts, Facts
+from control.services.placement import live_offers, refusals
 from control.services.records import ATTEMPTS, Outcome, Records
 from control.services.sealing import Sealing
 from state.codec import encode
@@ -43,11 +44,12 @@ class Creation:
     """`create`, with what it needs."""
 
     records: Records
+    catalogue: Catalogue
     sealing: Sealing
     claimant: Claimant
 
     async def create(self, namespace: str, body: CreateBody) -> Outcome:
-        """The secret is that of the push webhook, for a repo. Raises Problem 409, 422; StoreError."""
+        """The secret is that of the push webhook, for a repo. Raises Problem 409, 422, 503; StoreError."""
         if errors := [*body.together(), *self._lacking(body)]:
             raise unprocessable(errors)
         secret = new_secret() if body.repo is not None else None
@@ -79,13 +81,10 @@ class Creation:
             await self.records.tell(service.id, one)
 
     def _lacking(self, body: CreateBody) -> list[FieldError]:
-        return lacking(
-            self.claimant.site.offer,
-            gpu=body.gpu,
-            gpu_count=body.gpu_count,
-            region=body.region,
-            image=body.image is not None,
-        )
+        """Raises Problem 503."""
+        region = body.region or self.claimant.site.region
+        needs = Needs(region, body.gpu, body.gpu_count or 1, image=body.image is not None)
+        return refusals(needs, live_offers(self.catalogue.nodes()))
 
     async def _label(self, namespace: str, name: str) -> Label:
         """The first candidate that is free or already ours."""

@@ -52,6 +52,11 @@ class Listing:
         if known := self._places.get(service_id):
             self._stirred[known[0]].add(service_id)
 
+    def stir_all(self) -> None:
+        """What the status of every service depends on has changed."""
+        for namespace, places in self._all.items():
+            self._stirred[namespace].update(service_id for _, service_id in places)
+
     def namespaces(self) -> set[str]:
         """Those with a service."""
         return set(self._all)

@@ -7,22 +7,22 @@ service as it would be, not the body.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from activator.placement import Needs
 from activator.planning import Note
 from control.claims.changes import Step
 from control.contract.fields import ENV_COUNT, ENV_TOTAL, env_size
 from control.contract.problem import FieldError, unprocessable
 from control.contract.schemas import EnvBody, ScalingChange, UpdateBody
 from control.services.deploying import begun, next_deployment, refuse_a_second, same_source
-from control.services.placement import lacking
+from control.services.placement import refusals
 from control.services.records import REMOVAL_WAIT, Held, Write
-from control.site import Offer
 from state.codec import encode
 from state.kinds import Kind
-from state.models import Scaling, Service
+from state.models import Offer, Scaling, Service
 from state.secrets import sealed_size
 from state.store import Change
 
@@ -37,16 +37,18 @@ def updated(
     held: Held,
     body: UpdateBody,
     sealed: Sealed,
-    offer: Offer,
+    offers: Collection[Offer],
     domains: Callable[[], Step] | None,
     new_id: str,
     now: int,
 ) -> Write | None:
-    """`domains`: what becomes of them, if `custom_domain` was given. None if nothing is different.
+    """`offers`: what live nodes can run, if `image` was given. `domains`: what becomes of them, if `custom_domain` was.
+    None if nothing is different.
 
     Raises Problem 409, 422.
     """
-    if errors := [*_together(held.service, body), *lacking(offer, image=body.image is not None)]:
+    lacking = refusals(Needs.of(held.service), offers) if body.image is not None else []
+    if errors := [*_together(held.service, body), *(error for error in lacking if error.field == "image")]:
         raise unprocessable(errors)
     before = held.service
     run = replace(before.run, **_given(body, _RUN))

@@ -21,6 +21,7 @@ from control.ports import Acknowledgements, Objects
 from control.services import deploying, names, remains, sleeping, updating
 from control.services.catalogue import Catalogue
 from control.services.creation import Creation
+from control.services.placement import live_offers
 from control.services.records import REMOVAL_WAIT, Held, Outcome, Records, Write
 from control.services.sealing import Sealing
 from state.codec import encode
@@ -56,7 +57,7 @@ class Services:
         self._claimant = claimant
         self._finder = Finder(self.records, catalogue)
         self.domains = Domains(self.records, self._finder, claimant, certificates)
-        self._creation = Creation(self.records, self.sealing, claimant)
+        self._creation = Creation(self.records, catalogue, self.sealing, claimant)
         self._site = claimant.site
 
     async def create(self, namespace: str, body: CreateBody) -> Outcome:
@@ -67,8 +68,9 @@ class Services:
         """Raises Problem 409, 422."""
 
         async def decide(held: Held) -> Write | None:
+            offers = live_offers(self._catalogue.nodes()) if body.image is not None else ()
             domains = await self._domains(held, body)
-            return updating.updated(held, body, self._sealed(held), self._site.offer, domains, new_id(), now_us())
+            return updating.updated(held, body, self._sealed(held), offers, domains, new_id(), now_us())
 
         return await self.records.write(namespace, name, if_match, decide)
 

@@ -34,6 +34,7 @@ from state.models import (
     DeploymentState,
     Endpoint,
     Event,
+    Offer,
     Phase,
     Replica,
     ReplicaState,
@@ -70,6 +71,7 @@ while True:
     threading.Thread(target=answer, args=(connection,), daemon=True).start()
 """
 
+OFFER = Offer("process", "us-east-1")
 QUICK = Settings(node="n1", tick=0.2, stop_grace=2.0, health_interval=0.2, idle_timeout=3600, drain_timeout=5.0)
 
 
@@ -106,12 +108,14 @@ class Control:
         supervisor: str,
         store: Store | None,
         wrapped: Callable[[ProcessDriver], Any] = lambda driver: driver,
+        offer: Offer = OFFER,
     ) -> None:
         self.store = store or Store(plane.url)
         self.mirror = Mirror(self.store, [*KINDS], lambda touched: self.activation.changed(touched), slices=True)
-        self.lease = Lease(self.store, "leader", holder=f"c{number}", owner=supervisor, ttl=1.0)
+        self.lease = Lease(self.store, "leader", holder=f"c{number}", owner=f"{settings.node}-{supervisor}", ttl=1.0)
         self.collector = Collector(plane.logs)
-        self.driver = ProcessDriver(plane.data_dir, git_url=f"file://{plane.place}/git/{{repo}}", logs=self.collector)
+        data_dir = plane.data_of(settings.node)
+        self.driver = ProcessDriver(data_dir, git_url=f"file://{plane.place}/git/{{repo}}", logs=self.collector)
         self.unacknowledged: list[list[str]] = []
         self.activation = Activation(
             self.store,
@@ -122,6 +126,7 @@ class Control:
             supervisor=supervisor,
             environment=lambda service, run: run.env,
             build_log=plane.logs.build_log,
+            offer=offer,
             on_unacknowledged=self.unacknowledged.append,
         )
         self._tasks = [
@@ -322,12 +327,20 @@ class Plane:
         supervisor: str = "s1",
         store: Store | None = None,
         wrapped: Callable[[ProcessDriver], Any] = lambda driver: driver,
+        offer: Offer = OFFER,
         **changes: Any,
     ) -> Control:
-        """`wrapped` makes of the real driver the one that it calls."""
-        control = Control(self, next(self._numbers), replace(settings, **changes), supervisor, store, wrapped)
+        """`wrapped` makes of the real driver the one that it calls. Another `node` has a directory of its own."""
+        control = Control(self, next(self._numbers), replace(settings, **changes), supervisor, store, wrapped, offer)
         self.controls.append(control)
         return control
+
+    def data_of(self, node: str) -> Path:
+        if node == QUICK.node:
+            return self.data_dir
+        other = self.place / node
+        other.mkdir(exist_ok=True)
+        return other
 
     async def worker(self, number: int = 1, **where: str) -> Worker:
         worker = await Worker(self, number, **where).open()
@@ -360,7 +373,10 @@ class Plane:
         """What the API writes for a new service; returns its id."""
         service_id, deployment_id, now = new_id(), new_id(), now_us()
         path = str(fields.pop("health_check_path", "/"))
-        environment = {"STARTS": str(self.scratch / name), **(env or {})}
+        starts = self.scratch / name
+        starts.touch()
+        starts.chmod(0o666)  # another node may have another uid for the namespace
+        environment = {"STARTS": str(starts), **(env or {})}
         run = RunSpec(repo=repo, branch=str(fields.pop("branch", "main")), health_check_path=path, env=environment)
         values: dict[str, Any] = {
             "gpu": "none",

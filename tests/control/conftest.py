@@ -29,14 +29,15 @@ from control.domains import Platform
 from control.server import ApiServer
 from control.services.catalogue import Catalogue
 from control.services.writes import Services
-from control.site import Offer, Site
+from control.site import Site
 from control.streaming.streams import Streams
+from state.codec import encode
 from state.kinds import Kind
 from state.mirror import Mirror
-from state.models import ApiKey
+from state.models import ApiKey, Node, Offer
 from state.secret_key import ENVIRONMENT, derive
 from state.secrets import Vault
-from state.store import Store
+from state.store import Change, Store
 
 
 class Workers:
@@ -137,13 +138,12 @@ class Rig:
     async def contents(self) -> dict[str, set[str]]:
         """Every object of the store by kind, but for what there was at the start."""
         found = {kind.value: {i async for i, _ in self.store.scan(kind)} for kind in Kind}
-        return {kind: ids for kind, ids in found.items() if ids and kind != "key"}
+        return {kind: ids for kind, ids in found.items() if ids and kind not in ("key", "node")}
 
 
 SITE = Site(
     platform=Platform("apps.localhost", "api.example.com"),
     http_port=8080,
-    offer=Offer("process", frozenset({"us-east-1", "eu-west-1"}), {"T4": 2}),
     region="us-east-1",
     api="https://api.example.com",
 )
@@ -154,6 +154,17 @@ PROXIES = (ip_network("10.0.0.0/8"),)
 @pytest.fixture
 def site() -> Site:
     return SITE
+
+
+@pytest.fixture
+def offers() -> Mapping[str, Offer]:
+    """What each node of the store offers."""
+    return {region: Offer("process", region, {"T4": 2}) for region in ("us-east-1", "eu-west-1")}
+
+
+async def listed(store: Store, offers: Mapping[str, Offer]) -> None:
+    """What the control of each node writes."""
+    await store.commit([Change(Kind.NODE, f"of-{name}", encode(Node(offer))) for name, offer in offers.items()])
 
 
 async def _metrics() -> tuple[bytes, str]:
@@ -247,7 +258,8 @@ async def opened(
 
 
 @pytest.fixture
-async def rig(store: Store, site: Site, tmp_path: Path) -> AsyncIterator[Rig]:
+async def rig(store: Store, site: Site, offers: Mapping[str, Offer], tmp_path: Path) -> AsyncIterator[Rig]:
+    await listed(store, offers)
     vault = Vault(derive(secrets.token_bytes(32), ENVIRONMENT))
     async with opened(store, site, tmp_path, vault) as made:
         yield made

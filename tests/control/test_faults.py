@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from conftest import Answer, Rig, opened
+from conftest import Answer, Rig, listed, opened
 from domain_parts import add, kept, serve
 from domain_parts import stored as stored_part
 from faulty import BROKEN, LOST, FaultyStore
@@ -102,8 +102,9 @@ async def faulty(store_url) -> AsyncIterator[FaultyStore]:
 
 
 @pytest.fixture
-async def rig(store, site, tmp_path, faulty, monkeypatch) -> AsyncIterator[Rig]:
+async def rig(store, site, offers, tmp_path, faulty, monkeypatch) -> AsyncIterator[Rig]:
     monkeypatch.setattr(rate_limit, "_PAUSE", 0.0)  # or the next calls would ask for less
+    await listed(store, offers)
     vault = Vault(derive(secrets.token_bytes(32), ENVIRONMENT))
     async with opened(store, site, tmp_path, vault, asked=faulty) as made:
         yield made

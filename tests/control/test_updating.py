@@ -8,17 +8,16 @@ from dataclasses import replace
 import pytest
 from activator_part import COMMIT, PATH, active, end, stored
 
-from control.site import Offer
 from state.codec import decode, encode
 from state.kinds import Kind
-from state.models import DeploymentState, Scaling, Service
+from state.models import DeploymentState, Offer, Scaling, Service
 from state.store import Change
 
 
 @pytest.fixture
-def site(site):
-    """Of nodes that run images as well."""
-    return replace(site, offer=Offer("container", frozenset({"us-east-1"}), {"T4": 2}, images=True))
+def offers():
+    """Of a node that runs images as well."""
+    return {"us-east-1": Offer("container", "us-east-1", {"T4": 2}, images=True)}
 
 
 async def put(rig, **fields):
