@@ -18,7 +18,7 @@ from typing import Final
 
 from activator import verdicts
 from activator.coldstarts import told
-from activator.drivers import Exit, StartFailed
+from activator.drivers import Exit, NoRoom, StartFailed
 from activator.node import Node
 from activator.patience import Patience
 from activator.planning import Note
@@ -36,6 +36,7 @@ CONDEMNED_AFTER: Final = 6
 _LINE: Final = 300  # characters of a log line that go into a reason
 _PATIENCE: Final = 2.0  # seconds of waiting for acknowledgements before looking again whether it is still asked for
 _BACKING_OFF: Final = 1.3
+_ROOM_AGAIN: Final = 2.0  # seconds until a node that had no room is asked again
 _SPOILT: Final = "its checkout was changed or removed: it is built again"
 
 
@@ -54,6 +55,7 @@ class Keeper:
         self._check_at = 0.0
         self._patience = Patience()
         self._usurped = False
+        self._crowded_out = False
 
     def nudge(self) -> None:
         self._changed.set()
@@ -110,6 +112,9 @@ class Keeper:
             if view is None or deployment is None or not self._is(view, ReplicaState.INTENT):
                 return
             started = await node.launch(self._id, service, deployment, port)
+        except NoRoom as error:
+            await self._wait_for_room(replica, error)
+            return
         except StartFailed as error:
             how = node.exits.get(self._id)
             await self._broke(replica, error.reason if how is None else _how(how, replica))
@@ -122,6 +127,14 @@ class Keeper:
         if view is not None and self._is(view, ReplicaState.STARTING):
             path, limit = deployment.run.health_check_path, service.scaling.startup_timeout
             self._tell(replica, "replica.started", f"it has {limit} s to answer 200 at {path}")
+
+    async def _wait_for_room(self, replica: Replica, error: NoRoom) -> None:
+        """The node's trouble, not the deployment's."""
+        if not self._crowded_out:
+            self._crowded_out = True
+            reason = replace(error.reason, public=f"{error.reason.public}: it starts as soon as one is")
+            self._tell(replica, "replica.waiting", reason)
+        await within(self._changed, _ROOM_AGAIN)
 
     async def _prove(self, replica: Replica, service: Service) -> None:
         """Probe until it is healthy: as fast as can be while somebody is held."""

@@ -48,6 +48,10 @@ class StartFailed(DriverError):
     """The replica was not started; nothing of it runs."""
 
 
+class NoRoom(StartFailed):
+    """The node has no place for another replica now, whosever it is: try again later."""
+
+
 class ArtifactMissing(StartFailed):
     """This node does not have the artifact (pruned, or built elsewhere): `build` with the same `commit`, then start."""
 
@@ -192,7 +196,7 @@ class Driver(Protocol):
     def allocate(self, in_use: Collection[int]) -> int:
         """A port for a new replica: not in `in_use` (those of the store), not in this driver's use, free now.
 
-        Raises `StartFailed` when there is none.
+        Raises `NoRoom` when there is none.
         """
         ...
 

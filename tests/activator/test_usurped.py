@@ -12,6 +12,7 @@ import pytest
 from plane import Plane, only, states, until
 
 from activator.drivers.process.listening import listeners
+from activator.drivers.process.ports import Ports
 from activator.lifecycle import REPLICA, ReplicaEvent
 from activator.views import View
 from state.models import DeploymentState, ReplicaState
@@ -70,6 +71,27 @@ async def test_one_that_starts_gets_another_port_and_its_deployment_does_not_fai
         await until(lambda: newest(control.view(service)) is DeploymentState.ACTIVE, what=lambda: control.view(service))
     assert all(event.kind != "replica.failed" for event in await plane.events(service))
     assert first.port not in [endpoint.port for endpoint in worker.backend(service).endpoints]  # type: ignore[union-attr]
+
+
+async def test_a_node_without_a_free_port_is_waited_for_and_nobody_is_blamed(
+    plane: Plane, caplog: pytest.LogCaptureFixture
+) -> None:
+    plane.repository()
+    control = plane.control()
+    with taken(0) as listener:
+        port = listener.getsockname()[1]
+        control.driver._addresses._ports = Ports(range(port, port + 1))
+        service = await plane.create()
+        await until(lambda: states(control.view(service)) == [ReplicaState.INTENT])
+        await until(lambda: any("no replica can start" in message for message in caplog.messages))
+    await until(lambda: newest(control.view(service)) is DeploymentState.ACTIVE, what=lambda: control.view(service))
+    told = {event.kind: event.reason for event in await plane.events(service)}
+    assert told["replica.waiting"] == (
+        f"no port of its node is free: it starts as soon as one is; all ports {port}-{port} are in use"
+    )
+    assert "replica.failed" not in told
+    message = f"no replica can start: all ports {port}-{port} are in use; of these uid {STRANGER} listens on 1"
+    assert message in caplog.messages
 
 
 def test_nothing_is_called_back_to_a_port_that_was_taken() -> None:

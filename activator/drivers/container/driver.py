@@ -24,6 +24,7 @@ from activator.drivers import (
     BuildLog,
     Launch,
     Needed,
+    NoRoom,
     Observed,
     OnExit,
     Started,
@@ -207,7 +208,7 @@ class ContainerDriver:
         try:
             return self._ports.allocate({*in_use, *own})
         except NoPortError as error:
-            raise StartFailed("no port is free for another replica", str(error)) from error
+            raise NoRoom("no port of its node is free", str(error)) from error
 
     async def start(self, launch: Launch) -> Started:
         # a start that is cancelled goes on: its container may be there already, and must be known

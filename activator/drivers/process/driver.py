@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Collection, Coroutine
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary
@@ -34,13 +34,14 @@ from activator.drivers.files import told
 from activator.logs import ReplicaLogs, Source, last_lines
 
 from . import relay
+from .addresses import Addresses
 from .build import Builder, Checkout
 from .clones import Clones
 from .cloning import Limits
 from .forge import Forge
 from .layout import Layout
 from .listening import listeners
-from .ports import NoPortError, Ports, local_port_range, own_range
+from .ports import local_port_range, own_range
 from .procfs import boot_id, uid_of
 from .records import Record, Records
 from .relay import Relays
@@ -79,7 +80,7 @@ class ProcessDriver:
         self._forge = Forge.of(git_url)
         self._logs = logs
         self._uids = uids
-        self._ports = Ports(ports or own_range(local_port_range()))
+        self._addresses = Addresses(ports or own_range(local_port_range()))
         self._build_limits = limits or Limits()
         self._records = Records(self._layout.replicas)
         self._replicas: dict[str, Replica] = {}
@@ -88,7 +89,6 @@ class ProcessDriver:
         self._builds: set[asyncio.Task[Artifact]] = set()
         self._prepared = False
         self._users: Users | None = None
-        self._usurped: frozenset[str] = frozenset()
         self._all_known = asyncio.Event()
 
     @property
@@ -131,7 +131,8 @@ class ProcessDriver:
             return None
         self._layout.prepare(Forge(self._forge.template))
         setpriv()
-        users = Users(self._layout.uids, self._uids[:-1])
+        self._addresses.open()
+        users = self._addresses.users = Users(self._layout.uids, self._uids[:-1], admit=self._addresses.admit)
         if self._forge.private and self._git_uid in users.uids:
             users.close()
             raise UsersError(f"uid {self._git_uid}, git's own, is a namespace's already: widen --process-uids")
@@ -161,10 +162,7 @@ class ProcessDriver:
 
     def allocate(self, in_use: Collection[int]) -> int:
         own = {replica.record.port for replica in self._replicas.values()}
-        try:
-            return self._ports.allocate({*in_use, *own})
-        except NoPortError as error:
-            raise StartFailed("no port is free for another replica", str(error)) from error
+        return self._addresses.allocate({*in_use, *own})
 
     async def start(self, launch: Launch) -> Started:
         async with self._lock(launch.replica_id):
@@ -202,7 +200,8 @@ class ProcessDriver:
         return {**base, "HOST": HOST, **launch.env, "PORT": str(launch.port)}
 
     def _spawn(self, record: Record, command: Command) -> tuple[Process, Relays]:
-        """The relays first: the process must never write to nobody."""
+        """Its port and the relays first: the process must never find another there, nor write to nobody."""
+        self._addresses.reserve(record.port, record.uid)
         directory = self._records.directory(record.replica_id)
         pid = os.open(directory / "pid", os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -219,21 +218,7 @@ class ProcessDriver:
         return replica.uid in (await asyncio.to_thread(listeners)).get(replica.record.port, ())
 
     async def usurped(self) -> Collection[str]:
-        alive = [replica for replica in self._replicas.values() if replica.exit is None]
-        found = await asyncio.to_thread(listeners) if alive else {}
-        strangers = {r.record.replica_id: found.get(r.record.port, frozenset()) - {r.uid} for r in alive}
-        taken = {name: uids for name, uids in strangers.items() if uids}
-        for name in taken.keys() - self._usurped:
-            port = self._replicas[name].record.port
-            log.warning("replica %s: %s listens on its port %d", name, self._named(taken[name]), port)
-        self._usurped = frozenset(taken)
-        return self._usurped
-
-    def _named(self, uids: Iterable[int]) -> str:
-        """For the operator: whose uids they are."""
-        given = {} if self._users is None else self._users.given
-        known = {uid: f"uid {uid} (namespace {namespace})" for namespace, uid in given.items()}
-        return ", ".join(known.get(uid, f"uid {uid}") for uid in sorted(uids))
+        return await self._addresses.usurped(self._replicas.values())
 
     async def verify(self, replica_id: str) -> bool:
         replica = self._replicas.get(replica_id)
@@ -288,6 +273,7 @@ class ProcessDriver:
                 replica.relays.let_go()
         if self._users is not None:
             self._users.close()
+        self._addresses.close()
 
     def _lock(self, replica_id: str) -> asyncio.Lock:
         return self._locks.setdefault(replica_id, asyncio.Lock())
@@ -300,6 +286,7 @@ class ProcessDriver:
             return
         process = await self._find(record) if record.boot == self._boot else None
         if process is not None:
+            self._addresses.reserve(record.port, record.uid)
             self._know(record, process)
         elif record.boot == self._boot and self._records.process(name) is None:
             log.warning("replica %s was never started", name)
@@ -353,6 +340,7 @@ class ProcessDriver:
             owner = self._sweeper.owners.pop(name)
             await self._sweeper.sweep(owner)
             process.close()
+        self._addresses.release(replica.record.port)
         if not await relay.ended(replica.directory, replica.relays):
             log.warning("replica %s: a process that hides still holds its output", name)
         await self._logs.finish(name)

@@ -12,10 +12,11 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 _FIRST, _LAST = 20_000, 65_535
+_TRIES = 2_000  # ports that are looked at for one replica: 10 µs each, in the event loop
 
 
 class NoPortError(RuntimeError):
-    """Every port of the range is taken."""
+    """The ports of the range are taken."""
 
 
 def own_range(local: tuple[int, int]) -> range:
@@ -52,11 +53,17 @@ class Ports:
         self._free = free
         self._next = random.randrange(len(ports)) if start is None else start
 
+    @property
+    def range(self) -> range:
+        return self._ports
+
     def allocate(self, in_use: Collection[int]) -> int:
         """The next port that is not in use and free now. Raises `NoPortError`."""
-        for _ in range(len(self._ports)):
+        tries = min(len(self._ports), _TRIES)
+        for _ in range(tries):
             port = self._ports[self._next % len(self._ports)]
             self._next += 1
             if port not in in_use and self._free(port):
                 return port
-        raise NoPortError(f"all ports {self._ports.start}-{self._ports.stop - 1} are in use")
+        which = "all" if tries == len(self._ports) else f"{tries} of the"
+        raise NoPortError(f"{which} ports {self._ports.start}-{self._ports.stop - 1} are in use")

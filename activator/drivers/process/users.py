@@ -16,7 +16,7 @@ import shutil
 import stat
 import subprocess
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,17 +75,23 @@ class Users:
     A second node on the same machine has a mapping of its own. So that the two don't choose the same uids, and one
     never takes the other's processes for its strays, each uid in use has a file in `locks`, locked while control lives.
     It names the mapping, so that a uid stays its owner's while that is stopped, until the machine is started anew.
+
+    `admit` is told of each uid before anything runs as it; what it raises, `of` raises.
     """
 
-    def __init__(self, path: Path, uids: range, locks: Path = LOCKS) -> None:
+    def __init__(
+        self, path: Path, uids: range, locks: Path = LOCKS, admit: Callable[[int], object] = lambda _: None
+    ) -> None:
         self._path = path
         self._uids = uids
         self._locks = locks
         self._choosing = threading.Lock()
         self._held: dict[int, int] = {}
+        self._admit = admit
         self._given = _mapping(path)
         for uid in self._given.values():
             self._lock(uid)
+            admit(uid)
 
     @property
     def given(self) -> Mapping[str, int]:
@@ -112,6 +118,7 @@ class Users:
         with self._choosing:  # from several threads: two namespaces must not get one uid
             if namespace not in self._given:
                 given = {**self._given, namespace: self._unused()}
+                self._admit(given[namespace])
                 write_whole(self._path, json.dumps(given, indent=1).encode(), durable=True)
                 self._given.update(given)
             return Identity(self._given[namespace])

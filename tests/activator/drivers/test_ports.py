@@ -30,6 +30,16 @@ def test_none_left() -> None:
         Ports(range(10, 12), free=lambda _: True).allocate({10, 11})
 
 
+def test_a_range_that_somebody_filled_holds_the_loop_only_briefly() -> None:
+    tried = list[int]()
+    ports = Ports(range(20_000, 32_768), free=lambda port: bool(tried.append(port)), start=0)
+    with pytest.raises(NoPortError, match="2000 of the ports 20000-32767 are in use"):
+        ports.allocate(())
+    with pytest.raises(NoPortError):
+        ports.allocate(())
+    assert tried == list(range(20_000, 24_000))  # the next replica's search goes on where this one's ended
+
+
 def test_a_listening_port_is_not_free() -> None:
     with socket.socket() as server:
         server.bind(("0.0.0.0", 0))

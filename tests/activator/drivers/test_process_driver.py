@@ -302,7 +302,7 @@ async def test_a_pid_that_was_used_again_is_not_adopted(world: World) -> None:
 
 async def test_ports_are_not_given_twice(world: World) -> None:
     _, started = await world.run(FOREVER)
-    world.driver._ports._next -= 1
+    world.driver._addresses._ports._next -= 1
     assert world.driver.allocate(()) != started.port
 
 
