@@ -71,7 +71,7 @@ class Product:
         command = [str(form.command), "serve", "--data-dir", str(data), "--workers", "1"]
         command += ["--http", f"127.0.0.1:{self.port}", "--api", f"127.0.0.1:{self.api_port}"]
         command += ["--https", f"127.0.0.1:{self.tls_port}", "--access-log", str(self.log)]
-        command += ["--api-rate", "1000000"]
+        command += ["--api-rate", "1000000", "--max-services", "0"]
         command += ["--git-url", f"file://{directory}/git/{{repo}}", "--git-poll", "0", *options]
         self.output = directory / "output.log"
         self.running = Running.start(command, core=core, output=self.output, cwd=directory)

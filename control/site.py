@@ -16,6 +16,7 @@ GPUS = ("A100-40GB", "A100-80GB", "H100-80GB", "L4", "T4", "none")
 class Site:
     """The installation as its users see it. Timeouts in seconds; ports as clients see them.
 
+    `max_services`: of a namespace; 0: any number.
     `api`: the URL under which the gateway serves the API; None: it doesn't.
     `https_port`: endpoints are told as https there, from now on; None: as http, as long as clients don't trust the
     certificates.
@@ -30,6 +31,7 @@ class Site:
     limits: Literal["enforced", "none"] = "none"
     isolated: bool = True
     api: str | None = None
+    max_services: int = 0
 
     def located(self, path: str) -> str:
         """A path of the API as a reference for clients."""

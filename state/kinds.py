@@ -23,4 +23,5 @@ class Kind(enum.StrEnum):
     CHALLENGE = "challenge"  # id: the domain that the CA looks at; what workers answer it
     ACCOUNT = "account"  # id: of an ACME server, as `certs` names it
     NODE = "node"  # id: the node's; what it offers
+    TALLY = "tally"  # id: a namespace; payload: how many services it has
     META = "meta"  # id: a fact about the store, such as the secret key's fingerprint

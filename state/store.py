@@ -70,6 +70,16 @@ class Conflict(StoreError):
         self.version = version
 
 
+class Full(StoreError):
+    """A count would have become more than it may; nothing was changed. `found` is what it is."""
+
+    def __init__(self, kind: Kind, object_id: str, found: int) -> None:
+        super().__init__(f"{kind} {object_id!r} is at {found}")
+        self.kind = kind
+        self.id = object_id
+        self.found = found
+
+
 class Fenced(StoreError):
     """The writer's lease has another holder by now; nothing was changed."""
 
@@ -78,7 +88,8 @@ class Fenced(StoreError):
 class Change:
     """Put (`value`) or delete (`None`) an object that now has the version `expect` (ANY, ABSENT or a revision).
 
-    `unchanged`: it is left as it is and only must have that version.
+    `unchanged`: it is left as it is and only must have that version. `step`: the object is a count (absent = 0), to
+    which this is added whoever else adds to it; one that rises by it may become `most` (0 = any number).
     """
 
     kind: Kind
@@ -86,6 +97,8 @@ class Change:
     value: bytes | None
     expect: int = ANY
     unchanged: bool = False
+    step: int = 0
+    most: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +258,7 @@ class Store:
                 return
 
     async def commit(self, changes: Sequence[Change], *, fence: Fence | None = None) -> int:
-        """Apply all changes or none; returns the revision. Raises Conflict, Fenced, Unavailable.
+        """Apply all changes or none; returns the revision. Raises Conflict, Full, Fenced, Unavailable.
 
         One of them at least changes something.
         """
@@ -254,8 +267,9 @@ class Store:
         if fence is not None:
             args[:2] = [fence.lease, fence.token]
         for c in changes:
-            what = "=" if c.unchanged else "0" if c.value is None else "1"
-            args += (f"{c.kind}/{c.id}", c.id, c.expect, what, c.value or b"")
+            what = "+" if c.step else "=" if c.unchanged else "0" if c.value is None else "1"
+            payload = f"{c.step} {c.most}".encode() if c.step else c.value or b""
+            args += (f"{c.kind}/{c.id}", c.id, c.expect, what, payload)
         async with translated():
             answer: list[bytes] = await self._commit_script(keys=keys, args=args)
         if answer[0] == b"ok":
@@ -263,6 +277,8 @@ class Store:
         if answer[0] == b"fenced":
             raise Fenced(f"lease {fence and fence.lease!r} has token {answer[1].decode()}")
         failed = changes[int(answer[1]) - 1]
+        if answer[0] == b"full":
+            raise Full(failed.kind, failed.id, int(answer[2]))
         raise Conflict(failed.kind, failed.id, int(answer[2]))
 
     async def revision(self) -> int:

@@ -39,6 +39,7 @@ class Config:
     api: Address
     api_insecure: bool
     api_rate: int  # requests a minute of one key; 0: any number
+    max_services: int  # of a namespace; 0: any number
     api_host: str | None
     domain: str
     workers: int

@@ -118,6 +118,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("api_insecure", boolean, "false", "Allow --api without TLS beyond loopback.", boolean=True),
     Option("api_rate", integer(0, 1_000_000), "600", "Requests a minute of one API key; 0 = any number.", metavar="N"),
+    Option("max_services", integer(0, 1_000_000), "1000", "Services of one namespace; 0 = any number.", metavar="N"),
     Option("api_host", values.hostname, None, "Host under which the gateway serves the API.", metavar="HOST"),
     Option("domain", values.hostname, "apps.localhost", "Platform domain: endpoints are LABEL.DOMAIN.", metavar="NAME"),
     Option("workers", integer(1, 1024), _cpus, "Gateway worker processes; default: one per CPU.", metavar="N"),

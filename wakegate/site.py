@@ -52,6 +52,7 @@ def site_of(config: Config, driver: Driver, trusted: Callable[[], bool]) -> Site
         limits=driver.limits,
         isolated=driver.isolated,
         api=config.api_url,
+        max_services=config.max_services,
     )
 
 

@@ -115,6 +115,10 @@ class Catalogue:
         """With a key of its own, or with a service."""
         return namespace in self._keyed or self._listing.inhabited(namespace)
 
+    def count(self, namespace: str) -> int:
+        """How many services it has."""
+        return self._listing.count(namespace)
+
     def inhabited(self) -> set[str]:
         """Those with a service."""
         return self._listing.namespaces()

@@ -20,13 +20,14 @@ from control.pushes.signatures import new_secret
 from control.services import names
 from control.services.catalogue import Catalogue, DomainFacts, Facts
 from control.services.placement import live_offers, refusals
+from control.services.quota import Quota
 from control.services.records import ATTEMPTS, Outcome, Records
 from control.services.sealing import Sealing
 from state.codec import encode
 from state.ids import new_id, now_us
 from state.kinds import Kind
 from state.models import Backend, Deployment, DeploymentState, Domain, Route, RunSpec, Scale, Scaling, Service
-from state.store import ABSENT, Change, Conflict
+from state.store import ABSENT, Change, Conflict, Full
 
 _WAIT: Final = 3.0  # seconds for the workers to know a new route: then it is told to the caller anyway
 
@@ -47,12 +48,14 @@ class Creation:
     catalogue: Catalogue
     sealing: Sealing
     claimant: Claimant
+    quota: Quota
 
     async def create(self, namespace: str, body: CreateBody) -> Outcome:
         """The secret is that of the push webhook, for a repo. Raises Problem 409, 422, 503; StoreError."""
         if errors := [*body.together(), *self._lacking(body)]:
             raise unprocessable(errors)
         secret = new_secret() if body.repo is not None else None
+        await self.quota.mend(namespace)
         for _ in range(ATTEMPTS):
             label = await self._label(namespace, body.name)
             service, deployment = self._new_service(namespace, body, label.text, secret)
@@ -65,6 +68,9 @@ class Creation:
                 await self.records.forget_events(service.id)
                 _refuse_taken(conflict, body)
                 continue  # somebody claimed the label meanwhile
+            except Full as full:
+                await self.records.forget_events(service.id)
+                raise self.quota.refusal(full) from None
             await self.records.keep_events(service.id)
             await self.records.settle(revision, _WAIT)
             domains = () if domain is None else (DomainFacts(domain),)
@@ -153,6 +159,7 @@ class Creation:
             Change(Kind.SCALE, service.id, encode(scale), ABSENT),
             Change(Kind.BACKEND, service.id, encode(backend), ABSENT),
             Change(Kind.ROUTE, self.claimant.site.host(service.label), encode(route)),
+            self.quota.one_more(service.namespace),
         ]
         if not label.claimed:
             changes.append(Change(Kind.LABEL, label.text, owner.encode(), ABSENT))

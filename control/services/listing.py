@@ -61,6 +61,9 @@ class Listing:
         """Those with a service."""
         return set(self._all)
 
+    def count(self, namespace: str) -> int:
+        return len(self._all.get(namespace, ()))
+
     def inhabited(self, namespace: str) -> bool:
         """Whether it has a service."""
         return namespace in self._all

@@ -22,6 +22,7 @@ from control.services import deploying, names, remains, sleeping, updating
 from control.services.catalogue import Catalogue
 from control.services.creation import Creation
 from control.services.placement import live_offers
+from control.services.quota import Quota, one_less
 from control.services.records import REMOVAL_WAIT, Held, Outcome, Records, Write
 from control.services.sealing import Sealing
 from state.codec import encode
@@ -57,8 +58,9 @@ class Services:
         self._claimant = claimant
         self._finder = Finder(self.records, catalogue)
         self.domains = Domains(self.records, self._finder, claimant, certificates)
-        self._creation = Creation(self.records, catalogue, self.sealing, claimant)
         self._site = claimant.site
+        quota = Quota(store, objects, catalogue, self._site.max_services)
+        self._creation = Creation(self.records, catalogue, self.sealing, claimant, quota)
 
     async def create(self, namespace: str, body: CreateBody) -> Outcome:
         """Raises Problem 409, 422."""
@@ -181,6 +183,7 @@ def _removed(held: Held, host: str, domains: Iterable[Found], now: int, *, force
         Change(Kind.SERVICE, service.id, encode(gone), held.version(Kind.SERVICE, service.id)),
         Change(Kind.ROUTE, host, encode(tombstone)),
         remains.note(service.id, remains.Gone(service.namespace, service.name, now)),
+        one_less(service.namespace),
         *claims.released(service, domains, now),
     ]
     note = Note("service.deleted", "at once, by force" if force else "gracefully")

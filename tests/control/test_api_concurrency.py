@@ -12,7 +12,7 @@ from state.models import Route, Service
 from state.store import events_key
 
 SPELLINGS = ("my-api", "My_Api", "MY-API", "my_api")
-ONE_SERVICE = dict.fromkeys(("service", "deployment", "scale", "backend", "route", "name", "label"), 1)
+ONE_SERVICE = dict.fromkeys(("service", "deployment", "scale", "backend", "route", "name", "label", "tally"), 1)
 
 
 def statuses(answers):
@@ -30,17 +30,21 @@ async def listed(rig, query=""):
     return [item["id"] for item in answer.json["items"]], answer
 
 
-async def walked(rig, limit, between=None):
+async def walked(rig, limit, between=None, begin="", relation="next"):
     """The ids of all pages, the next one taken from Link each time."""
-    ids, path = [], f"/acme/services?limit={limit}"
+    ids, path = [], begin or f"/acme/services?limit={limit}"
     while path:
         answer = await rig.api("GET", path)
         ids += [item["id"] for item in answer.json["items"]]
         if between is not None:
             await between()
-        found = re.search(r'<([^>]*)>; rel="next"', answer.headers["Link"])
-        path = found and found[1]
+        path = linked(answer, relation)
     return ids
+
+
+def linked(answer, relation):
+    found = re.search(rf'<([^>]*)>; rel="{relation}"', answer.headers["Link"])
+    return found and found[1]
 
 
 async def test_twenty_creates_of_one_name_at_two_nodes_make_one_service(rig, neighbour):
@@ -165,6 +169,24 @@ async def test_pages_are_stable_under_inserts(rig, neighbour):
     _, answer = await listed(rig)
     assert answer.json["total"] == 30 + next(inserted)
     assert set(seen) <= set(await walked(rig, 100))
+
+
+async def test_backwards_no_page_misses_a_service_under_deletes(rig):
+    """Whoever walks from `last` by `prev` meets each service that is there all the while."""
+    assert statuses(await asyncio.gather(*(rig.create(f"s{n}") for n in range(30)))) == {201: 30}
+    _, answer = await listed(rig, "?limit=100")
+    names = [item["name"] for item in answer.json["items"]]  # from the oldest
+    going = iter([names[n] for n in (0, 1, 2, 14, 15, 29, 28, 13)])
+
+    async def delete():
+        if (name := next(going, None)) is not None:
+            assert (await rig.api("DELETE", f"/auth/v1/seed/acme/services/{name}")).status == 204
+
+    _, first = await listed(rig, "?limit=3")
+    seen = await walked(rig, 3, between=delete, begin=linked(first, "last"), relation="prev")
+    staying, _ = await listed(rig, "?limit=100")
+    assert len(staying) == 22
+    assert set(staying) <= set(seen)
 
 
 async def test_pages_of_a_status_are_stable_under_inserts(rig):

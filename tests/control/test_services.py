@@ -119,7 +119,7 @@ async def test_one_commit_holds_all_that_workers_and_the_activator_need(rig):
     (entry,) = await rig.store.read_feed(before)
     kinds = {kind for kind, _, _ in entry.changes}
     assert kinds == {
-        Kind.SERVICE, Kind.DEPLOYMENT, Kind.NAME, Kind.LABEL, Kind.ROUTE, Kind.BACKEND, Kind.SCALE,
+        Kind.SERVICE, Kind.DEPLOYMENT, Kind.NAME, Kind.LABEL, Kind.ROUTE, Kind.BACKEND, Kind.SCALE, Kind.TALLY,
     }  # fmt: skip
     service = decode(Service, (await rig.store.get(Kind.SERVICE, created["id"])).value)
     deployment = decode(Deployment, (await rig.store.get(Kind.DEPLOYMENT, service.latest)).value)
@@ -163,7 +163,7 @@ async def test_twenty_creates_of_one_name_at_once_make_one_service(rig):
     assert all(a.fields == {"name"} for a in answers if a.status == 409)
     contents = await rig.contents()
     assert {kind: len(ids) for kind, ids in contents.items()} == dict.fromkeys(
-        ("service", "deployment", "scale", "backend", "route", "name", "label"), 1
+        ("service", "deployment", "scale", "backend", "route", "name", "label", "tally"), 1
     )
 
 

@@ -21,6 +21,7 @@ from state.store import (
     Conflict,
     Fence,
     Fenced,
+    Full,
     Record,
     Store,
     Unavailable,
@@ -251,3 +252,26 @@ async def test_a_store_that_is_gone_is_unavailable(tmp_path: object) -> None:
     with pytest.raises(Unavailable):
         await store.commit([Change(Kind.SERVICE, "a", b"", ANY)])
     await store.close()
+
+
+async def test_a_count_adds_up_and_never_passes_its_bound(store: Store) -> None:
+    def step(by: int, most: int = 0) -> Change:
+        return Change(Kind.TALLY, "acme", None, step=by, most=most)
+
+    outcomes = await asyncio.gather(*(store.commit([step(1, 7)]) for _ in range(20)), return_exceptions=True)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, Full)]
+    assert [(one.kind, one.id, one.found) for one in refused] == [(Kind.TALLY, "acme", 7)] * 13
+    assert await store.get(Kind.TALLY, "acme") == Record(b"7", 7)
+    with pytest.raises(Full):
+        await store.commit([Change(Kind.META, "a", b"1"), step(1, 5)])
+    assert await store.get(Kind.META, "a") is None
+    with pytest.raises(Conflict):  # what it depends on is looked at first
+        await store.commit([Change(Kind.META, "a", b"1", 3), step(1, 5)])
+    await store.commit([step(-3, 1)])  # it may fall, though it is beyond its bound still
+    assert await store.get(Kind.TALLY, "acme") == Record(b"4", 8)
+    await store.commit([step(-9)])
+    assert await store.get(Kind.TALLY, "acme") is None
+    assert [entry.changes for entry in await store.read_feed(7)] == [
+        ((Kind.TALLY, "acme", b"4"),),
+        ((Kind.TALLY, "acme", None),),
+    ]
