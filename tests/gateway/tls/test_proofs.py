@@ -103,6 +103,14 @@ async def test_others_get_the_certificate_that_serves(talk: TlsConversation) -> 
     assert peer.shown() == pair().serial
 
 
+async def test_http01_over_tls(talk: TlsConversation) -> None:
+    """Where a redirect, or a port that is passed on, has led the certificate authority."""
+    talk.edge.challenge("app.test", Challenge((ChallengeAnswer("http-01", "token", "token.thumbprint"),), 0))
+    peer = await talk.secure()
+    await peer.send(get("/.well-known/acme-challenge/token", "Connection: close", host="app.test:443"))
+    assert (await peer.rest()).endswith(b"\r\n\r\ntoken.thumbprint")
+
+
 async def test_another_key_authorization_is_another_certificate(talk: TlsConversation) -> None:
     talk.edge.challenge("app.test", alpn01())
     check(shown(await talk.secure(context=authority())), "app.test", "token.thumbprint")
