@@ -54,11 +54,11 @@ def free_port() -> int:
 
 
 class Minica:
-    """Files for TLS of `localhost`: `ca` to trust, `certificate` and `key` to serve."""
+    """Files for TLS of `localhost` and other names: `ca` to trust, `certificate` and `key` to serve."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *others: str) -> None:
         root = make_root(now_us())
-        leaf = make_leaf(root, ["localhost"], now_us())
+        leaf = make_leaf(root, list(dict.fromkeys(("localhost", *others))), now_us())
         self.ca, self.certificate, self.key = (directory / name for name in ("ca.pem", "cert.pem", "key.pem"))
         self.ca.write_text(root.certificate)
         self.certificate.write_text(leaf.certificate)
@@ -77,7 +77,8 @@ class Pebble:
     """`validity`: seconds that certificates last. `nonce_reject`, `reuse`: percent of good nonces that are refused, of
     valid authorizations that a new order gets. `alternates`: further roots, each with a chain. `external`: keys
     (base64url) of external accounts by their identifiers; if there are any, an account needs one. `blocked`: names that
-    it refuses. `http_port`, `tls_port`: where it looks, if that is not to be a free port.
+    it refuses. `http_port`, `tls_port`: where it looks, if that is not to be a free port. `host`: what others than this
+    machine call it; it then listens on all addresses.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Pebble:
         dns: str | None = None,
         http_port: int | None = None,
         tls_port: int | None = None,
+        host: str = "localhost",
     ) -> None:
         self._config: dict[str, Any] = {
             "certificateValidityPeriod": validity,
@@ -107,10 +109,11 @@ class Pebble:
         }
         self._chains = alternates + 1
         self._dns = dns
+        self._host = host
         self.http_port = http_port or free_port()
         self.tls_port = tls_port or free_port()
         self.directory_path = Path(tempfile.mkdtemp(prefix="wg-acme-", dir="/tmp"))
-        self.minica = Minica(self.directory_path)
+        self.minica = Minica(self.directory_path, host)
         self.ca = self.minica.ca
         self._processes: list[subprocess.Popen[bytes]] = []
         try:
@@ -158,11 +161,12 @@ class Pebble:
 
     def _launch(self) -> None:
         listen, manage, self._challtestsrv, dns = (free_port() for _ in range(4))
-        self.url, self.dns = f"https://localhost:{listen}", self._dns or f"127.0.0.1:{dns}"
+        self.url, self.dns = f"https://{self._host}:{listen}", self._dns or f"127.0.0.1:{dns}"
+        self._local = f"https://localhost:{listen}/dir"
         self._management = f"https://localhost:{manage}"
         config = self.directory_path / "pebble.json"
         ours = {
-            "listenAddress": f"127.0.0.1:{listen}",
+            "listenAddress": f"{'127.0.0.1' if self._host == 'localhost' else ''}:{listen}",
             "managementListenAddress": f"127.0.0.1:{manage}",
             "certificate": str(self.minica.certificate),
             "privateKey": str(self.minica.key),
@@ -188,7 +192,7 @@ class Pebble:
         while time.monotonic() < deadline and all(process.poll() is None for process in self._processes):
             with contextlib.suppress(OSError):
                 self._managed("roots/0")
-                self._fetch(self.directory)
+                self._fetch(self._local)
                 self._tell("clear-txt", host="started.test.")
                 return True
             time.sleep(0.02)
