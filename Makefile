@@ -67,7 +67,7 @@ clean: ## everything that make made
 debian-test: debian-compiler
 	@packaging/debian-packages.sh git=git podman=podman runc=runc netavark=netavark aardvark-dns=aardvark-dns \
 		catatonit=catatonit busybox=busybox-static iptables=iptables \
-		mmdebstrap=mmdebstrap pebble=pebble wrk=wrk nginx=nginx-light
+		mmdebstrap=mmdebstrap pebble=pebble wrk=wrk nginx=nginx-light ip=iproute2 curl=curl
 
 debian-bench:
 	@packaging/debian-packages.sh git=git wrk=wrk nginx=nginx-light haproxy=haproxy caddy=caddy
