@@ -2,9 +2,8 @@
 
 A registration ends by a clean exit (the worker's own doing, told by its last report), by the word of the supervisor
 that it is gone, or by the stale limit; never by a time to live alone, and never because the store forgot it
-(`activator.census`). A supervisor has its node to itself and takes its children with it, so that the workers of an
-earlier one of the same node are gone too. The stale limit is for nodes out of reach: it counts only while we ourselves
-can hear, by this process' monotonic clock.
+(`activator.census`). What a supervisor's word proves is in `state.registrations`. The stale limit is for nodes out of
+reach: it counts only while we ourselves can hear, by this process' monotonic clock.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from activator.acks import Acknowledgements
 from activator.demand import Demand
 from activator.racing import within
 from state.mirror import Mirror
+from state.registrations import ended
 from state.store import Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -69,17 +69,13 @@ class Registrations:
     async def _look(self) -> None:
         registered = (await self._acks.roster()).workers
         now = time.monotonic()
-        over = {worker for worker in registered if self._over(worker)} | self._stale(registered, now)
+        own = {"node": self._node, "supervisor": self._supervisor}
+        over = {worker for worker in registered if ended(worker, gone=self._gone, **own)} | self._stale(registered, now)
         if over:
             log.info("no longer registered: %s", ", ".join(sorted(over)))
             await self._store.unregister(over)
             self._acks.look()
         self._demand.keep(registered - over)
-
-    def _over(self, worker: str) -> bool:
-        node, _, rest = worker.partition("/")
-        supervisor, _, rest = rest.partition("/")
-        return node == self._node and (supervisor != self._supervisor or rest.rpartition("/")[2] in self._gone)
 
     def _stale(self, registered: Iterable[str], now: float) -> set[str]:
         """Workers of other nodes that were silent for the whole stale limit while we could hear."""

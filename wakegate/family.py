@@ -17,7 +17,7 @@ import contextlib
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -57,6 +57,8 @@ class Family:
         self._wanted: list[Slot[Any]] = []
         self._processes: dict[int, Process] = {}  # by pid, all that were not reaped yet
         self._gone: deque[str] = deque(maxlen=_REMEMBERED_GONE)
+        self.on_gone: Callable[[Collection[str]], None] = lambda _: None
+        """Told the incarnations of the workers that have ended."""
         self._pings = 0
         self._changed = asyncio.Event()
         self._pointless = ""
@@ -165,6 +167,7 @@ class Family:
     def _ended(self, process: Process) -> None:
         if isinstance(process, Child) and process.role != "control":
             self._gone.append(process.incarnation)
+            self.on_gone(self._gone)
             if self.control and self.control.process:
                 self.control.process.send({"gone": list(self._gone)})
         slot = next((slot for slot in self._slots() if slot.holds(process)), None)

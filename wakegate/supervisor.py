@@ -2,7 +2,7 @@
 
 Laws kept: the listening sockets are its own, so that no pending connection dies with a worker; two never run on one
 data directory; it stops in the order workers, control with the replicas, store. It knows no HTTP and loads nothing of
-the gateway or of control.
+the gateway or of control; of the store's client only where there is no control.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from wakegate import supervision
 from wakegate.config import Config
@@ -56,7 +56,8 @@ class Supervisor:
                 if self._holdings.store and self._family.store:
                     watch = StoreWatch(self._holdings.store, self._family.store, say, self._family.changed)
                     background.append(self._tasks.create_task(watch.run(lambda: self._family.clock)))
-                await self._serve()
+                async with self._departures():
+                    await self._serve()
                 for task in background:
                     task.cancel()
         except* ServeError as group:
@@ -64,6 +65,24 @@ class Supervisor:
         finally:
             self._family.kill_all()
             self._holdings.close_sockets()
+
+    @contextlib.asynccontextmanager
+    async def _departures(self) -> AsyncIterator[None]:
+        """Where there is no control, the registrations of workers that were killed are ended here."""
+        if self._family.control is not None:
+            yield
+            return
+        from wakegate.departures import Departures  # the store's client, which no other supervisor loads
+
+        held = self._holdings
+        departures = Departures(held.store_url, node=held.node, supervisor=held.supervisor)
+        self._family.on_gone = departures.gone
+        task = self._tasks.create_task(departures.run(), name="departures")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await departures.close()
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
