@@ -3,7 +3,8 @@
 Workers report cumulative counters; here they grow totals by their differences. So nothing goes backwards when a worker
 ends (its share stays), when reports are lost (the next one has it all) or when a service is deleted, and a worker that
 was replaced counts as a new one. Everything is bounded: services that were quiet the longest are folded into one of
-their namespace, workers that ended are forgotten.
+their namespace, workers that ended are forgotten. By a `State` totals go on after a restart of control: nothing falls,
+and nothing is counted twice.
 
 Pure but for its clock. What a scrape gets is a `gateway.snapshot.Snapshot`.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,24 +25,53 @@ SERVICES: Final = 10_000  # services with totals of their own
 WORKERS: Final = 4096  # workers whose last counters are remembered
 _SILENT: Final = 10.0  # seconds without a report after which a worker's load counts no more
 _REPLACED: Final = 60.0  # the same for the last counters of a worker that has a successor
+_OF_EACH: Final = ("namespace", "name", "requests")  # what is told of each service, and not of all together
 
 Counters = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """`requests` by service and code. `sums`: what all its services together have counted of everything else."""
+
+    name: str
+    seq: int
+    own: Counters
+    sums: Counters
+    requests: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that totals go on from. `services`: id, namespace, name and requests by code, the longest quiet first."""
+
+    services: Sequence[tuple[str, str, str, Mapping[str, int]]]
+    sums: Counters
+    own: Counters
+    workers: Sequence[WorkerState]
+
+
 @dataclass(slots=True)
 class _Worker:
-    """The newest report of a worker, and its last counters by service ("" and its own under other keys)."""
+    """The newest report of a worker, its last counters by service, and the sum of them but for the requests.
+
+    `owed`: of the sum, what is in the totals since before a restart; the services that it is of are told anew. `seen`:
+    since then, it has reported.
+    """
 
     seq: int = 0
     heard: float = 0.0
+    seen: bool = False
     connections: int = 0
     loads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     services: dict[str, Counters] = field(default_factory=dict)
     own: Counters = field(default_factory=dict)
+    sums: Counters = field(default_factory=dict)
+    owed: Counters = field(default_factory=dict)
 
 
 class Totals:
-    """`take` every report; `snapshot` and `expose` give the metrics, `totals_for` one service's counters."""
+    """`take` every report; `snapshot` and `expose` give the metrics, `requests_of` those of one service by code."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.unreadable = 0  # reports that `take` raised on, as its caller counts them
@@ -61,16 +91,43 @@ class Totals:
         worker = self._workers.get(name) or _Worker()
         if seq <= worker.seq:
             return
-        worker.seq, worker.heard, worker.loads = seq, self._clock(), report["services"]
+        worker.seq, worker.heard, worker.loads, worker.seen = seq, self._clock(), report["services"], True
         self._workers[name] = worker
         self._workers.move_to_end(name)
         if "counters" in report:
             self._count(worker, report["counters"])
         self._forget_workers(node, number)
 
-    def totals_for(self, service: str) -> Counters:
-        """One service's counters, all workers together: the shape of `Edge.counters()["services"][id]`, {} if none."""
-        return _copy(self._services.get(service, {}))
+    def requests_of(self, service: str) -> dict[str, int]:
+        """One service's requests by code, all workers together."""
+        return dict(self._services.get(service, {}).get("requests", {}))
+
+    def state(self) -> State:
+        """What `restore` goes on from; it shares nothing that changes."""
+        return State(
+            [(i, one["namespace"], one["name"], dict(one.get("requests", {}))) for i, one in self._services.items()],
+            _copy(self._sums),
+            _copy(self._own),
+            [
+                WorkerState(
+                    name, w.seq, w.own, _copy(w.sums), {i: c.get("requests", {}) for i, c in w.services.items()}
+                )
+                for name, w in self._workers.items()
+            ],
+        )
+
+    def restore(self, state: State) -> None:
+        """Go on from there; of totals that have taken nothing yet."""
+        for service, namespace, name, requests in state.services:
+            self._services[service] = {"namespace": namespace, "name": name, "requests": dict(requests)}
+        self._sums = _copy(state.sums)
+        self._own |= _copy(state.own)
+        for known in state.workers:
+            services: dict[str, Counters] = {i: {"requests": requests} for i, requests in known.requests.items()}
+            sums, owed = _copy(known.sums), _copy(known.sums)
+            self._workers[known.name] = _Worker(
+                known.seq, self._clock(), own=known.own, services=services, sums=sums, owed=owed
+            )
 
     def expose(self, others: Iterable[Metric] = ()) -> bytes:
         """The text of `/metrics`, with what others add. With thousands of services it takes a while: see `Snapshot`."""
@@ -78,7 +135,8 @@ class Totals:
 
     def snapshot(self) -> Snapshot:
         """All of it, now."""
-        alive = [worker for worker in self._workers.values() if self._clock() - worker.heard < _SILENT]
+        now = self._clock()
+        alive = [worker for worker in self._workers.values() if worker.seen and now - worker.heard < _SILENT]
         return Snapshot(
             [(one["namespace"], one["name"], dict(one.get("requests", {}))) for one in self._services.values()],
             _copy(self._sums),
@@ -99,9 +157,13 @@ class Totals:
         worker.own = own
         for service, new in counters["services"].items():
             more = _beyond(new, worker.services.get(service, {}))
-            _add(self._services.setdefault(service, {}), more)
-            _add(self._sums, {key: value for key, value in more.items() if not isinstance(value, str)})
+            _add(self._services.setdefault(service, {}), {key: more[key] for key in _OF_EACH if key in more})
             self._services.move_to_end(service)
+            rest = {key: value for key, value in more.items() if key not in _OF_EACH}
+            if worker.owed:
+                rest = _paid(worker.owed, rest)
+            _add(worker.sums, rest)
+            _add(self._sums, rest)
             worker.services[service] = new
         while len(self._services) > SERVICES:
             self._fold_quietest()
@@ -166,6 +228,24 @@ def _add(totals: Counters, more: Counters) -> None:
             totals[key] = value
         else:
             totals[key] = totals.get(key, 0) + value
+
+
+def _paid(owed: Counters, more: Counters) -> Counters:
+    """What is left of `more` once it has paid what is `owed`, of which only the rest stays."""
+    left: Counters = {}
+    for key, value in more.items():
+        debt = owed.pop(key, None)
+        if not debt:
+            left[key] = value
+        elif isinstance(value, dict):
+            left[key] = _paid(debt, value)
+            if debt:
+                owed[key] = debt
+        else:
+            left[key] = max(0, value - debt)
+            if debt > value:
+                owed[key] = debt - value
+    return left
 
 
 def _copy(counters: Counters) -> Counters:

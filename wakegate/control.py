@@ -61,6 +61,7 @@ from state.secrets import Vault
 from state.store import ABSENT, Change, Conflict, Fence, Store, StoreError
 from wakegate.client import KEY_FILE, URL_FILE
 from wakegate.config import Config
+from wakegate.counters import FILE, CountersFile
 from wakegate.drivers import driver_of, engine_of, git_uid
 from wakegate.issuing import Means, acme_session, issuer, platform, resolver_of, verifier
 from wakegate.metrics import (
@@ -139,7 +140,7 @@ class Control:
         self._driver = driver_of(config, start["node"], self._collector, engine)
         holder = f"{start['node']}/{start['supervisor']}/control/{start['incarnation']}"
         self._lease = Lease(self._store, _LEASE, holder=holder, owner=start["node"])
-        self._metrics = Metrics()
+        self._metrics = Metrics(CountersFile(config.data_dir / FILE))
         self._analytics = Analytics(self._store, self._mirror, lambda: self._lease.fence)
         self._activation = Activation(
             self._store,
@@ -246,6 +247,7 @@ class Control:
             life.append(tasks.create_task(self._begin(), name="begin"))
             await self._end(await self._drain)
             await self._analytics.close()
+            await self._metrics.close()
             for task in life:
                 task.cancel()
         with contextlib.suppress(StoreError):

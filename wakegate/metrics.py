@@ -22,13 +22,21 @@ from control.door import Door
 from control.pushes.hooks import Hooks
 from control.streaming.streams import Streams
 from gateway.exposition import Totals
+from wakegate.counters import CountersFile
 
 
 class Metrics:
-    """`report` takes every report of a worker as it came; `exposition` is what a scrape gets."""
+    """`report` takes every report of a worker as it came; `exposition` is what a scrape gets.
 
-    def __init__(self) -> None:
+    What workers counted goes on from what `file` has. Reads it, which is file work.
+    """
+
+    def __init__(self, file: CountersFile) -> None:
         self._totals = Totals()
+        self._file = file
+        self._showing = asyncio.Lock()  # what is shown is on the disk first, one scrape after the other
+        if (state := file.read()) is not None:
+            self._totals.restore(state)
 
     def report(self, data: bytes) -> None:
         """Never raises: one that can't be understood is counted."""
@@ -44,8 +52,16 @@ class Metrics:
 
         `certificates`: by name, the seconds that they last. `more` goes along.
         """
-        snapshot, others = self._totals.snapshot(), [*_of_control(activation), _of_certificates(certificates), *more]
+        others = [*_of_control(activation), _of_certificates(certificates), *more]
+        async with self._showing:
+            snapshot, state = self._totals.snapshot(), self._totals.state()
+            await asyncio.to_thread(self._file.write, state)
         return await asyncio.to_thread(snapshot.text, others), CONTENT_TYPE_LATEST
+
+    async def close(self) -> None:
+        """What was counted since the last scrape is kept, too."""
+        async with self._showing:
+            await asyncio.to_thread(self._file.write, self._totals.state())
 
 
 def _of_control(activation: Activation) -> Iterator[Metric]:

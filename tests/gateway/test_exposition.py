@@ -155,15 +155,15 @@ def test_a_service_that_a_report_leaves_out_keeps_its_counters() -> None:
     totals.take(report(2, {}))
     totals.take({"worker": "n/s/1/a", "seq": 3, "services": {}})  # a hurried report carries no counters
     totals.take(report(4, {"s": counted(12)}))
-    assert totals.totals_for("s") == counted(12)
-    assert totals.totals_for("t") == {}
+    assert totals.requests_of("s") == {"200": 12}
+    assert totals.requests_of("t") == {}
 
 
 def test_an_old_report_is_left_out() -> None:
     totals = Totals()
     totals.take(report(2, {"s": counted(10)}))
     totals.take(report(1, {"s": counted(9)}))
-    assert totals.totals_for("s") == counted(10)
+    assert totals.requests_of("s") == {"200": 10}
 
 
 def test_a_recreated_service_goes_on_under_its_name() -> None:
@@ -216,12 +216,12 @@ def test_whatever_is_lost_or_replaced_the_total_is_what_was_counted(
             ended += count[worker]
             life[worker] += 1
             count[worker] = 0
-        now = totals.totals_for("s").get("requests", {}).get("200", 0)
+        now = totals.requests_of("s").get("200", 0)
         assert now >= reported
         reported = now
     for worker in range(4):
         totals.take(report(seq + 1, {"s": counted(count[worker])}, worker=f"n/s/{worker}/{life[worker]}"))
-    assert totals.totals_for("s")["requests"]["200"] == ended + sum(count)
+    assert totals.requests_of("s").get("200", 0) == ended + sum(count)
 
 
 def test_growing_by_fractions_and_from_anew() -> None:

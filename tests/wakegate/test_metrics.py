@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 from activator.activation import Activation
 from activator.coldstarts import ColdStarts
+from wakegate.counters import CountersFile
 from wakegate.metrics import Metrics
 
 SERVICES = 2000
@@ -32,8 +34,8 @@ def busy(number: int) -> dict[str, Any]:
     }
 
 
-async def test_two_thousand_services() -> None:
-    metrics = Metrics()
+async def test_two_thousand_services(tmp_path: Path) -> None:
+    metrics = Metrics(CountersFile(tmp_path / "metrics.json"))
     for first in range(0, SERVICES, 500):
         services = {f"id{number}": busy(number) for number in range(first, first + 500)}
         report = {"worker": "n/s/1/a", "seq": first + 1, "services": {}, "counters": {"services": services}}
