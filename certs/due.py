@@ -17,6 +17,7 @@ from state.models import Certificate, Issuance, Window
 
 UPLOADED: Final = "uploaded"  # the issuer of a certificate that its owner gave us
 WARNINGS: Final = (14 * DAY, 3 * DAY)  # before the end of a certificate that only its owner can renew
+HANDOVER: Final = DAY  # before that end, from which on a CA's certificate is got: nobody may be refused in between
 FAULTS: Final = 3  # of one CA in a row, until the other is asked
 _ASKED_AGAIN: Final = MINUTE  # between two looks at what is forbidden, however often its owner asks
 _EXPECTED: Final = 20  # looks at renewal information in the lifetime of a certificate, at least
@@ -88,7 +89,7 @@ def due(situation: Situation, cas: tuple[Ca, ...], now: int) -> Due:
     if issuance.began_at is not None or not _settled(certificate, cas) or situation.disowned:
         return Due(_not_before(situation, 0, now), Work.ORDER, renewal=_settled(certificate, cas))
     if certificate.issuer == UPLOADED:
-        return _warning(certificate, issuance)
+        return _warning(certificate, issuance, handover_at(certificate, cas), _not_before(situation, 0, now))
     if not cas and certificate.issuer != INTERNAL:
         return Due(certificate.not_after, Work.ORDER)  # clients may trust it: nothing that we make is better
     order = _renewal(situation, certificate, now)
@@ -145,11 +146,16 @@ def look_again(certificate: Certificate, seconds: float, now: int) -> int:
     return now + min(pause, max((certificate.not_after - certificate.not_before) // _EXPECTED, 1_000_000))
 
 
-def _warning(certificate: Certificate, issuance: Issuance) -> Due:
-    """The next warning that was not given; after the last of them, the end: then the name is ours to serve."""
+def handover_at(certificate: Certificate, cas: tuple[Ca, ...]) -> int:
+    """From when on another may take the place of an uploaded certificate: before its end only if clients trust it."""
+    return certificate.not_after - (HANDOVER if any(ca.trusted for ca in cas) else 0)
+
+
+def _warning(certificate: Certificate, issuance: Issuance, handover: int, not_before: int) -> Due:
+    """The next warning that was not given; after the last of them, the order: the name is ours to serve soon."""
     moments = sorted(certificate.not_after - before for before in WARNINGS)
     left = [moment for moment in moments if moment > issuance.warned]
-    return Due(left[0], Work.WARN) if left else Due(certificate.not_after, Work.ORDER)
+    return Due(left[0], Work.WARN) if left else Due(max(handover, not_before), Work.ORDER)
 
 
 def room_at(issuance: Issuance, orders: tuple[int, ...], renewal: bool, now: int) -> int:

@@ -27,7 +27,7 @@ from certs.acme.order import Order as AcmeOrder
 from certs.acme.problem import Problem
 from certs.authority import DAY, BadCertificate
 from certs.budget import DUPLICATES, EARLY_RENEWALS
-from certs.due import UPLOADED, Ca, Due, Work, ca_of, due, known_ca, room_at
+from certs.due import UPLOADED, Ca, Due, Work, ca_of, due, handover_at, known_ca, room_at
 from certs.issuer_account import KEY_FIELD, Membership
 from certs.issuer_desk import ISSUED, RENEWED, Desk, identifier
 from certs.issuer_proofs import Proof, kinds, proof
@@ -71,9 +71,8 @@ class Order:
 
     async def run(self) -> Seen:
         """Do what is due, as far as it goes; what is stored then. Raises Lost, StoreError, SecretError."""
-        now = self._desk.now()
-        step = due(self._desk.situation(self._seen, self._asked), self._desk.cas, now)
-        if step.work is not Work.ORDER or step.at > now:
+        step = self._due()
+        if step is None:
             return self._seen  # another control did it, or an owner uploaded a certificate
         try:
             await self._take(step)
@@ -87,10 +86,19 @@ class Order:
             await self._failed(setback)
         return self._seen
 
+    def _due(self) -> Due | None:
+        """The order that is due now."""
+        now = self._desk.now()
+        step = due(self._desk.situation(self._seen, self._asked), self._desk.cas, now)
+        return step if step.work is Work.ORDER and step.at <= now else None
+
     async def _take(self, step: Due) -> None:
         """Raises Setback, AcmeError, BadCertificate, Lost, StoreError, SecretError."""
         if self._outdated():
             await self._save(dropped(self._issuance), hide=True)
+            if (anew := self._due()) is None:
+                return
+            step = anew
         ca = self._ca()
         if self._issuance.began_at is None and not self._seen.pointing:
             return
@@ -116,9 +124,9 @@ class Order:
         began, certificate = self._issuance.began_at, self._seen.certificate
         if began is None:
             return False
-        uploaded = certificate is not None and certificate.issuer == UPLOADED
-        known = known_ca(self._issuance.directory, self._desk.cas) is not None
-        return not known or uploaded or self._desk.now() - began > _OLDEST
+        now, cas = self._desk.now(), self._desk.cas
+        uploaded = certificate is not None and certificate.issuer == UPLOADED and now < handover_at(certificate, cas)
+        return known_ca(self._issuance.directory, cas) is None or uploaded or now - began > _OLDEST
 
     def _ca(self) -> Ca:
         if self._issuance.began_at is not None:

@@ -118,11 +118,21 @@ def test_what_is_forbidden_is_looked_at_hourly_or_when_its_owner_asks() -> None:
     assert due(situation(limited, None, asked=True), CAS, NOW).at == failed_at + HOUR
 
 
-def test_owners_are_warned_twice_and_the_end_is_ours() -> None:
+def test_owners_are_warned_twice_and_the_last_day_is_ours() -> None:
     uploaded = replace(SERVED, issuer="uploaded", not_after=NOW + 20 * DAY)
     assert next_of(ISSUANCE, uploaded) == Due(NOW + 6 * DAY, Work.WARN)
     assert next_of(replace(ISSUANCE, warned=NOW + 7 * DAY), uploaded) == Due(NOW + 17 * DAY, Work.WARN)
-    assert next_of(replace(ISSUANCE, warned=NOW + 18 * DAY), uploaded) == Due(NOW + 20 * DAY, Work.ORDER)
+    warned = replace(ISSUANCE, warned=NOW + 18 * DAY)
+    assert next_of(warned, uploaded) == Due(NOW + 19 * DAY, Work.ORDER)
+    failed = replace(warned, failures=1, retry_at=NOW + 19 * DAY + HOUR)
+    assert next_of(failed, uploaded, NOW + 19 * DAY) == Due(NOW + 19 * DAY + HOUR, Work.ORDER)
+
+
+@pytest.mark.parametrize("cas", [(), (replace(FIRST, trusted=False),)])
+def test_what_clients_trust_serves_to_its_end_if_nobody_gives_better(cas: tuple[Ca, ...]) -> None:
+    uploaded = replace(SERVED, issuer="uploaded", not_after=NOW + 20 * DAY)
+    warned = replace(ISSUANCE, warned=NOW + 18 * DAY)
+    assert due(situation(warned, uploaded), cas, NOW) == Due(NOW + 20 * DAY, Work.ORDER)
 
 
 def test_the_other_ca_is_asked_after_faults_of_the_first_and_back_again() -> None:

@@ -11,14 +11,18 @@ import pytest
 from certs.acme.chain import check
 from certs.acme.challenge import HTTP_01, TLS_ALPN_01
 from certs.authority import DAY
+from certs.budget import HOUR, MINUTE
+from certs.due import HANDOVER, UPLOADED
 from certs.issuer_desk import identifier
 from certs.keys import key_of
 from certs.renewal import renew_at
 from certs.wanted import Platform
+from state.codec import encode
 from state.ids import now_us
 from state.kinds import Kind
 from state.leases import Lease
-from state.store import Store
+from state.models import Certificate
+from state.store import Change, Store
 from tests.acme_faults import down, refused, slow
 from tests.certs.issuing import NAMESPACE, World, settled, until, world
 from tests.pebble import Pebble
@@ -69,6 +73,28 @@ async def test_many_names_have_an_order_each_by_one_account(ca: World) -> None:
         account = control.account()
         assert account is not None
         assert len(account.orders) == len(names)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+async def test_on_the_last_day_of_an_uploaded_certificate_another_takes_its_place(ca: World, interrupted: bool) -> None:
+    now = now_us()
+    terms = (now - DAY, now + HANDOVER + HOUR)
+    uploaded = Certificate((NAME,), "chain", "sealed", UPLOADED, True, *terms, namespace=NAMESPACE)
+    await ca.store.commit([Change(Kind.CERTIFICATE, NAME, encode(uploaded))])
+    await ca.hold(NAME)
+    async with ca.control().running() as control:
+        await until(lambda: control.kinds() == ["certificate.expiring"])
+        await settled(control)
+        assert (ca.orders, control.certificate(NAME)) == (0, uploaded)
+        if interrupted:
+            ca.proxy.break_(down("finalize"))
+            control.at(now + HOUR + MINUTE)
+            await until(lambda: ca.proxy.counts["finalize"])
+    async with ca.control("next").running() as control:
+        ca.proxy.mend()
+        control.at(now + 2 * HOUR)
+        assert (await control.served(NAME, but=uploaded)).issuer == ca.proxy.directory
+        assert ca.orders == 1
 
 
 @pytest.mark.parametrize("changes", [{"pointing": False}, {"held": False}])
