@@ -98,8 +98,9 @@ def due(situation: Situation, cas: tuple[Ca, ...], now: int) -> Due:
 
 
 def _settled(certificate: Certificate, cas: tuple[Ca, ...]) -> bool:
-    """Whether nothing better can be had: clients trust it, it comes from a CA that we ask, or we ask none."""
-    return not cas or certificate.trusted or known_ca(certificate.issuer, cas) is not None
+    """Whether nothing better can be had: owner or clients trust it, its CA is one that we ask, or we ask none."""
+    chosen = certificate.issuer == UPLOADED or certificate.trusted
+    return not cas or chosen or known_ca(certificate.issuer, cas) is not None
 
 
 def _not_before(situation: Situation, moment: int, now: int) -> int:
@@ -147,8 +148,11 @@ def look_again(certificate: Certificate, seconds: float, now: int) -> int:
 
 
 def handover_at(certificate: Certificate, cas: tuple[Ca, ...]) -> int:
-    """From when on another may take the place of an uploaded certificate: before its end only if clients trust it."""
-    return certificate.not_after - (HANDOVER if any(ca.trusted for ca in cas) else 0)
+    """From when on another may take the place of an uploaded certificate.
+
+    Before its end only if clients trust both: those of a CA of its owner's may trust no other.
+    """
+    return certificate.not_after - (HANDOVER if certificate.trusted and any(ca.trusted for ca in cas) else 0)
 
 
 def _warning(certificate: Certificate, issuance: Issuance, handover: int, not_before: int) -> Due:

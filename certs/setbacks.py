@@ -47,13 +47,21 @@ class Setback(Exception):
     """An order does not go on now.
 
     `reason`: machine readable; `asked`: seconds, the CA's Retry-After; `keeps`: the order may go on later, else it is
-    dropped; `invalid`: a validation was made and failed.
+    dropped; `invalid`: a validation was made and failed. `detail` is for the owner of the domain, `cause` for the
+    operator's log alone: it tells of the node's network.
     """
 
     def __init__(
-        self, reason: str, detail: str, *, asked: float | None = None, keeps: bool = False, invalid: bool = False
+        self,
+        reason: str,
+        detail: str,
+        *,
+        cause: str | None = None,
+        asked: float | None = None,
+        keeps: bool = False,
+        invalid: bool = False,
     ) -> None:
-        super().__init__(f"{reason}: {detail}")
+        super().__init__(f"{reason}: {cause or detail}")
         self.reason = reason
         self.detail = detail[:_LENGTH]
         self.asked = asked
@@ -75,9 +83,9 @@ def of_error(error: AcmeError) -> Setback:
     """Of a request that failed."""
     asked = error.retry_after
     if isinstance(error, Unreachable):
-        return Setback(CA_UNREACHABLE, str(error), asked=asked, keeps=True)
+        return Setback(CA_UNREACHABLE, "the CA does not answer", cause=str(error), asked=asked, keeps=True)
     if not isinstance(error, Problem):
-        return Setback(CA_ERROR, str(error), asked=asked, keeps=True)
+        return Setback(CA_ERROR, "the CA's answer can't be used", cause=str(error), asked=asked, keeps=True)
     kind = _kind(error)
     passing = kind in _PASSING or error.status >= 500
     return Setback(_BY_TYPE.get(kind, CA_ERROR), str(error), asked=asked, keeps=passing)
@@ -92,7 +100,9 @@ def of_validation(problem: Problem | None) -> Setback:
 
 
 def _kind(problem: Problem) -> str:
-    """Several problems of one type are of that type."""
+    """Several problems of one type are of that type. A balancer before the CA says 429 without one (RFC 6585 4)."""
+    if problem.status == 429:
+        return "rateLimited"
     if problem.type == "compound" and len(kinds := {each.type for each in problem.subproblems}) == 1:
         return str(kinds.pop())
     return problem.type

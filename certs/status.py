@@ -33,7 +33,10 @@ def status(
     reason, detail = domain.reason, domain.detail
     if reason is None and issuance is not None:
         reason, detail = issuance.reason, issuance.detail
-    return _stage(domain, issuance, certificate, now), reason, detail
+    stage = _stage(domain, issuance, certificate, now)
+    if stage == ISSUING and reason is not None:
+        stage = Proof.VERIFIED.value  # the order waits: for the CA, or for DNS to be right again
+    return stage, reason, detail
 
 
 def _stage(domain: Domain, issuance: Issuance | None, certificate: Certificate | None, now: int) -> str:

@@ -42,7 +42,7 @@ class Problem(AcmeError):
         instance: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(f"{type}: {detail}" if detail else type, retry_after)
+        super().__init__(detail if detail and type == BLANK else f"{type}: {detail}" if detail else type, retry_after)
         self.type = type
         self.detail = detail
         self.status = status

@@ -31,7 +31,7 @@ def test_an_unproved_domain_shows_what_dns_said():
         (IDLE, None, ("verified", None)),
         (replace(IDLE, failures=1, reason="rate_limited"), None, ("verified", "rate_limited")),
         (replace(IDLE, began_at=1), None, ("issuing", None)),
-        (replace(IDLE, order="https://ca/1", failures=1, reason="ca_error"), None, ("issuing", "ca_error")),
+        (replace(IDLE, order="https://ca/1", failures=1, reason="ca_error"), None, ("verified", "ca_error")),
         (replace(IDLE, permanent=True, reason="caa_forbidden"), None, ("failed", "caa_forbidden")),
         (None, CERTIFICATE, ("active", None)),
         (replace(IDLE, began_at=1), CERTIFICATE, ("active", None)),
@@ -52,6 +52,11 @@ def test_what_dns_says_wrongly_within_the_grace_is_told_while_it_is_served():
     domain = replace(PROVED, reason="cname_mismatch", detail="leads elsewhere", wrong_since=1)
     failing = replace(IDLE, reason="ca_error")
     assert status(domain, failing, CERTIFICATE, NOW) == ("active", "cname_mismatch", "leads elsewhere")
+
+
+def test_an_order_that_waits_for_dns_to_be_right_again_is_not_being_made():
+    domain = replace(PROVED, reason="cname_mismatch", detail="leads elsewhere", wrong_since=1)
+    assert status(domain, replace(IDLE, began_at=1), None, NOW) == ("verified", "cname_mismatch", "leads elsewhere")
 
 
 def test_when_a_certificate_is_replaced_is_what_its_ca_says_of_it():

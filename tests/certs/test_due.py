@@ -54,6 +54,15 @@ def test_an_order_is_due_without_a_certificate_that_counts(certificate: Certific
     assert next_of(waiting, certificate) == Due(NOW + HOUR, Work.ORDER)
 
 
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_certificate_that_its_owner_chose_stays_whoever_signed_it(trusted: bool) -> None:
+    chosen = replace(SERVED, issuer="uploaded", trusted=trusted, not_after=NOW + 30 * DAY)
+    assert next_of(ISSUANCE, chosen).work is Work.WARN
+    warned = replace(ISSUANCE, warned=NOW + 40 * DAY)
+    ends = chosen.not_after - (DAY if trusted else 0)  # clients of a CA of his own may trust no other
+    assert next_of(warned, chosen) == Due(ends, Work.ORDER)
+
+
 def test_a_certificate_of_a_ca_that_is_asked_no_more_is_renewed_in_time() -> None:
     other = replace(SERVED, issuer="https://former.test/dir")
     assert next_of(ISSUANCE, other) == Due(renew_at(other), Work.ORDER, renewal=True)

@@ -33,6 +33,7 @@ ORDERED = Issuance(("a.test",), "acme", FIRST.directory, "https://ca.test/1", "s
         (Problem("badNonce", "", 400), "ca_error", True),
         (Problem("orderNotReady", "", 403), "ca_error", True),
         (Problem("rateLimited", "", 429), "rate_limited", True),
+        (Problem("about:blank", "HTTP status 429", 429), "rate_limited", True),
         (Problem("badCSR", "", 400), "ca_error", False),
         (Problem("rejectedIdentifier", "", 400), "rejected_identifier", False),
         (Problem("unsupportedIdentifier", "", 400), "rejected_identifier", False),
@@ -46,6 +47,12 @@ ORDERED = Issuance(("a.test",), "acme", FIRST.directory, "https://ca.test/1", "s
 def test_a_request_that_failed(error: AcmeError, reason: str, keeps: bool) -> None:
     setback = of_error(error)
     assert (setback.reason, setback.keeps, setback.invalid) == (reason, keeps, False)
+
+
+def test_what_tells_of_the_node_s_network_is_for_the_operator_alone() -> None:
+    setback = of_error(Unreachable("https://169.254.169.254/ can't be reached: connection refused"))
+    assert setback.detail == "the CA does not answer"
+    assert "169.254.169.254" in str(setback)
 
 
 @pytest.mark.parametrize(

@@ -49,10 +49,23 @@ def test_a_finding_is_one_line_whatever_others_wrote_into_it() -> None:
         ({"203.0.113.7", "2001:db8::1"}, State.NOTE, "a.test leads here and to 2001:db8::1"),
         ({"198.51.100.1"}, State.NOTE, "a.test leads to 198.51.100.1, which this machine does not have"),
         ("does not exist", State.FIX, "a.test does not exist"),
+        ({"127.0.0.1"}, State.FIX, "a.test leads to 127.0.0.1, where every visitor finds his own machine"),
     ],
 )
 def test_where_a_name_leads(found: set[str] | str, state: State, text: str) -> None:
     assert told(names.judge("a.test", found, {"203.0.113.7"})) == [(state, text)]
+
+
+def test_a_host_of_the_api_that_may_be_an_endpoint() -> None:
+    assert [finding.state for finding in names.clash("api.apps.example.com", "apps.example.com")] == [State.NOTE]
+    assert list(names.clash("api.example.com", "apps.example.com")) == list(names.clash(None, "apps.example.com")) == []
+
+
+async def test_a_dns_server_that_is_not_there(tmp_path: Path) -> None:
+    given = config(tmp_path, domain="apps.example.com", dns_server="127.0.0.1:9", http="127.0.0.1:0", https="off")
+    (finding,) = [finding for finding in await look(given) if finding.subject == "dns"]
+    assert finding.state is State.FIX
+    assert "--dns-server 127.0.0.1:9" in str(finding.fix)
 
 
 def test_the_addresses_of_this_machine_are_known() -> None:

@@ -19,6 +19,10 @@ def judge(name: str, found: Collection[str] | str, own: Collection[str]) -> Iter
     if isinstance(found, str):
         yield fix("dns", f"{name} {found}", f"add an A record (and AAAA) for {name} at your DNS provider")
         return
+    if loopback := sorted(address for address in found if ipaddress.ip_address(address).is_loopback):
+        text = f"{name} leads to {', '.join(loopback)}, where every visitor finds his own machine"
+        yield fix("dns", text, "point the record to this machine's public address")
+        return
     here, elsewhere = sorted(set(found) & set(own)), sorted(set(found) - set(own))
     if not elsewhere:
         yield ok("dns", f"{name} leads here ({', '.join(here)})")
@@ -29,6 +33,12 @@ def judge(name: str, found: Collection[str] | str, own: Collection[str]) -> Iter
     else:
         cure = "right behind NAT or a balancer that forwards the ports here; else point the record to this machine"
         yield note("dns", f"{name} leads to {', '.join(elsewhere)}, which this machine does not have", cure)
+
+
+def clash(api_host: str | None, domain: str) -> Iterator[Finding]:
+    """A host of the API that may be the endpoint of a service, too: it takes its place."""
+    if api_host is not None and api_host.endswith(f".{domain}"):
+        yield note("names", f"--api-host {api_host} may be a service's endpoint", f"take a name outside {domain}")
 
 
 def on_this_machine_only(domain: str) -> bool:

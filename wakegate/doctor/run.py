@@ -39,6 +39,7 @@ async def look(config: Config) -> list[Finding]:
         found += ports.free(config)
     found += ports.public(config)
     found += await engines.look(config)
+    found += names.clash(config.api_host, config.domain)
     found += [finding for name in _names(config) for finding in await _name(config, name)]
     if config.acme_directory is not None:
         found += await authority.look(config, DIRECTORIES.get(config.acme_directory, config.acme_directory))
@@ -60,12 +61,12 @@ async def _name(config: Config, name: str) -> list[Finding]:
     answers = [await resolver.lookup(name, kind) for kind in ("A", "AAAA")]
     addresses = {address for answer in answers for address in answer.values}
     silent = next((answer for answer in answers if not answer.answered), None)
-    found: set[str] | str = addresses
-    if not addresses:
-        found = "has no address" if silent is None else f"no answer from the DNS ({silent.detail or silent.outcome})"
-        if any(answer.outcome is Outcome.NXDOMAIN for answer in answers):
-            found = "does not exist"
-    return list(names.judge(_shown(config, name), found, names.own_addresses()))
+    if not addresses and silent is not None:
+        asked = "/etc/resolv.conf" if server is None else f"--dns-server {server}"
+        text = f"no answer about {_shown(config, name)} ({silent.detail or silent.outcome})"
+        return [fix("dns", text, f"is {asked} right, and the way to it open?")]
+    missing = "does not exist" if any(a.outcome is Outcome.NXDOMAIN for a in answers) else "has no address"
+    return list(names.judge(_shown(config, name), addresses or missing, names.own_addresses()))
 
 
 def _shown(config: Config, name: str) -> str:
