@@ -17,8 +17,8 @@ from typing import Final, Protocol
 
 from certs import standing
 from certs.holding import Claimed, changes_of, cleaning, read_claimed
-from certs.observation import Lookups, observe
-from certs.proof import Asked, judge, token
+from certs.observation import PATIENCE, Lookups, observe
+from certs.proof import DNS_ERROR, DNS_TIMEOUT, Asked, judge, token
 from certs.schedule import Schedule
 from certs.standing import HOUR, MINUTE, SECOND, Pace, Step
 from state.codec import DecodeError, decode
@@ -37,6 +37,7 @@ _SILENT_RATE: Final = 1.0  # the same, while nothing is answered
 _SILENCES: Final = 32  # looks in a row without an answer until DNS counts as silent
 _CREDIT: Final = 0.2  # seconds that a late turn of the loop may make up for
 _LONGEST: Final = 60.0  # seconds between turns
+_FIRST_PATIENCE: Final = 4.0  # seconds for the first look at a claim: nobody knows yet whether it is answered
 _QUIET: Final = HOUR  # what is proved and stays so is written no more often
 _SLICE: Final = 100  # records decoded between two turns of the loop
 _AGAIN: Final = SECOND  # after another writer was first
@@ -74,6 +75,13 @@ class Counts:
     demotions: int = 0
     moves: int = 0
     conflicts: int = 0
+
+
+@dataclass(slots=True)
+class _Look:
+    """What is known of a look whose end may fail. `silent`: no answer that would tell; None: nothing was asked."""
+
+    silent: bool | None = None
 
 
 class Verifier:
@@ -153,6 +161,7 @@ class Verifier:
     async def _note(self) -> None:
         """The schedule follows the mirror."""
         touched, self._touched = self._touched, set()
+        now = self._now()
         for count, claim_id in enumerate(touched):
             if count % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
@@ -161,7 +170,14 @@ class Verifier:
             if record is None or claim is None:
                 self._schedule.drop(claim_id)
             else:
-                self._schedule.put(claim_id, claim.namespace, claim.check_at, record.version)
+                self._schedule.put(
+                    claim_id,
+                    claim.namespace,
+                    claim.check_at,
+                    record.version,
+                    asked=claim.check_at <= now and (_new(claim) or claim_id in self._schedule),
+                    silent=claim.reason in (DNS_TIMEOUT, DNS_ERROR),
+                )
 
     async def _begin(self, looks: asyncio.TaskGroup) -> float:
         """Begin what is due and fits; returns the seconds until the next turn."""
@@ -196,8 +212,9 @@ class Verifier:
     async def _look(self, claim_id: str, fence: Fence) -> None:
         """At one claim. Whatever happens, it is looked at again."""
         at, version = self._now() + _DAMAGED_RETRY, None
+        look = _Look()
         try:
-            at, version = await self._look_and_write(claim_id, fence)
+            at, version = await self._look_and_write(claim_id, fence, look)
         except Conflict as conflict:
             self.counts.conflicts += 1
             with contextlib.suppress(TimeoutError):
@@ -210,11 +227,11 @@ class Verifier:
         except DecodeError as error:
             log.error("domain %s can't be looked at: %s", claim_id, error)
         finally:
-            self._schedule.done(claim_id, at, version)
+            self._schedule.done(claim_id, at, version, silent=look.silent)
             self._busy -= 1
             self._wake.set()
 
-    async def _look_and_write(self, claim_id: str, fence: Fence) -> tuple[int, int | None]:
+    async def _look_and_write(self, claim_id: str, fence: Fence, look: _Look) -> tuple[int, int | None]:
         """When to look again, and the revision that was written. Raises StoreError, DecodeError."""
         now = self._now()
         claimed = read_claimed(self._mirror, claim_id)
@@ -225,7 +242,7 @@ class Verifier:
         claim = claimed.claim
         if claim.proof is Proof.MOVED and claim.check_at > now:
             return claim.check_at, None  # only its owner's word has it looked at
-        step = await self._judge(claimed, claimed.service)
+        step = await self._judge(claimed, claimed.service, look)
         at = self._now()
         if _unchanged(step, claim) and claim.check_at > at:
             return step.look_at, None
@@ -238,7 +255,7 @@ class Verifier:
             self._tell(one.service, Event(at, one.kind, one.reason))
         return step.look_at, version
 
-    async def _judge(self, claimed: Claimed, service: Service) -> Step:
+    async def _judge(self, claimed: Claimed, service: Service, look: _Look) -> Step:
         claim, settings = claimed.claim, self._settings
         other = standing.holder(claim, claimed.route)
         asked = Asked(
@@ -248,8 +265,9 @@ class Verifier:
             token=token(settings.key, claim.namespace, claim.name),
             holder_token=None if other is None else token(settings.key, other, claim.name),
         )
-        seen = await observe(self._resolver, asked)
+        seen = await observe(self._resolver, asked, _FIRST_PATIENCE if _new(claim) else PATIENCE)
         verdict = judge(asked, seen)
+        look.silent = not verdict.answered
         self.counts.checks += 1
         self.counts.unanswered += not verdict.answered
         self._silences = 0 if seen.aliases.answered else self._silences + 1
@@ -288,6 +306,11 @@ def _unchanged(step: Step, before: Domain) -> bool:
     """Whether all that is new is that it was looked at; of what is not settled that is news, too."""
     same = replace(step.claim, checked_at=before.checked_at, check_at=before.check_at) == before
     return same and step.route is None and _settled(before)
+
+
+def _new(claim: Domain) -> bool:
+    """Whether nobody has looked at it yet."""
+    return claim.checked_at is None and claim.reason is None
 
 
 def _settled(claim: Domain) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from activator.planning import Note
+from certs.claims import asked_again
 from control.claims.found import Found, own
 from control.contract.problem import FieldError, Problem, unprocessable
 from control.services.records import Held
@@ -49,9 +50,8 @@ def replaced(held: Held, found: Mapping[str, Found], wanted: str | None, new: Ne
     refuse_a_sisters(held, found[wanted], "custom_domain")
     if wanted not in mine:
         return _claim(step, found[wanted], new(wanted), "custom_domain")
-    if wanted == before and mine[wanted].check_at > now:
-        return _write(step, found[wanted], replace(mine[wanted], check_at=now))
-    return step
+    again = asked_again(mine[wanted], now) if wanted == before else None
+    return step if again is None else _write(step, found[wanted], again)
 
 
 def _claim(step: Step, found: Found, domain: Domain, field: str) -> Step:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from activator.planning import Note
+from certs.claims import asked_again
 from certs.due import UPLOADED
 from control.claims.changes import (
     NewClaim,
@@ -93,10 +94,9 @@ def _redirected(held: Held, found: Found, mine: Mapping[str, Domain], target: st
 
 
 def _looked_at(held: Held, found: Found, mine: Mapping[str, Domain], now: int) -> Write | None:
-    domain = mine[found.name]
-    if domain.check_at <= now:
+    domain = asked_again(mine[found.name], now)
+    if domain is None:
         return None
-    domain = replace(domain, check_at=now)
     after = replace(held, domains=tuple({**mine, domain.name: domain}.values()))
     return Write(after, (found.change(Kind.DOMAIN, encode(domain)),), ())
 

@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certs.claims import claim_id, new_claim
+from certs.claims import asked_again, claim_id, new_claim
 from certs.proof import token, txt_name
 from state.models import DnsRecord, Proof
 
@@ -25,6 +25,15 @@ def test_a_claim_begins_unproved_and_is_looked_at_at_once():
         DnsRecord("TXT", "_wakegate.www.acme.com", "t"),
     )
     assert claim_id("acme", "www.acme.com") == "acme/www.acme.com"
+
+
+def test_who_asks_again_is_written_once_for_a_moment_and_also_if_it_is_due_long_since():
+    made = new_claim("acme", "www.acme.com", "s", endpoint="api-acme.apps.localhost", token="t", now=100_000_000)
+    assert asked_again(made, 101_000_000) is None
+    for now in (99_000_000, 105_000_000, 900_000_000):
+        again = asked_again(made, now)
+        assert again is not None
+        assert again.check_at == now
 
 
 def test_a_token_is_what_it_was_and_fits_a_label():

@@ -443,13 +443,16 @@ async def test_a_store_that_is_gone_for_a_while_is_no_end(control: Control, valk
     assert (await control.looked("acme")).proof is Proof.VERIFIED
 
 
-async def fill(control: Control, namespace: str, count: int, *, due: int | None = None) -> int:
+async def fill(
+    control: Control, namespace: str, count: int, *, due: int | None = None, reason: str | None = None
+) -> int:
     """So many claims, `due` of them now and the others in an hour; returns the revision."""
     await control.store.commit([Change(Kind.SERVICE, f"{namespace}-1", encode(service(f"{namespace}-1", namespace)))])
     made = [
         new_claim(namespace, f"d{i:05}.{namespace}.com", f"{namespace}-1", endpoint="e", token="t", now=control.time)
         for i in range(count)
     ]
+    made = [replace(claim, reason=reason) for claim in made]
     if due is not None:
         made[due:] = [replace(c, check_at=control.time + HOUR) for c in made[due:]]
     revision = 0
@@ -472,6 +475,37 @@ async def test_one_namespace_with_thousands_of_claims_starves_nobody(control: Co
     await control.claim("acme")
     await until(lambda: control.route() is not None)
     assert control.duty.counts.checks < 1500
+
+
+def deaden(dns: Responder, namespace: str, count: int) -> None:
+    """What `fill` made has servers that say nothing."""
+    for i in range(count):
+        dns.fail(f"d{i:05}.{namespace}.com", "drop")
+        dns.fail(f"_wakegate.d{i:05}.{namespace}.com", "drop")
+
+
+async def test_a_dead_zone_holds_up_none_of_its_owners_other_domains(control: Control):
+    deaden(control.dns, "many", 200)
+    control.leads_to("many")
+    await fill(control, "many", 200)
+    await until(lambda: control.duty.busy == 4)
+    await control.claim("many")
+    await until(lambda: control.route() is not None)
+    assert control.duty.counts.checks < 20, "what is new comes next"
+
+
+async def test_names_without_an_answer_leave_places_for_those_that_are_due_by_their_time(store: Store, dns: Responder):
+    one = Control(store, dns)
+    deaden(dns, "many", 50)
+    one.leads_to("many")
+    await fill(one, "many", 50, reason="dns_timeout")
+    due = new_claim("many", WWW, "many-1", endpoint=one.endpoint("many"), token="t", now=one.time)
+    due = replace(due, reason="nxdomain", checked_at=one.time - MINUTE)
+    await store.commit([Change(Kind.DOMAIN, claim_id("many", WWW), encode(due))])
+    async with one.running():
+        await until(lambda: one.route() is not None)
+        assert one.duty.busy <= 2
+        assert one.duty.counts.checks < 10
 
 
 async def test_of_ten_thousand_claims_those_that_are_due_are_looked_at_once(store: Store, dns: Responder):
