@@ -24,11 +24,9 @@ from state.models import Issuance
 from state.store import Change, Store
 from tests.acme_proxy import AcmeProxy
 from tests.certs.issuing import DEADLINE, Edge, World
-from tests.certs.test_issuer_crashes import awaits, nothing_in_the_clear
+from tests.certs.order_awaits import Place, awaits
 from tests.conftest import Valkey
 from tests.pebble import Pebble
-
-Place = tuple[str, int]
 
 
 class AskedEdge(Edge):
@@ -141,3 +139,9 @@ async def finished(store: Store, name: str) -> None:
 def seen(noted: Path) -> set[Place]:
     lines = (line.split() for line in noted.read_text().splitlines())
     return {(module, int(number)) for module, number in lines}
+
+
+def nothing_in_the_clear(directory: Path) -> None:
+    files = [file for file in directory.rglob("*") if file.is_file()]
+    assert files
+    assert not any(b"PRIVATE KEY" in file.read_bytes() for file in files)
