@@ -173,11 +173,17 @@ class Verifier:
                 self._schedule.put(
                     claim_id,
                     claim.namespace,
-                    claim.check_at,
+                    self._due_at(claim),
                     record.version,
                     asked=claim.check_at <= now and (_new(claim) or claim_id in self._schedule),
                     silent=claim.reason in (DNS_TIMEOUT, DNS_ERROR),
                 )
+
+    def _due_at(self, claim: Domain) -> int:
+        """Of a claim as another process left it: when its answers end is not stored, if it is proved (`_QUIET`)."""
+        if not _settled(claim) or claim.checked_at is None:
+            return claim.check_at
+        return min(claim.check_at, claim.checked_at + self._settings.pace.proved[0])
 
     async def _begin(self, looks: asyncio.TaskGroup) -> float:
         """Begin what is due and fits; returns the seconds until the next turn."""

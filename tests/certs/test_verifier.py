@@ -373,6 +373,27 @@ async def test_what_is_proved_is_asked_by_its_ttl_and_not_written_each_time(cont
     assert (await control.looked("acme")).checked_at == control.time, "who asks is told that somebody looked"
 
 
+async def test_who_takes_over_looks_at_what_is_proved_without_waiting_for_what_was_written(store: Store, dns: Responder):
+    async with Control(store, dns).running() as before:
+        before.leads_to("acme")
+        await before.claim("acme")
+        await until(lambda: before.route() is not None)
+        await before.idle()
+        assert before.known("acme").check_at == before.time + HOUR
+        await before.lease.release()
+    revision = await store.revision()
+    after = Control(store, dns, "two")
+    after.time = before.time + 4 * MINUTE
+    async with after.running():
+        await until(lambda: after.duty.claims == 1 and after.lease.fence is not None)
+        assert after.duty.counts.checks == 0
+        after.at(before.time + 6 * MINUTE)
+        await until(lambda: after.duty.counts.checks == 1)
+        await after.idle()
+        assert after.known("acme").check_at == before.time + HOUR, "nothing new is written no more often"
+    assert await store.revision() == revision
+
+
 async def test_the_route_follows_a_redirect(control: Control):
     control.leads_to("acme")
     await control.claim("acme")
