@@ -160,7 +160,7 @@ def _authority_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifi
 def _parse(certificate: str) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(certificate.encode())
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise BadCertificate(f"a certificate is damaged: {error}") from error
 
 

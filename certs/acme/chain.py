@@ -27,6 +27,7 @@ _UNREADABLE: Final = (
     InvalidSignature,
     x509.DuplicateExtension,
     x509.ExtensionNotFound,
+    x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )
 

@@ -245,6 +245,12 @@ COMMANDS = {
         for action in ("redeploy", "rollback", "cancel", "sleep", "wake")
     },
     "POST /auth/v1/seed/{namespace}/services/{name}/webhook": "services rotate-webhook",
+    "GET /{namespace}/service/{name}/domains": "domains list",
+    "GET /{namespace}/service/{name}/domains/{domain}": "domains status",
+    "POST /auth/v1/seed/{namespace}/services/{name}/domains": "domains add",
+    "DELETE /auth/v1/seed/{namespace}/services/{name}/domains/{domain}": "domains remove",
+    "PUT /auth/v1/seed/{namespace}/services/{name}/domains/{domain}/certificate": "domains certificate",
+    "DELETE /auth/v1/seed/{namespace}/services/{name}/domains/{domain}/certificate": "domains certificate",
     "GET /auth/v1/key": "keys own",
     "GET /auth/v1/keys": "keys list",
     "POST /auth/v1/keys": "keys create",

@@ -6,7 +6,7 @@ import pytest
 
 from certs.due import Ca
 from control.domains import Platform
-from control.site import Offer, Site
+from control.site import Site
 from wakegate.config import Config, load
 from wakegate.issuing import cas, platform, reach
 
@@ -49,9 +49,7 @@ def test_the_names_of_the_platform() -> None:
 
 def test_endpoints_are_told_as_https_from_the_moment_that_clients_trust_them() -> None:
     trusted: list[int] = []
-    site = Site(
-        Platform("apps.test"), 80, Offer("process", frozenset()), "us-east-1", https_port=lambda: (trusted or [None])[0]
-    )
+    site = Site(Platform("apps.test"), 80, "us-east-1", https_port=lambda: (trusted or [None])[0])
     assert site.endpoint("a") == "http://a.apps.test"
     trusted.append(443)
     assert site.endpoint("a") == "https://a.apps.test"
