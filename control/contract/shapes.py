@@ -110,8 +110,8 @@ class CertificateView(TypedDict):
 
 
 class DomainView(TypedDict):
-    """`reason` is for programs, `detail` for people. `redirect_to`: where requests are sent on to. `next_check_at`: at the
-    latest; null if only its owner has it looked at again."""
+    """`reason` is for programs, `detail` for people. `redirect_to`: where requests are sent on to. `next_check_at`:
+    at the latest; null if only its owner has it looked at again."""
 
     name: str
     status: DomainStatus

@@ -373,7 +373,7 @@ async def test_what_is_proved_is_asked_by_its_ttl_and_not_written_each_time(cont
     assert (await control.looked("acme")).checked_at == control.time, "who asks is told that somebody looked"
 
 
-async def test_who_takes_over_looks_at_what_is_proved_without_waiting_for_what_was_written(store: Store, dns: Responder):
+async def test_who_takes_over_looks_at_what_is_proved_before_the_moment_that_was_stored(store: Store, dns: Responder):
     async with Control(store, dns).running() as before:
         before.leads_to("acme")
         await before.claim("acme")
