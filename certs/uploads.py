@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 CHAIN_LENGTH: Final = 64 << 10  # characters
 KEY_LENGTH: Final = 16 << 10
@@ -35,6 +35,17 @@ _WEAK: Final = ("md5", "sha1")
 _BLOCK: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _KINDS: Final = f"RSA of {RSA_BITS[0]} to {RSA_BITS[1]} bits, or ECDSA on P-256 or P-384"
 _OF_TLS: Final = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+_UNDERSTOOD: Final = {  # by the usual clients, if they are critical (RFC 5280 4.2.1)
+    ExtensionOID.BASIC_CONSTRAINTS,
+    ExtensionOID.KEY_USAGE,
+    ExtensionOID.EXTENDED_KEY_USAGE,
+    ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+    ExtensionOID.NAME_CONSTRAINTS,
+    ExtensionOID.CERTIFICATE_POLICIES,
+    ExtensionOID.POLICY_MAPPINGS,
+    ExtensionOID.POLICY_CONSTRAINTS,
+    ExtensionOID.INHIBIT_ANY_POLICY,
+}
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 E = TypeVar("E", bound=x509.ExtensionType)
@@ -131,14 +142,32 @@ def _faults(domain: str, certificates: Sequence[x509.Certificate], now: int) -> 
             yield f"certificate {number} ended at {one.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}"
         elif now < start:
             yield f"certificate {number} begins at {one.not_valid_before_utc:%Y-%m-%dT%H:%M:%SZ} only"
+    yield from _repeated(certificates)
+    yield from _not_understood(certificates)
     yield from _broken_links(certificates)
     yield from _unfit_for_tls(leaf)
+
+
+def _repeated(certificates: Sequence[x509.Certificate]) -> Iterator[str]:
+    for number, one in enumerate(certificates, 1):
+        if (first := certificates.index(one) + 1) < number:
+            yield f"certificate {number} is certificate {first} again: each belongs into the chain once"
+
+
+def _not_understood(certificates: Sequence[x509.Certificate]) -> Iterator[str]:
+    """RFC 5280 4.2: who does not know a critical extension has to refuse the certificate."""
+    for number, one in enumerate(certificates, 1):
+        for extension in one.extensions:
+            if extension.critical and extension.oid not in _UNDERSTOOD:
+                oid = extension.oid.dotted_string
+                yield f"certificate {number} has a critical extension that clients don't know ({oid}), and refuse"
 
 
 def _broken_links(certificates: Sequence[x509.Certificate]) -> Iterator[str]:
     for number, one in enumerate(certificates, 1):
         issuer = certificates[number] if number < len(certificates) else None
-        if one.issuer != one.subject and (digest := _digest(one)) in _WEAK:
+        root = number > 1 and one.issuer == one.subject  # its signature is not looked at
+        if not root and (digest := _digest(one)) in _WEAK:
             yield f"certificate {number} is signed with {digest}, which clients refuse"
         elif issuer is not None and not _issued(one, issuer):
             yield f"certificate {number} was not issued by the next: the order is leaf, its issuer, and so on"
@@ -156,6 +185,11 @@ def _unfit_for_tls(leaf: x509.Certificate) -> Iterator[str]:
     usage = _extension(leaf, x509.ExtendedKeyUsage)
     if usage is not None and not _OF_TLS & set(usage):
         yield "the first certificate is not for TLS servers (extended key usage)"
+    allowed, constraints = _extension(leaf, x509.KeyUsage), _extension(leaf, x509.BasicConstraints)
+    if allowed is not None and not allowed.digital_signature:
+        yield "the first certificate may not sign handshakes (key usage without digitalSignature)"
+    if constraints is not None and constraints.ca and leaf.issuer != leaf.subject:
+        yield "the first certificate is one of an authority (CA:TRUE), which clients refuse from servers"
     if _extension(leaf, x509.TLSFeature) is not None:
         yield "the first certificate demands stapled OCSP answers (must-staple), which are not sent"
 

@@ -56,7 +56,7 @@ def key_pem(key: Any, form: PrivateFormat = PrivateFormat.PKCS8, password: bytes
 
 def authority(name: str = "root", issuer: Issued | None = None, **more: Any) -> Issued:
     """A CA, signed by itself or by another one."""
-    return issue([], name=name, issuer=issuer, ca=True, **more)
+    return issue([], name=name, issuer=issuer, ca=True, allowed=SIGNS_CERTIFICATES, **more)
 
 
 def issue(
@@ -70,6 +70,8 @@ def issue(
     end: dt.datetime = NOW + 90 * DAYS,
     usage: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.SERVER_AUTH,
     digest: Any = None,
+    allowed: x509.KeyUsage | None = None,
+    critical: Sequence[x509.ExtensionType] = (),
     more: Sequence[x509.ExtensionType] = (),
 ) -> Issued:
     """A leaf for these names, or a CA. `key`: of its own kind, else on P-256."""
@@ -88,26 +90,31 @@ def issue(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key()), critical=False)
     )
-    if ca:
-        builder = builder.add_extension(_signs, critical=True)
+    if allowed is not None:
+        builder = builder.add_extension(allowed, critical=True)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(list(map(x509.DNSName, names))), critical=False)
     if usage is not None and not ca:
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-    for extension in more:
-        builder = builder.add_extension(extension, critical=False)
+    for extension in (*critical, *more):
+        builder = builder.add_extension(extension, critical=extension in critical)
     algorithm = None if isinstance(signer.key, ed25519.Ed25519PrivateKey) else digest or hashes.SHA256()
     return Issued(builder.sign(signer.key, algorithm), key)
 
 
-_signs = x509.KeyUsage(
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=True,
-    crl_sign=True,
-    encipher_only=False,
-    decipher_only=False,
-)
+def _key_usage(*, signature: bool, certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=signature,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=certificates,
+        crl_sign=certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+SIGNS_HANDSHAKES = _key_usage(signature=True, certificates=False)
+SIGNS_CERTIFICATES = _key_usage(signature=False, certificates=True)

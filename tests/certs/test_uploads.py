@@ -105,7 +105,8 @@ CHAINS = {
     "eleven": (LEAF.pem + MIDDLE.pem * 10, "10 is the most"),
     "other order": (MIDDLE.pem + LEAF.pem, "was not issued by the next"),
     "a gap": (LEAF.pem + ROOT.pem, "certificate 1 was not issued by the next"),
-    "twice": (LEAF.pem + LEAF.pem, "was not issued by the next"),
+    "twice": (LEAF.pem + LEAF.pem + MIDDLE.pem, "certificate 2 is certificate 1 again"),
+    "its issuer twice": (CHAIN + MIDDLE.pem, "certificate 3 is certificate 2 again"),
 }
 
 
@@ -121,6 +122,7 @@ def refusals(chain: str) -> list[str]:
     return [why for _, why in refused.value.reasons]
 
 
+UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00")
 LEAVES = {
     "another name": (issue(["acme.com"], MIDDLE), "the names in it: acme.com"),
     "no name": (issue([], MIDDLE, name=DOMAIN), "the names in it: none"),
@@ -132,6 +134,10 @@ LEAVES = {
         issue([DOMAIN], MIDDLE, more=[x509.TLSFeature([x509.TLSFeatureType.status_request])]),
         "must-staple",
     ),
+    "no signatures": (issue([DOMAIN], MIDDLE, allowed=chains.SIGNS_CERTIFICATES), "key usage without digitalSignature"),
+    "an authority": (issue([DOMAIN], MIDDLE, ca=True), "one of an authority (CA:TRUE)"),
+    "critical and unknown": (issue([DOMAIN], MIDDLE, critical=[UNKNOWN]), "certificate 1 has a critical extension"),
+    "a precertificate": (issue([DOMAIN], MIDDLE, critical=[x509.PrecertPoison()]), "(1.3.6.1.4.1.11129.2.4.3)"),
     "a short key": (issue([DOMAIN], MIDDLE, key=chains.rsa_of(1024)()), "RSA of 1024 bits"),
     "another curve": (issue([DOMAIN], MIDDLE, key=chains.p521()), "of a kind that is not served"),
     "no ECDSA": (issue([DOMAIN], MIDDLE, key=ed25519.Ed25519PrivateKey.generate()), "of a kind that is not served"),
@@ -146,14 +152,41 @@ def test_certificates_that_clients_would_refuse(what):
     assert any(field == CERTIFICATE and told in why for field, why in refused.value.reasons), refused.value.reasons
 
 
+def test_one_that_signed_itself_is_refused_for_the_same_faults():
+    authority_only = issue([DOMAIN], ca=True, allowed=chains.SIGNS_CERTIFICATES)
+    assert "digitalSignature" in refusal(authority_only.pem, authority_only.key_pem)[CERTIFICATE]
+    twice = issue([DOMAIN])
+    assert "certificate 2 is certificate 1 again" in refusal(twice.pem * 2, twice.key_pem)[CERTIFICATE]
+
+
+def test_an_issuer_with_an_unknown_critical_extension_is_told_by_its_place():
+    odd = authority("odd", ROOT, critical=[UNKNOWN])
+    leaf = issue([DOMAIN], odd)
+    assert "certificate 2 has a critical extension" in refusal(leaf.pem + odd.pem, leaf.key_pem)[CERTIFICATE]
+
+
+def test_what_clients_know_and_what_is_not_critical_is_no_fault():
+    policies = x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("2.23.140.1.2.1"), None)])
+    leaf = issue([DOMAIN], MIDDLE, allowed=chains.SIGNS_HANDSHAKES, critical=[policies], more=[UNKNOWN])
+    assert read(DOMAIN, leaf.pem + MIDDLE.pem, leaf.key_pem, now_us(), CLIENT).trusted
+
+
 def test_a_chain_that_is_signed_with_a_digest_of_old_is_told_so():
     """No library signs with it any more: the names of the digests are changed in a certificate with a newer one."""
     signer = authority("rsa", key=chains.rsa_of(2048)())
-    leaf = issue([DOMAIN], signer)
-    sha256, sha1 = (bytes.fromhex(f"2a864886f70d0101{digest}") for digest in ("0b", "05"))
-    old = x509.load_der_x509_certificate(leaf.certificate.public_bytes(Encoding.DER).replace(sha256, sha1))
-    reason = refusal(old.public_bytes(Encoding.PEM).decode() + signer.pem, leaf.key_pem)[CERTIFICATE]
-    assert reason == "certificate 1 is signed with sha1, which clients refuse"
+    itself = issue([DOMAIN], key=chains.rsa_of(2048)())
+    for leaf, rest in ((issue([DOMAIN], signer), signer.pem), (itself, "")):
+        for digest, name in (("05", "sha1"), ("04", "md5")):
+            reason = refusal(signed_with(leaf, digest) + rest, leaf.key_pem)[CERTIFICATE]
+            assert reason == f"certificate 1 is signed with {name}, which clients refuse"
+    fine = issue([DOMAIN], signer)
+    assert read(DOMAIN, fine.pem + signed_with(signer, "05"), fine.key_pem, now_us(), CLIENT).names == (DOMAIN,)
+
+
+def signed_with(issued: chains.Issued, digest: str) -> str:
+    sha256, old = (bytes.fromhex(f"2a864886f70d0101{number}") for number in ("0b", digest))
+    der = issued.certificate.public_bytes(Encoding.DER).replace(sha256, old)
+    return x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM).decode()
 
 
 def test_an_issuer_that_has_ended_is_told_by_its_place():
