@@ -274,7 +274,7 @@ class Issuer:
                 async with asyncio.timeout(_CAUGHT_UP):
                     await self._mirror.reached(max(seen.versions.values(), default=0))
         except (Lost, StoreError) as error:
-            log.info("%s is looked at again: %s", wanted.name, error)
+            log.debug("%s is looked at again: %s", wanted.name, error)  # overtaken: nobody has to act
             self._waits[wanted.name] = self._desk.now() + _RETRY
         except (BadCertificate, DecodeError, SecretError) as error:
             log.error("no certificate for %s: %s", wanted.name, error)

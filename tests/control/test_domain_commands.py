@@ -13,7 +13,7 @@ from state.kinds import Kind
 from state.models import DnsRecord
 from tests.chains import issue
 from wakegate.cli import main
-from wakegate.commands.domain_views import to_do
+from wakegate.commands.domain_views import domain_facts, to_do
 
 LEAF = issue(["www.acme.com"])
 
@@ -145,6 +145,14 @@ def _completed(words: str) -> set[str]:
     *arguments, begun = words.split(" ")
     found = ShellComplete(main, {}, "wakegate", "_WAKEGATE_COMPLETE").get_completions(arguments, begun)
     return {item.value for item in found}
+
+
+def test_the_time_of_a_renewal_is_shown_as_one_to_come():
+    of = {"issuer": "internal", "not_after": "2026-03-01T00:00:00.000000Z", "renew_at": "2026-02-01T…", "trusted": True}
+    shown = dict.fromkeys(("name", "reason", "detail", "redirect_to", "checked_at", "next_check_at"))
+    facts = domain_facts({**shown, "status": "active", "certificate": of})
+    assert facts["next renewal"] == "2026-02-01T…"
+    assert domain_facts({**shown, "status": "active", "certificate": None})["next renewal"] is None
 
 
 def test_what_to_do_follows_from_reason_and_status():

@@ -67,7 +67,7 @@ def domain_facts(domain: Mapping[str, Any]) -> dict[str, Cell | None]:
         "to do": to_do(domain),
         "sent on to": domain["redirect_to"],
         "certificate": _certificate_line(domain["certificate"]),
-        "renewed": None if domain["certificate"] is None else domain["certificate"]["renew_at"],
+        "next renewal": None if domain["certificate"] is None else domain["certificate"]["renew_at"],
         "checked": domain["checked_at"] or "not yet",
         "next check": domain["next_check_at"] or "when you add it again",
     }
