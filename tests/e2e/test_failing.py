@@ -80,8 +80,7 @@ async def test_it_fails_with_a_reason_and_held_requests_get_503_with_it(shared_n
     later = await ask(node.http_port, host("acme", case))
     assert isinstance(later, Reply)
     assert later.status == 503
-    kinds = [e["kind"] for e in node.api("GET", f"/acme/service/{case}/events").json()["items"]]
-    assert "deployment.failed" in kinds
+    await asyncio.to_thread(eventually, lambda: "deployment.failed" in events(node, case))  # told after it is stored
 
 
 async def test_a_build_that_fails_shows_its_output_in_the_logs(shared_node):
@@ -109,3 +108,8 @@ async def test_a_service_that_dies_after_it_was_healthy_is_started_again(shared_
     assert isinstance(again, Reply)
     assert again.status == 200
     assert again.body != reply.body
+
+
+def events(node: Node, name: str) -> list[str]:
+    """Kinds of those that are kept of a service."""
+    return [event["kind"] for event in node.api("GET", f"/acme/service/{name}/events").json()["items"]]
