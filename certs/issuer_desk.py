@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from collections import Counter
@@ -11,20 +12,23 @@ from typing import Final
 
 from certs.acme import chain as chains
 from certs.acme.errors import AcmeError
-from certs.budget import DUPLICATES, NAMESPACE_ORDERS
-from certs.due import Ca, Situation
+from certs.budget import NAMESPACE_ORDERS
+from certs.due import Ca, Situation, room_at
 from certs.issuer_account import Accounts
 from certs.issuer_proofs import TxtRecords
 from certs.issuer_records import Records, Seen
+from certs.spending import of_namespace
 from certs.wanted import Wanted
-from state.models import Certificate, Event, Issuance
+from state.codec import encode
+from state.kinds import Kind
+from state.models import Certificate, Event, Spent
 from state.secrets import Vault
+from state.store import Change
 
 log = logging.getLogger(__name__)
 
 ISSUED: Final = "issued"
 RENEWED: Final = "renewed"
-_REMEMBERED: Final = 10_000  # names whose orders are remembered although their records may be gone
 
 Caa = Callable[[str, tuple[str, ...], str, str | None], Awaitable[None]]
 """May the CA of these identities issue for the name, by this type of challenge and this account (URL)?
@@ -62,31 +66,21 @@ class Desk:
     profile: str | None = None
     patience: Patience = field(default_factory=Patience)
     counts: Counter[str] = field(default_factory=Counter)
-    _ordered: dict[str, tuple[int, ...]] = field(default_factory=dict)  # by name, also of those that are gone
-    _spent: dict[str, tuple[int, ...]] = field(default_factory=dict)  # by namespace, since this control was started
+    intending: asyncio.Lock = field(default_factory=asyncio.Lock)  # what is left of a budget is spent by one order
 
-    def orders(self, issuance: Issuance, now: int) -> tuple[int, ...]:
-        """Those for the name that were no renewals, also from before it was removed and added again."""
-        known = {*issuance.ordered, *self._ordered.get(issuance.names[0], ())}
-        return DUPLICATES.spent(tuple(known), now)
+    async def room_at(self, seen: Seen, ca: Ca, renewal: bool, now: int) -> tuple[int, tuple[Change, ...]]:
+        """When there is room for an order in all budgets, and what one that is made now spends of the namespace's.
 
-    def remember(self, issuance: Issuance) -> None:
-        """Its orders, whatever becomes of the record: an owner who adds his domain again finds no new budget."""
-        self._ordered.pop(issuance.names[0], None)
-        if issuance.ordered:
-            self._ordered[issuance.names[0]] = issuance.ordered
-            if len(self._ordered) > _REMEMBERED:
-                del self._ordered[next(iter(self._ordered))]
-
-    def room_of(self, namespace: str, now: int) -> int:
-        """When this namespace may have an order made that is no renewal: none takes all that the account may have."""
-        return now if not namespace else NAMESPACE_ORDERS.room_at(self._spent.get(namespace, ()), now)
-
-    def ordering(self, namespace: str, now: int) -> None:
-        """One is made."""
-        self._spent[namespace] = NAMESPACE_ORDERS.noted(self._spent.pop(namespace, ()), now)
-        if len(self._spent) > _REMEMBERED:
-            del self._spent[next(iter(self._spent))]
+        That is to be committed with the order's intent. Raises StoreError.
+        """
+        room = room_at(seen.issuance, await self.accounts.orders(ca), renewal, now)
+        namespace = seen.wanted.namespace
+        if renewal or not namespace:
+            return room, ()
+        spent, version = await self.records.spent_by(namespace)
+        after = encode(Spent(NAMESPACE_ORDERS.noted(spent.ordered, now)))
+        change = Change(Kind.BUDGET, of_namespace(namespace), after, version)
+        return max(room, NAMESPACE_ORDERS.room_at(spent.ordered, now)), (change,)
 
     def situation(self, seen: Seen, asked: bool) -> Situation:
         certificate = seen.certificate

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -26,21 +26,21 @@ from certs.acme.errors import AcmeError
 from certs.acme.order import Order as AcmeOrder
 from certs.acme.problem import Problem
 from certs.authority import DAY, BadCertificate
-from certs.budget import DUPLICATES, EARLY_RENEWALS
-from certs.due import UPLOADED, Ca, Due, Work, ca_of, due, handover_at, known_ca, room_at
+from certs.budget import DUPLICATES, EARLY_RENEWALS, FAILED_VALIDATIONS
+from certs.due import UPLOADED, Ca, Due, Work, ca_of, due, handover_at, known_ca
 from certs.issuer_account import KEY_FIELD, Membership
 from certs.issuer_desk import ISSUED, RENEWED, Desk, identifier
 from certs.issuer_proofs import Proof, kinds, proof
 from certs.issuer_records import Seen
 from certs.keys import key_of, new_key
-from certs.outcomes import done, dropped, failed
+from certs.outcomes import done, dropped, failed, unfailed
 from certs.setbacks import BUDGET_EXHAUSTED, CA_ERROR, Setback, of_error, of_validation
 from certs.wanted import WILDCARD, Wanted
 from state.codec import encode
 from state.kinds import Kind
 from state.models import Certificate, Challenge, Issuance
 from state.secret_key import SecretError
-from state.store import ABSENT
+from state.store import ABSENT, Change
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Order:
         self._desk = desk
         self._seen = seen
         self._asked = asked
-        self._finalized = False
+        self._unused = False  # no certificate came of the order so far, as this attempt knows for sure
         self._txt: list[tuple[str, str]] = []
 
     @property
@@ -162,28 +162,32 @@ class Order:
         """Store that an order is made, and its key, before the CA hears of it."""
         desk, now, issuance = self._desk, self._desk.now(), self._issuance
         kind = kinds(self._wanted, desk.reach, issuance)[0]
-        known = replace(issuance, ordered=desk.orders(issuance, now))
-        room = room_at(known, await desk.accounts.orders(member.ca), step.renewal, now)
-        if not step.renewal:
-            room = max(room, desk.room_of(self._wanted.namespace, now))
+        await self._spending(member, step, now)
+        await self._check_caa(member, kind)
+        intent = replace(
+            issuance,
+            directory=member.ca.directory,
+            order=None,
+            key=issuance.key or self._sealed(await asyncio.to_thread(new_key)),
+            began_at=now,
+            challenge=kind,
+            ordered=issuance.ordered if step.renewal else DUPLICATES.noted(issuance.ordered, now),
+            failed=FAILED_VALIDATIONS.noted(issuance.failed, now),  # until it is known to have gone well
+            renewed=EARLY_RENEWALS.noted(issuance.renewed, now) if step.early else issuance.renewed,
+        )
+        async with desk.intending:
+            spending = await self._spending(member, step, now)
+            if not step.renewal:
+                await desk.accounts.ordering(member.ca, now)
+            await self._save(intent, more=spending)
+        self._unused = True
+
+    async def _spending(self, member: Membership, step: Due, now: int) -> tuple[Change, ...]:
+        """Of the namespace's budget, by an order that is made now. Raises Setback, StoreError."""
+        room, spending = await self._desk.room_at(self._seen, member.ca, step.renewal, now)
         if room > now:
             raise Setback(BUDGET_EXHAUSTED, "too many orders or failed validations lately", asked=(room - now) / 1e6)
-        await self._check_caa(member, kind)
-        if not step.renewal:
-            await desk.accounts.ordering(member.ca, now)
-            desk.ordering(self._wanted.namespace, now)
-        await self._save(
-            replace(
-                known,
-                directory=member.ca.directory,
-                order=None,
-                key=issuance.key or self._sealed(await asyncio.to_thread(new_key)),
-                began_at=now,
-                challenge=kind,
-                ordered=known.ordered if step.renewal else DUPLICATES.noted(known.ordered, now),
-                renewed=EARLY_RENEWALS.noted(issuance.renewed, now) if step.early else issuance.renewed,
-            )
-        )
+        return spending
 
     async def _check_caa(self, member: Membership, kind: str) -> None:
         identities = member.directory.meta.caa_identities
@@ -212,13 +216,13 @@ class Order:
     # -- its steps
 
     async def _complete(self, member: Membership, order: AcmeOrder, step: Due) -> None:
+        self._unused = order.status in ("pending", "ready", "invalid")
         if order.status == "pending":
             order = await self._validate(member, order)
         if order.status == "ready":
-            self._finalized = True
+            self._unused = False
             order = await member.client.finalize(order, csr(self._wanted.names, self._key()))
         if order.status == "processing":
-            self._finalized = True
             order = await self._until(
                 lambda: member.client.order(order.url),
                 lambda found: found.status != "processing",
@@ -348,7 +352,7 @@ class Order:
             more.append(self._seen.change(Kind.CERTIFICATE, name, encode(stored)))
         if self._seen.version(Kind.CHALLENGE, self._wanted.name) != ABSENT:
             more.append(self._seen.change(Kind.CHALLENGE, self._wanted.name, None))
-        self._seen = await self._desk.records.write(self._seen, done(self._issuance), more)
+        self._seen = await self._desk.records.write(self._seen, done(unfailed(self._issuance)), more)
         result = RENEWED if step.renewal else ISSUED
         self._desk.counts[result] += 1
         self._desk.event(self._wanted, f"certificate.{result}", f"{', '.join(names)} by {leaf.issuer}")
@@ -356,8 +360,9 @@ class Order:
     async def _failed(self, setback: Setback) -> None:
         """Store why, and when it is tried again; what is served is served on. Raises Lost, StoreError."""
         before = self._issuance
-        after = failed(before, setback, self._desk.cas, self._seen.certificate, self._desk.now())
-        if after.began_at is None and before.began_at is not None and not self._finalized:
+        known = before if setback.keeps else unfailed(before)
+        after = failed(known, setback, self._desk.cas, self._seen.certificate, self._desk.now())
+        if after.began_at is None and before.began_at is not None and self._unused:
             after = replace(after, ordered=tuple(m for m in after.ordered if m != before.began_at))
         await self._save(after, hide=after.began_at is None)
         self._desk.counts[setback.reason] += 1
@@ -366,13 +371,12 @@ class Order:
             text = f"{self._wanted.name}: {setback.reason}: {setback.detail}"
             self._desk.event(self._wanted, "certificate.failed", text)
 
-    async def _save(self, issuance: Issuance, *, hide: bool = False) -> None:
+    async def _save(self, issuance: Issuance, *, hide: bool = False, more: Sequence[Change] = ()) -> None:
         """`hide`: workers answer no challenge any more."""
         name = self._wanted.name
         gone = self._seen.change(Kind.CHALLENGE, name, None)
-        more = (gone,) if hide and self._seen.version(Kind.CHALLENGE, name) != ABSENT else ()
-        self._desk.remember(issuance)
-        self._seen = await self._desk.records.write(self._seen, issuance, more)
+        answered = hide and self._seen.version(Kind.CHALLENGE, name) != ABSENT
+        self._seen = await self._desk.records.write(self._seen, issuance, (*more, *((gone,) if answered else ())))
 
     # -- its key
 

@@ -1,7 +1,8 @@
 """What the store has of a name that a certificate is wanted for, and every commit of an order.
 
 Laws kept here: 6 (each commit is fenced, and compared with what was read: another leader, an owner who removed his
-domain or a namespace that took it over make it fail) and 8 (keys are sealed before they come here).
+domain or a namespace that took it over make it fail; it has in it what is spent of the name's budgets) and 8 (keys are
+sealed before they come here).
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
+from certs.spending import of_name, of_namespace
 from certs.wanted import Wanted, of_domain
 from state.codec import DecodeError, decode, encode
 from state.kinds import Kind
-from state.models import Certificate, Challenge, Domain, Issuance, Route
+from state.models import Certificate, Challenge, Domain, Issuance, Route, Spent
 from state.store import ABSENT, Change, Conflict, Fence, Store
 
 T = TypeVar("T")
@@ -34,7 +36,7 @@ class Tenure(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was read of one name; `versions` by kind and id."""
+    """What was read of one name; `versions` by kind and id; `spent` of the name's budgets, whoever held it."""
 
     wanted: Wanted
     issuance: Issuance
@@ -42,6 +44,7 @@ class Seen:
     domain: Domain | None
     route: Route | None
     versions: Mapping[tuple[Kind, str], int] = field(default_factory=dict)
+    spent: Spent = field(default_factory=Spent)
 
     def version(self, kind: Kind, object_id: str) -> int:
         return self.versions.get((kind, object_id), ABSENT)
@@ -93,12 +96,20 @@ class Records:
         issuance = await self._readable(Kind.ISSUANCE, wanted.name, Issuance, versions)
         if issuance is None or issuance.namespace != wanted.namespace or issuance.names != wanted.names:
             issuance = Issuance(wanted.names, wanted.namespace)
+        spent = await self._readable(Kind.BUDGET, of_name(wanted.name), Spent, versions) or Spent()
+        issuance = replace(issuance, ordered=spent.ordered, failed=spent.failed)
         certificates = {
             name: await self._readable(Kind.CERTIFICATE, name, Certificate, versions) for name in wanted.names
         }
         domain, route = await self._claim(wanted, versions)
         await self._readable(Kind.CHALLENGE, wanted.name, Challenge, versions)
-        return Seen(wanted, issuance, certificates, domain, route, versions)
+        return Seen(wanted, issuance, certificates, domain, route, versions, spent)
+
+    async def spent_by(self, namespace: str) -> tuple[Spent, int]:
+        """Of its budget, and the version of that record. Raises StoreError."""
+        versions: dict[tuple[Kind, str], int] = {}
+        spent = await self._readable(Kind.BUDGET, of_namespace(namespace), Spent, versions)
+        return spent or Spent(), versions[Kind.BUDGET, of_namespace(namespace)]
 
     async def write(self, seen: Seen, issuance: Issuance | None, more: Sequence[Change] = ()) -> Seen:
         """Store the issuance (None: it goes) with `more`, if the name still is its namespace's; what is stored now.
@@ -106,8 +117,9 @@ class Records:
         Raises Lost, StoreError. After Unavailable nobody knows whether it was stored: read anew.
         """
         for _ in range(_ATTEMPTS):
-            payload = None if issuance is None else encode(issuance)
-            changes = [seen.change(Kind.ISSUANCE, seen.wanted.name, payload), *more, *_claim_of(seen)]
+            payload = None if issuance is None else encode(replace(issuance, ordered=(), failed=()))
+            first = seen.change(Kind.ISSUANCE, seen.wanted.name, payload)
+            changes = [first, *_spending(seen, issuance), *more, *_claim_of(seen)]
             try:
                 revision = await self._store.commit(changes, fence=self._fence())
             except Conflict as conflict:
@@ -162,11 +174,26 @@ def _claim_of(seen: Seen) -> tuple[Change, ...]:
     return (Change(Kind.DOMAIN, claim, None, seen.version(Kind.DOMAIN, claim), unchanged=True),)
 
 
+def _spending(seen: Seen, issuance: Issuance | None) -> tuple[Change, ...]:
+    """Of the name's budgets, as far as it changes."""
+    spent = _spent(seen, issuance)
+    if spent == seen.spent:
+        return ()
+    payload = None if spent == Spent() else encode(spent)
+    return (seen.change(Kind.BUDGET, of_name(seen.wanted.name), payload),)
+
+
+def _spent(seen: Seen, issuance: Issuance | None) -> Spent:
+    """Without an issuance it stays as it is."""
+    return seen.spent if issuance is None else Spent(issuance.ordered, issuance.failed)
+
+
 def _after(seen: Seen, issuance: Issuance | None, changes: Sequence[Change], revision: int) -> Seen:
     written = {
         (change.kind, change.id): ABSENT if change.value is None else revision
         for change in changes
         if not change.unchanged
     }
-    left = issuance or Issuance(seen.wanted.names, seen.wanted.namespace)
-    return replace(seen, issuance=left, versions={**seen.versions, **written})
+    spent = _spent(seen, issuance)
+    left = issuance or Issuance(seen.wanted.names, seen.wanted.namespace, ordered=spent.ordered, failed=spent.failed)
+    return replace(seen, issuance=left, versions={**seen.versions, **written}, spent=spent)

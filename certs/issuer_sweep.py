@@ -13,11 +13,12 @@ from typing import Final, TypeVar
 from certs import renewal
 from certs.claims import claim_id
 from certs.outcomes import dropped
+from certs.spending import over as nothing_counts
 from certs.wanted import of_domain
 from state.codec import DecodeError, decode, encode
 from state.kinds import Kind
 from state.mirror import Mirror
-from state.models import Certificate, Challenge, Domain, Issuance, Route
+from state.models import Certificate, Challenge, Domain, Issuance, Route, Spent
 from state.store import ABSENT, Change, Conflict, Fence, Store
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,9 @@ class Sweeper:
         async for name, version, challenge in self._records(Kind.CHALLENGE, Challenge):
             if now - challenge.created_at > STALE and not self._ordering(name):
                 yield Change(Kind.CHALLENGE, name, None, version), ()
+        async for object_id, version, spent in self._records(Kind.BUDGET, Spent):
+            if nothing_counts(object_id, spent, now):
+                yield Change(Kind.BUDGET, object_id, None, version), ()
 
     async def _records(self, kind: Kind, model: type[T]) -> AsyncIterator[tuple[str, int, T]]:
         """Those that can be read."""

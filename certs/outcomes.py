@@ -29,6 +29,11 @@ def dropped(issuance: Issuance) -> Issuance:
     return replace(issuance, order=None, key=None, began_at=None)
 
 
+def unfailed(issuance: Issuance) -> Issuance:
+    """Without the failed validation that the order in progress is taken for as long as its end is not known."""
+    return replace(issuance, failed=tuple(moment for moment in issuance.failed if moment != issuance.began_at))
+
+
 def failed(
     issuance: Issuance, setback: Setback, cas: tuple[Ca, ...], certificate: Certificate | None, now: int
 ) -> Issuance:

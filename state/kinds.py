@@ -20,6 +20,7 @@ class Kind(enum.StrEnum):
     CERTIFICATE = "certificate"  # id: the name that it is served for: a host or "*.<parent>"
     DOMAIN = "domain"  # id: "<namespace>/<domain>"; a namespace's claim on a custom domain
     ISSUANCE = "issuance"  # id: the name that certificates are ordered for: a domain, the API's host, "*.<domain>"
+    BUDGET = "budget"  # id: "name/<name of an issuance>" or "namespace/<namespace>"; what was spent of its orders
     CHALLENGE = "challenge"  # id: the domain that the CA looks at; what workers answer it
     ACCOUNT = "account"  # id: of an ACME server, as `certs` names it
     NODE = "node"  # id: the node's; what it offers

@@ -351,10 +351,21 @@ class Issuance:
     window: Window | None = None  # of the certificate that is served
     window_of: str | None = None  # identifier of the certificate that `window` is of (RFC 9773 4.1)
     window_at: int | None = None  # when to ask for the window again
-    ordered: tuple[int, ...] = ()  # when orders that were no renewals were made, within the budget's time
-    failed: tuple[int, ...] = ()  # when validations failed, within the budget's time
+    ordered: tuple[int, ...] = ()  # of the name, as in `Spent`, which has them in the store: here they are not stored
+    failed: tuple[int, ...] = ()  # the same
     renewed: tuple[int, ...] = ()  # when orders were made early, at the CA's word, within the budget's time
     warned: int = 0  # when the owner of an uploaded certificate was last told that it ends
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What was spent of the budgets of a name or a namespace (kind `budget`, id = as `certs` names it).
+
+    It is nobody's, and stays when claim and issuance go, for as long as the budgets count it.
+    """
+
+    ordered: tuple[int, ...] = ()  # when orders that were no renewals were made, within the budget's time
+    failed: tuple[int, ...] = ()  # when validations of the name failed, within the budget's time
 
 
 @dataclass(frozen=True, slots=True)

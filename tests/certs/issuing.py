@@ -25,13 +25,14 @@ from certs.issuer_account import Accounts
 from certs.issuer_desk import Desk, Patience
 from certs.issuer_proofs import TxtRecords
 from certs.issuer_records import Records
+from certs.spending import of_name
 from certs.wanted import Platform
 from state.codec import encode
 from state.ids import now_us
 from state.kinds import Kind
 from state.leases import Lease
 from state.mirror import Mirror
-from state.models import AcmeAccount, Certificate, Challenge, Domain, Event, Issuance, Proof, Route
+from state.models import AcmeAccount, Certificate, Challenge, Domain, Event, Issuance, Proof, Route, Spent
 from state.secret_key import ACME, CERTIFICATES, derive
 from state.secrets import Vault
 from state.store import Change, Store
@@ -43,7 +44,9 @@ KEY = bytes(range(32))
 NAMESPACE, SERVICE = "acme", "service-1"
 DEADLINE = 60.0
 QUICK = Patience(acknowledged=5.0, validated=20.0, issued=20.0, first_look=0.05, longest_pause=1.0)
-KINDS = [Kind.DOMAIN, Kind.ROUTE, Kind.CERTIFICATE, Kind.ISSUANCE, Kind.CHALLENGE, Kind.ACCOUNT, Kind.META]
+KINDS = [
+    *(Kind.DOMAIN, Kind.ROUTE, Kind.CERTIFICATE, Kind.ISSUANCE, Kind.BUDGET, Kind.CHALLENGE, Kind.ACCOUNT, Kind.META)
+]
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -218,6 +221,10 @@ class Control:
 
     def issuance(self, name: str) -> Issuance | None:
         return self.mirror.decoded(Kind.ISSUANCE, name, Issuance)
+
+    def spent(self, name: str) -> Spent:
+        """Of its budgets."""
+        return self.mirror.decoded(Kind.BUDGET, of_name(name), Spent) or Spent()
 
     def account(self) -> AcmeAccount | None:
         return self.mirror.decoded(Kind.ACCOUNT, self.desk.cas[0].directory, AcmeAccount)

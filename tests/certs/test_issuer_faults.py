@@ -9,7 +9,7 @@ import pytest
 from certs import setbacks
 from certs.acme.challenge import HTTP_01, TLS_ALPN_01
 from certs.authority import DAY
-from certs.budget import DUPLICATES, HOUR, MINUTE, NAMESPACE_ORDERS
+from certs.budget import HOUR, MINUTE
 from certs.due import FAULTS
 from certs.renewal import renew_at
 from certs.setbacks import Setback
@@ -147,26 +147,13 @@ async def test_the_other_challenge_is_tried_after_one_that_failed(ca: World) -> 
         await ca.hold(NAME)
         issuance = await control.failed(NAME, "challenge_failed")
         assert (issuance.challenge, issuance.order, issuance.key) == (HTTP_01, None, None)
-        assert issuance.ordered == (), "no certificate came of it"
-        assert len(issuance.failed) == 1
+        assert control.spent(NAME).ordered == (), "no certificate came of it"
+        assert len(control.spent(NAME).failed) == 1
         assert await ca.store.get(Kind.CHALLENGE, NAME) is None
         control.at((issuance.retry_at or 0) + SECOND)
         await control.served(NAME)
         assert ca.edge.asked[-1] == TLS_ALPN_01
         assert (control.issuance(NAME) or issuance).challenge == TLS_ALPN_01
-
-
-async def test_failed_validations_stay_within_the_budget(ca: World) -> None:
-    async with ca.control().running() as control:
-        ca.edge.silent |= {HTTP_01, TLS_ALPN_01}
-        await ca.hold(NAME)
-        began = now_us()
-        for failures in range(1, 5):
-            await until(lambda count=failures: (control.issuance(NAME) or Issuance(())).failures == count)
-            control.at((control.issuance(NAME) or Issuance(())).retry_at or 0)
-        issuance = await control.failed(NAME, "budget_exhausted")
-        assert (issuance.retry_at or 0) >= began + HOUR
-        assert ca.orders == 4
 
 
 async def test_caa_forbids_without_an_order_and_is_looked_at_hourly(ca: World) -> None:
@@ -259,26 +246,3 @@ async def test_a_key_that_can_not_be_opened_is_not_waited_for(ca: World) -> None
         control.at((issuance.retry_at or 0) + SECOND)
         await control.served(NAME)
         assert ca.orders == 2
-
-
-async def test_one_namespace_leaves_orders_for_the_others(ca: World) -> None:
-    async with ca.control().running() as control:
-        for _ in range(NAMESPACE_ORDERS.most):
-            control.desk.ordering("flood", control.now())
-        await ca.hold("www.flood.test", "flood")
-        assert (await control.failed("www.flood.test", "budget_exhausted")).retry_at
-        await ca.hold(NAME)
-        await control.served(NAME)
-        assert ca.orders == 1
-
-
-async def test_a_domain_that_is_removed_and_added_again_has_the_same_budget(ca: World) -> None:
-    async with ca.control().running() as control:
-        for _ in range(DUPLICATES.most):
-            await ca.hold(NAME)
-            await control.served(NAME)
-            await ca.remove(NAME)
-            await until(lambda: control.certificate(NAME) is None)
-        await ca.hold(NAME)
-        await control.failed(NAME, "budget_exhausted")
-        assert ca.orders == DUPLICATES.most

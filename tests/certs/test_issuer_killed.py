@@ -18,12 +18,13 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from certs.spending import of_namespace
 from state.codec import decode
 from state.kinds import Kind
 from state.models import Issuance
 from state.store import Change, Store
 from tests.acme_proxy import AcmeProxy
-from tests.certs.issuing import DEADLINE, Edge, World
+from tests.certs.issuing import DEADLINE, NAMESPACE, Edge, World
 from tests.certs.order_awaits import Place, awaits
 from tests.conftest import Valkey
 from tests.pebble import Pebble
@@ -101,7 +102,7 @@ async def test_an_order_goes_on_after_a_kill_at_every_await(
         places = sorted(seen(noted))
         for number, place in enumerate(places, 1):
             name, before = f"{number}.acme.test", world_of.orders
-            await store.commit([Change(Kind.ACCOUNT, world_of.proxy.directory, None)])
+            await forget(store, world_of.proxy.directory)
             await world_of.hold(name)
             await control.start(kill_at=place)
             assert await control.ended() == -signal.SIGKILL, f"{place} was not come by"
@@ -119,6 +120,11 @@ async def world_of(store: Store, calm_pebble: Pebble, edge: AskedEdge) -> AsyncI
     """The CA behind the proxy; who orders are processes of their own."""
     async with AcmeProxy(calm_pebble) as proxy:
         yield World(store, calm_pebble, proxy, edge, None, calm_pebble.minica.client())  # type: ignore[arg-type]
+
+
+async def forget(store: Store, directory: str) -> None:
+    """The account, and what the namespace spent: all the kills together take more than its budget."""
+    await store.commit([Change(Kind.ACCOUNT, directory, None), Change(Kind.BUDGET, of_namespace(NAMESPACE), None)])
 
 
 async def finished(store: Store, name: str) -> None:

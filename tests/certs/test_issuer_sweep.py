@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from certs.budget import HOUR
+from certs.budget import DUPLICATES, FAILED_VALIDATIONS, HOUR, NAMESPACE_ORDERS
 from certs.issuer_sweep import STALE, Sweeper
+from certs.spending import of_name, of_namespace
 from state.codec import encode
 from state.ids import now_us
 from state.kinds import Kind
 from state.leases import Lease
 from state.mirror import Mirror
-from state.models import Certificate, Challenge, Issuance
+from state.models import Certificate, Challenge, Issuance, Spent
 from state.store import Change, Store
 from tests.certs.issuing import KINDS, NAMESPACE, Bare
 
@@ -87,3 +88,20 @@ async def test_orders_that_nobody_goes_on_with_lose_their_keys(store: Store) -> 
     assert record is not None
     assert record.value == encode(replace(stuck, order=None, key=None, began_at=None))
     assert await swept(store, now) == 0
+
+
+async def test_what_was_spent_of_budgets_stays_as_long_as_it_counts(store: Store) -> None:
+    now = now_us()
+    over = {
+        of_name("old.test"): Spent((now - DUPLICATES.span,), (now - FAILED_VALIDATIONS.span,)),
+        of_namespace("old"): Spent((now - NAMESPACE_ORDERS.span,)),
+        of_name("none.test"): Spent(),
+    }
+    counts = {
+        of_name("ordered.test"): Spent((now - DUPLICATES.span + HOUR,)),
+        of_name("failed.test"): Spent((), (now - HOUR // 2,)),
+        of_namespace("acme"): Spent((now - NAMESPACE_ORDERS.span, now - HOUR)),
+    }
+    await store.commit([Change(Kind.BUDGET, i, encode(spent)) for i, spent in (over | counts).items()])
+    assert await swept(store, now) == len(over)
+    assert await left(store, Kind.BUDGET) == set(counts)
