@@ -76,8 +76,8 @@ def test_a_replica_sees_nothing_of_the_node_or_of_another_namespace(node):
         owner = found.lstat().st_uid if found.exists() else 0
         if owner >= 61000 or found.is_symlink() or "evil" in found.parts:
             continue  # a tenant's own; another's is judged above
-        if found.name in ("gitconfig", "ca.pem"):
-            continue  # what git is told for every clone, which runs as the tenant; the CA's certificate: nothing secret
+        if found.name in ("gitconfig", "git.config", "ca.pem"):
+            continue  # what git is told, which runs as the tenant or as nobody; the CA's certificate: nothing secret
         tried = ask("evil", str(found))["tried"]
         if found.is_dir():
             assert tried["list"] in refused, found

@@ -215,7 +215,13 @@ async def test_a_restart_of_the_node_keeps_what_was_told(make_node):
     deploy(node, "web", min_replicas=1)
     await asyncio.to_thread(node.wait_status, "acme", "web", "running")
     path = "/acme/service/web/events?limit=1000"
-    before = node.api("GET", path).json()
+
+    def told() -> Any:
+        found = node.api("GET", path).json()
+        kinds = {event["kind"] for event in found["items"]}
+        return found if {"replica.ready", "deployment.active"} <= kinds else None
+
+    before = await asyncio.to_thread(eventually, told)  # events are told after what they tell of
     first = node.api("GET", "/acme/service/web/logs?limit=10").json()["items"]
     assert node.stop() == 0
     node.start()
