@@ -11,13 +11,14 @@ from dataclasses import replace
 from typing import Final
 
 from activator.acks import NOBODY_READ, Acknowledgements
-from activator.autoscaler import PANIC_WINDOW, STABLE_WINDOW, Decision, Memory, Signals, Spec, decide
+from activator.autoscaler import Decision, Memory, decide
 from activator.averages import Average
 from activator.backends import backoff
 from activator.demand import Demand, Load
 from activator.placement import Fleet, Needs
 from activator.planning import Outlook
 from activator.settings import Settings
+from activator.signals import PANIC_WINDOW, STABLE_WINDOW, Averages, Signals, Spec, concurrency_per_replica
 from activator.views import View
 from state.ids import now_us
 from state.kinds import Kind
@@ -155,23 +156,23 @@ class Outlooks:
     def _decide(self, view: View, watch: Watch, load: Load, settled: bool, now: float) -> Decision:
         service = view.service
         scaling = service.scaling
-        spec = Spec.of(
-            service.min_replicas,
-            service.max_replicas,
-            scaling.target_concurrency,
-            scaling.concurrency,
-            scaling.scale_down_delay,
-            self._idle_timeout(service),
+        spec = Spec(
+            min_replicas=service.min_replicas,
+            max_replicas=service.max_replicas,
+            target_concurrency=concurrency_per_replica(scaling.target_concurrency, scaling.concurrency),
+            scale_down_delay=scaling.scale_down_delay,
+            idle_timeout=self._idle_timeout(service),
+            target_gpu_utilization=service.target_gpu_utilization,
         )
         watch.average.observe(load.in_flight + load.held, now)
         active_at = max(watch.memory.active_at, self._demand.active_at(service.id) or watch.memory.active_at)
         ready = sum(r.state is ReplicaState.READY for r in view.of(view.serving))
         signals = Signals(
             busy=load.busy,
-            stable=watch.average.over(STABLE_WINDOW, now),
-            panic=watch.average.over(PANIC_WINDOW, now),
+            concurrency=Averages(watch.average.over(STABLE_WINDOW, now), watch.average.over(PANIC_WINDOW, now)),
             ready=ready,
             complete=settled,
+            held=load.held,
         )
         return decide(spec, signals, replace(watch.memory, active_at=active_at), now)
 

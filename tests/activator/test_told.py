@@ -34,8 +34,8 @@ def test_why_it_sleeps_wakes_and_scales() -> None:
         ("service.slept", "no request for 300 s"),
         ("replica.draining", "0 of 1 are wanted"),
     ]
-    assert told(awake, desired=3, why="230.0 at once over 60 s") == [
-        ("service.scaled", "from 1 to 3: 230.0 at once over 60 s")
+    assert told(awake, desired=3, why="230.0 requests at once over 60 s") == [
+        ("service.scaled", "from 1 to 3: 230.0 requests at once over 60 s")
     ]
     asleep = view(scale=Scale(desired=0))
     assert told(asleep, desired=1, load=Load(0, 2), why="x") == [("service.woke", "a request is waiting")]
