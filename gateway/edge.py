@@ -19,6 +19,7 @@ from gateway.dispatch import Dispatcher
 from gateway.doors import Doors
 from gateway.errors import Failure, deleted, unknown
 from gateway.holding import Demand
+from gateway.lag import LoopLag
 from gateway.service import Service
 from gateway.settings import GatewaySettings
 from gateway.sweep import TICK, Sweep
@@ -68,12 +69,14 @@ class Edge:
         self._doors = Doors(self._office, table, certificates, self._complain)
         self._sweep.hooks += [self._office.clients.tend, self._office.holding.tend, table.tend]
         self._timer: asyncio.TimerHandle | None = None
+        self._lag = LoopLag()
         self._counted: dict[str, tuple[int, dict[str, Any]]] = {}  # as told last: requests, counters
         table.hold_limit, table.hold_timeout = settings.hold_limit, settings.hold_timeout
 
     def start(self) -> None:
         """Begin the sweep of deadlines (every 250 ms). The loop must be running."""
         self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)
+        self._lag.start()
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(TICK, self._tick)  # first, whatever happens below
@@ -204,6 +207,8 @@ class Edge:
          "refused_full": n, "refused_address": n,  # connections closed at once: the worker or the client has too many
          "shed": n,                                # idle connections closed to make room
          "upstream_closed": n,                     # idle connections to replicas closed for there were too many
+         "loop_lag": {"<bucket>": n}, "loop_lag_sum": seconds,            # buckets of `lag.py`: how late the loop was
+         "loop_lag_cpu": {"<bucket>": n}, "loop_lag_cpu_sum": seconds,    # of it, what the worker computed
          "tls": {"handshakes": n, "resumed": n, "proved": n, "failed": {reason: n}},   # with certificates only
          "proxy_protocol": {"read": n, "malformed": n}}                   # with trusted proxies only
         Buckets are indices of `gateway.histogram` (`upper(index)` = its upper bound in seconds). Requests that reached
@@ -222,6 +227,7 @@ class Edge:
             "log_dropped": self._log.dropped,
             "spans_dropped": self._telemetry.dropped if self._telemetry is not None else 0,
             "upstream_closed": self._office.connections.pool.closed,
+            **self._lag.counters(),
             **self._office.clients.counters(),
             **self._doors.counters(),
         }
@@ -292,6 +298,7 @@ class Edge:
         """Cut what is left, stop the sweep, drop idle upstream connections. The access log is its owner's to close."""
         if self._timer is not None:
             self._timer.cancel()
+        self._lag.stop()
         self._office.close()
         self._doors.close()
         for connection in self._office.clients.all():

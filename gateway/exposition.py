@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from prometheus_client.core import Metric
 
-from gateway.snapshot import OWN, Snapshot, labelled
+from gateway.snapshot import LAG, OWN, Snapshot, labelled
 
 SERVICES: Final = 10_000  # services with totals of their own
 WORKERS: Final = 4096  # workers whose last counters are remembered
@@ -152,7 +152,7 @@ class Totals:
 
     def _count(self, worker: _Worker, counters: Mapping[str, Any]) -> None:
         worker.connections = int(counters.get("connections", 0))
-        own = {key: counters[key] for key in OWN if key in counters} | dict(labelled(counters))
+        own = {key: counters[key] for key in (*OWN, *LAG) if key in counters} | dict(labelled(counters))
         grow(self._own, own, worker.own)
         worker.own = own
         for service, new in counters["services"].items():

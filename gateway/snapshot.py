@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gateway import lag
 from gateway.histogram import bucket
 
 # Upper bounds in seconds. A log-spaced bucket that a bound falls into counts as below it: at most 4 % off.
@@ -47,6 +48,8 @@ OWN: Final = {
     "reports_failed": ("wakegate_reports_failed", "Worker reports that the store did not take."),
     "wakes_dropped": ("wakegate_wakes_dropped", "Wakes left to the next report."),
 }
+
+LAG: Final = ("loop_lag", "loop_lag_sum", "loop_lag_cpu", "loop_lag_cpu_sum")  # theirs, too: `gateway.lag`
 
 # The same, told apart by a label: name, text, label.
 _LABELLED: Final = (
@@ -90,6 +93,7 @@ class Snapshot(Collector):
             yield CounterMetricFamily(name, text, value=self.own[key])
         for name, text, label in _LABELLED:
             yield _family(name, text, label, self.own.get(name, {}))
+        yield self._lag()
 
     def _requests(self) -> Iterator[str]:
         """The lines of the one family that has thousands, without the library's objects for each: going through those,
@@ -107,6 +111,17 @@ class Snapshot(Collector):
     def _histogram(self, name: str, text: str, key: str) -> Metric:
         buckets = _cumulative(self.sums.get(key, {}))
         return HistogramMetricFamily(name, text, buckets=buckets, sum_value=self.sums.get(f"{key}_sum", 0.0))
+
+    def _lag(self) -> Metric:
+        family = HistogramMetricFamily(
+            "wakegate_loop_lag_seconds", "How late the loops of workers are.", labels=["clock"]
+        )
+        for clock, key in (("wall", "loop_lag"), ("cpu", "loop_lag_cpu")):
+            counts = self.own.get(key, {})
+            each = [counts.get(str(index), 0) for index in range(len(lag.BOUNDS) + 1)]
+            buckets = zip([*map(str, lag.BOUNDS), "+Inf"], accumulate(each), strict=True)
+            family.add_metric([clock], list(buckets), self.own.get(f"{key}_sum", 0.0))
+        return family
 
 
 class _Ready(Collector):

@@ -90,8 +90,12 @@ def test_what_workers_count_of_themselves() -> None:
         "refused_address": 5,
         "tls": {"handshakes": 10, "resumed": 4, "failed": {"unknown_name": 2}},
         "proxy_protocol": {"read": 6, "malformed": 1},
+        "loop_lag": {"0": 90, "4": 7},
+        "loop_lag_sum": 0.5,
+        "loop_lag_cpu": {"0": 97},
     }
     totals.take(report(1, {"s": counted(1, retries_refused=7, ejections=8)}, **own))
+    own["loop_lag"] = {"0": 91, "4": 7, "12": 1}
     own["tls"] = {"handshakes": 12, "resumed": 5, "proved": 1, "failed": {"unknown_name": 2, "left": 1}}
     totals.take(report(2, {}, **own))
     totals.take(report(1, {}, worker="n/s/2/b"))  # one without TLS
@@ -103,6 +107,9 @@ def test_what_workers_count_of_themselves() -> None:
     handshakes, failed = "wakegate_tls_handshakes_total", "wakegate_tls_handshake_failures_total"
     assert [found[handshakes, kind] for kind in ("full", "resumed", "acme")] == [7, 5, 1]
     assert (found[failed, "unknown_name"], found[failed, "left"]) == (2, 1)
+    lag = "wakegate_loop_lag_seconds_bucket"
+    assert [found[lag, "wall", le] for le in ("0.001", "0.01", "0.02", "2.5", "+Inf")] == [91, 91, 98, 98, 99]
+    assert (found[lag, "cpu", "0.001"], found["wakegate_loop_lag_seconds_sum", "wall"]) == (97, 0.5)
     proxied = "wakegate_proxy_protocol_total"
     assert (found[proxied, "read"], found[proxied, "malformed"]) == (6, 1)
     assert (found["wakegate_retries_refused_total",], found["wakegate_ejections_total",]) == (7, 8)
