@@ -12,6 +12,7 @@ import datetime as dt
 import os
 import re
 import ssl
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -20,6 +21,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 CHAIN_LENGTH: Final = 64 << 10  # characters
@@ -105,6 +107,16 @@ class _Wrong(ValueError):
     """In our words."""
 
 
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    CryptographyDeprecationWarning,
+)
+
+
 @contextlib.contextmanager
 def _told(reasons: list[tuple[str, str]], field: str) -> Iterator[None]:
     """The boundary: whatever a parser says becomes a reason of ours."""
@@ -112,7 +124,7 @@ def _told(reasons: list[tuple[str, str]], field: str) -> Iterator[None]:
         yield
     except _Wrong as error:
         reasons.append((field, str(error)))
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension):
+    except _UNREADABLE:
         reasons.append((field, "can't be read: it is damaged, or of a kind that is not served"))
 
 
@@ -125,7 +137,10 @@ def _certificates(text: str) -> list[x509.Certificate]:
         raise _Wrong("must be certificates in PEM, the leaf first: -----BEGIN CERTIFICATE-----")
     if len(kinds) > MOST:
         raise _Wrong(f"has {len(kinds)} certificates; {MOST} is the most")
-    return x509.load_pem_x509_certificates(text.encode())
+    with warnings.catch_warnings():
+        # a serial number that is not positive is against RFC 5280, and refused by some clients
+        warnings.simplefilter("error", CryptographyDeprecationWarning)
+        return x509.load_pem_x509_certificates(text.encode())
 
 
 def _faults(domain: str, certificates: Sequence[x509.Certificate], now: int) -> Iterator[str]:

@@ -44,7 +44,7 @@ class ProxyProcess:
         self._process.communicate()
 
     def counts(self) -> dict[str, int]:
-        """Requests by kind."""
+        """Requests by kind; without those whose nonce the server refused by itself."""
         return dict(self._ask("state")["counts"])
 
     def requests(self) -> list[dict[str, Any]]:

@@ -86,7 +86,7 @@ class AcmeProxy:
         self._kinds = Kinds(parts.path)
         self._path = parts.path
         self._faults: list[tuple[Fault, list[int]]] = []  # and how many are left: to skip, to break
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()  # by kind; without those whose nonce the server refused by itself
         self.requests: deque[Seen] = deque(maxlen=REQUESTS)
         self.renewal = Renewal()
         self.meta: dict[str, Any] = {}
@@ -181,6 +181,8 @@ class AcmeProxy:
         answer = await self._forward(request.method, request.path_qs, body, request.headers)
         if answer.status < 300:
             self._learn(kind, request.path, answer, payload)
+        elif b":badNonce" in (answer.body or b""):  # type: ignore[operator]
+            self.counts[kind] -= 1  # it comes again
         return answer
 
     def _learn(self, kind: str, path: str, answer: web.Response, payload: dict[str, Any]) -> None:

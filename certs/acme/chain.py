@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 
 from certs.acme.errors import AcmeError
@@ -29,6 +31,7 @@ _UNREADABLE: Final = (
     x509.ExtensionNotFound,
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
+    CryptographyDeprecationWarning,
 )
 
 
@@ -115,6 +118,9 @@ def _microseconds(time: datetime) -> int:
 @contextlib.contextmanager
 def _reading() -> Iterator[None]:
     try:
-        yield
+        with warnings.catch_warnings():
+            # what is against RFC 5280 (a serial number that is not positive) is read with no more than a warning so far
+            warnings.simplefilter("error", CryptographyDeprecationWarning)
+            yield
     except _UNREADABLE as error:
         raise BadChain(f"the certificates can't be read: {printable(str(error)) or type(error).__name__}") from error

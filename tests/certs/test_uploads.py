@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ssl
 
 import pytest
@@ -216,6 +217,14 @@ KEYS = {
 def test_keys_that_can_t_be_served(what):
     key, password, told = KEYS[what]
     assert told in refusal(CHAIN, key_pem(key, password=password))[KEY]
+
+
+def test_a_serial_number_that_is_negative_is_not_served():
+    der = LEAF.certificate.public_bytes(Encoding.DER)
+    serial = der.index(b"\xa0\x03\x02\x01\x02\x02") + 7  # behind the version: tag, length, number (RFC 5280 4.1)
+    damaged = der[:serial] + bytes([der[serial] | 0x80]) + der[serial + 1 :]
+    pem = f"-----BEGIN CERTIFICATE-----\n{base64.encodebytes(damaged).decode()}-----END CERTIFICATE-----\n"
+    assert "can't be read" in refusal(pem + MIDDLE.pem, LEAF.key_pem)[CERTIFICATE]
 
 
 def test_keys_that_are_damaged_say_no_more_than_that():

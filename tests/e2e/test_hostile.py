@@ -207,19 +207,30 @@ async def test_a_worker_out_of_files_closes_the_idle_and_serves_who_comes(web: N
 
 
 @pytest.mark.timeout(120)
-async def test_without_files_to_connect_with_requests_wait_and_no_replica_is_blamed(make_node) -> None:
+async def test_without_files_to_connect_with_requests_wait_and_no_replica_is_blamed(
+    make_node: Callable[..., Node], connected: Connect
+) -> None:
     """What the clients leave is too little for a connection each."""
     node = make_node(workers=1)
     node.start()
     deploy(node, "acme", "web", min_replicas=1)
     await asyncio.to_thread(node.wait_status, "acme", "web", "running")
     worker = await asyncio.to_thread(with_files, node, 400)
-    replies = await asyncio.gather(
-        *(ask(node.http_port, NAME, "/slow?s=1", source=f"127.0.0.{2 + n % 2}") for n in range(220))
-    )
-    assert [reply for reply in replies if not (isinstance(reply, Reply) and reply.status == 200)] == []
+    # the request comes with the connection: who is silent for a second makes room
+    clients = [connected(node, SLOW, f"127.0.0.{2 + n % 2}") for n in range(220)]
+    replies = await asyncio.gather(*(asyncio.to_thread(answer, sock) for sock in clients))
+    assert [reply for reply in replies if not reply.startswith(b"HTTP/1.1 200 ")] == []
     eventually(lambda: metric(node, 'wakegate_upstream_errors_total{error="connection_limit_reached"') > 0, 10)
     assert node.child("worker 1") == worker
+
+
+SLOW = f"GET /slow?s=1 HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode()
+
+
+def answer(sock: socket.socket) -> bytes:
+    """The beginning of what comes within a minute."""
+    sock.settimeout(60)
+    return sock.recv(65536)
 
 
 STREAM = f"GET /stream HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode()

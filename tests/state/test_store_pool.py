@@ -42,7 +42,7 @@ async def test_whoever_gives_up_leaves_his_turn_to_others(store_url: str) -> Non
 
 
 async def test_a_store_that_is_gone_and_back_has_all_its_connections(valkey, store_url: str) -> None:
-    store = Store(store_url, timeout=1.0)
+    store = Store(store_url, timeout=20.0)
     await asyncio.gather(*(store.ping() for _ in range(CALLERS)))
     valkey.kill()
     found = await asyncio.gather(*(store.ping() for _ in range(CALLERS)), return_exceptions=True)
