@@ -19,13 +19,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
 
 from activator.acks import Acknowledgements
 from activator.agent import Agent
 from activator.builds import BuildLogs
 from activator.coldstarts import ColdStarts
-from activator.demand import Demand, MalformedReport, Report, parse
+from activator.demand import NEWBORN, Demand, MalformedReport, Report, parse
 from activator.draft import Note
 from activator.drivers import Driver
 from activator.ejections import Ejections
@@ -44,8 +43,6 @@ from state.models import Offer
 from state.store import BEATS, REPORTS, WAKES, Fence, Store
 
 log = logging.getLogger(__name__)
-
-_NEWBORN: Final = 3  # reports: who has sent no more when he is first heard began while we listened
 
 OnReport = Callable[[bytes], None]
 """Sees every report of a worker as it came; must not raise or block."""
@@ -196,7 +193,7 @@ class Activation:
         now, known = time.monotonic(), self._ejections.knows(report.worker)
         if not known:
             self._ejections.keep(self.demand.workers, now)
-        newborn = not known and report.seq <= _NEWBORN
+        newborn = not known and report.seq <= NEWBORN
         for service, count in self._ejections.counted(report.worker, report.ejections, now, newborn=newborn).items():
             if self.leader.leads:
                 times = "once" if count == 1 else f"{count} times"

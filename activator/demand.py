@@ -12,6 +12,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from activator.traffic import Had, Traffic, had
+
+NEWBORN: Final = 3  # reports: who has sent no more when he is first heard began while we listened
 HINT_SECONDS: Final = 2.5  # a wake counts for no longer, whatever happens to the reports
 HINT_AT_LEAST: Final = 0.25  # a report on its way at the same time must not take it back unseen
 
@@ -24,11 +27,15 @@ class MalformedReport(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Of one service: requests in flight and held, and those in flight by replica."""
+    """Of one service: requests in flight and held, and those in flight by replica.
+
+    `oldest`: seconds for which the request that waits longest has been held.
+    """
 
     in_flight: int = 0
     held: int = 0
     replicas: Mapping[str, int] = field(default_factory=dict)
+    oldest: float = 0.0
 
     @property
     def busy(self) -> bool:
@@ -42,8 +49,8 @@ IDLE: Final = Load()
 class Report:
     """The newest message of one worker; services that it left out are idle.
 
-    `requests`: how many each service has had from this worker so far, `ejections`: how often that left a replica of it
-    out of its choice; None = this report doesn't count them.
+    `traffic`: what each service has had from this worker so far, `ejections`: how often that left a replica of it out
+    of its choice; None = this report doesn't count them.
     """
 
     worker: str
@@ -51,7 +58,7 @@ class Report:
     run_id: str
     revision: int
     services: Mapping[str, Load]
-    requests: Mapping[str, int] | None = None
+    traffic: Mapping[str, Had] | None = None
     last: bool = False  # it serves nobody any more, and ends
     ejections: Mapping[str, int] | None = None
 
@@ -61,7 +68,12 @@ def parse(data: bytes) -> Report:
     try:
         raw: Any = json.loads(data)
         services = {
-            service: Load(int(load["in_flight"]), int(load["held"]), {r: int(n) for r, n in load["replicas"].items()})
+            service: Load(
+                int(load["in_flight"]),
+                int(load["held"]),
+                {r: int(n) for r, n in load["replicas"].items()},
+                float(load["held_ms"]) / 1000,
+            )
             for service, load in raw["services"].items()
         }
         worker, run_id = str(raw["worker"]), str(raw["run_id"])
@@ -71,7 +83,7 @@ def parse(data: bytes) -> Report:
             run_id,
             int(raw["revision"]),
             services,
-            _requests(raw),
+            _traffic(raw),
             last=raw.get("last") is True,
             ejections=_ejections(raw),
         )
@@ -79,11 +91,11 @@ def parse(data: bytes) -> Report:
         raise MalformedReport(f"a worker's report can't be read: {error!r}") from error
 
 
-def _requests(raw: Any) -> dict[str, int] | None:
+def _traffic(raw: Any) -> dict[str, Had] | None:
     counters = raw.get("counters")
     if counters is None:
         return None
-    return {s: sum(map(int, c.get("requests", {}).values())) for s, c in counters.get("services", {}).items()}
+    return {service: had(counted) for service, counted in counters.get("services", {}).items()}
 
 
 def _ejections(raw: Any) -> dict[str, int] | None:
@@ -100,8 +112,8 @@ class Demand:
         self._reports: dict[str, Report] = {}
         self._heard: dict[str, float] = {}
         self._hints: dict[str, float] = {}
-        self._counted: dict[str, dict[str, int]] = {}
         self._active: dict[str, float] = {}
+        self.traffic = Traffic()
 
     @property
     def workers(self) -> Collection[str]:
@@ -115,23 +127,15 @@ class Demand:
             return set()
         self._reports[report.worker] = report
         self._heard[report.worker] = now
-        self._count(report, now)
+        if report.traffic is not None:
+            # requests that came and went between two reports are activity, too
+            newborn = report.seq <= NEWBORN
+            for service in self.traffic.count(report.worker, report.traffic, newborn=newborn):
+                self._active[service] = now
         for service, load in report.services.items():
             if load.busy:
                 self._active[service] = now
         return set(report.services) | (set(known.services) if known else set())
-
-    def _count(self, report: Report, now: float) -> None:
-        """Requests that came and went between two reports are activity too. The first count of a worker is no news."""
-        if report.requests is None:
-            return
-        known = self._counted.setdefault(report.worker, {})
-        first = not known
-        for service, count in report.requests.items():
-            if count > known.get(service, 0) and not first:
-                self._active[service] = now
-            known[service] = count
-        known.setdefault("", 0)  # it has been heard, even if there was nothing to count
 
     def active_at(self, service: str) -> float | None:
         """When it last had a request, as far as reports say."""
@@ -151,29 +155,30 @@ class Demand:
         for worker in gone:
             services |= set(self._reports.pop(worker).services)
             del self._heard[worker]
-            self._counted.pop(worker, None)
+            self.traffic.leave(worker)
         return services
 
     def forget(self, service: str) -> None:
         """The service is gone."""
         self._active.pop(service, None)
-        for counted in self._counted.values():
-            counted.pop(service, None)
+        self.traffic.forget(service)
 
     def load(self, service: str, now: float) -> Load:
         """The sum over all workers; a fresh wake counts as one held."""
         in_flight = held = 0
+        oldest = 0.0
         replicas: dict[str, int] = {}
         for report in self._reports.values():
             load = report.services.get(service)
             if load is not None:
                 in_flight += load.in_flight
                 held += load.held
+                oldest = max(oldest, load.oldest)
                 for replica, count in load.replicas.items():
                     replicas[replica] = replicas.get(replica, 0) + count
         if held == 0 and self._hinted(service, now):
             held = 1
-        return Load(in_flight, held, replicas)
+        return Load(in_flight, held, replicas, oldest)
 
     def services(self, now: float) -> set[str]:
         """Those with any load, or woken just now."""

@@ -19,6 +19,7 @@ from activator.placement import Fleet, Needs
 from activator.planning import Outlook
 from activator.settings import Settings
 from activator.signals import PANIC_WINDOW, STABLE_WINDOW, Averages, Signals, Spec, concurrency_per_replica
+from activator.traffic import Had, Rate
 from activator.views import View
 from state.ids import now_us
 from state.kinds import Kind
@@ -31,9 +32,11 @@ _WATCHES_ITSELF: Final = 10.0  # seconds of idle time that a new leader does not
 class Watch:
     """What a leader remembers of a service that is not asleep. All times are monotonic seconds."""
 
-    def __init__(self, memory: Memory, now: float) -> None:
+    def __init__(self, memory: Memory, had: Had, now: float) -> None:
+        """`had`: what the service has had before."""
         self.memory = memory
         self.average = Average(now)
+        self.rate = Rate(had, now)
         self.since: dict[tuple[str, ReplicaState], float] = {}
         self.woken_at: float | None = None
         self.stored_at = now
@@ -99,7 +102,9 @@ class Outlooks:
         watch = self.watches.get(service.id)
         if watch is None:
             idle = self._idle_before(view)
-            watch = self.watches[service.id] = Watch(Memory(view.scale.desired, now - idle), now)
+            watch = self.watches[service.id] = Watch(
+                Memory(view.scale.desired, now - idle), self._demand.traffic.of(service.id), now
+            )
         watch.see(view, now)
         if watch.memory.desired != view.scale.desired:
             # what is stored rules: a switch or a wake that was given up is not this clock's decision
@@ -162,9 +167,12 @@ class Outlooks:
             target_concurrency=concurrency_per_replica(scaling.target_concurrency, scaling.concurrency),
             scale_down_delay=scaling.scale_down_delay,
             idle_timeout=self._idle_timeout(service),
+            target_rate=scaling.target_requests_per_second,
+            target_queue_delay=_seconds(scaling.target_queue_delay_ms),
             target_gpu_utilization=service.target_gpu_utilization,
         )
         watch.average.observe(load.in_flight + load.held, now)
+        watch.rate.observe(self._demand.traffic.of(service.id), now)
         active_at = max(watch.memory.active_at, self._demand.active_at(service.id) or watch.memory.active_at)
         ready = sum(r.state is ReplicaState.READY for r in view.of(view.serving))
         signals = Signals(
@@ -172,7 +180,9 @@ class Outlooks:
             concurrency=Averages(watch.average.over(STABLE_WINDOW, now), watch.average.over(PANIC_WINDOW, now)),
             ready=ready,
             complete=settled,
+            rate=Averages(watch.rate.requests(STABLE_WINDOW), watch.rate.requests(PANIC_WINDOW)),
             held=load.held,
+            queue_delay=max(load.oldest, watch.rate.wait(PANIC_WINDOW)),
         )
         return decide(spec, signals, replace(watch.memory, active_at=active_at), now)
 
@@ -215,3 +225,7 @@ class Outlooks:
     def _stable(self, view: View, watch: Watch, now: float) -> bool:
         ready = (r for r in view.of(view.serving) if r.state is ReplicaState.READY)
         return any(watch.age(r, now) >= self._settings.stable_after for r in ready)
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000

@@ -65,13 +65,15 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """`scaling` of a service: requests at once, seconds. `None`: the node's default.
+    """`scaling` of a service: requests at once, seconds. `None`: the node's default; of a target: there is none.
 
     `affinity`: "cookie" brings a client back to the replica that answered it before, "none" does not.
     """
 
     concurrency: int = 0
     target_concurrency: int = 100
+    target_requests_per_second: int | None = None
+    target_queue_delay_ms: int | None = None
     idle_timeout: int | None = None
     scale_down_delay: int = 60
     hold_timeout: int | None = None

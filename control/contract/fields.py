@@ -165,6 +165,8 @@ KeyNamespace = Annotated[Text, Field(json_schema_extra={"format": "namespace-of-
 
 Concurrency = Annotated[int, Field(strict=True, ge=0, le=10_000)]
 TargetConcurrency = Annotated[int, Field(strict=True, ge=1, le=10_000)]
+TargetRate = Annotated[int, Field(strict=True, ge=1, le=100_000)]
+TargetDelay = Annotated[int, Field(strict=True, ge=1, le=60_000)]
 IdleTimeout = Annotated[int, Field(strict=True, ge=1, le=86_400)]
 Delay = Annotated[int, Field(strict=True, ge=0, le=3600)]
 Seconds = Annotated[int, Field(strict=True, ge=1, le=3600)]

@@ -47,6 +47,8 @@ from control.contract.fields import (
     Scope,
     Seconds,
     TargetConcurrency,
+    TargetDelay,
+    TargetRate,
     Text,
     Utilization,
     error_message,
@@ -87,6 +89,8 @@ class Body(BaseModel):
 class ScalingBody(Body):
     concurrency: Concurrency = 0
     target_concurrency: TargetConcurrency = 100
+    target_requests_per_second: TargetRate | None = None
+    target_queue_delay_ms: TargetDelay | None = None
     idle_timeout: IdleTimeout | None = None
     scale_down_delay: Delay = 60
     hold_timeout: Seconds | None = None
@@ -146,6 +150,8 @@ class ScalingChange(Body):
 
     concurrency: Concurrency | None = None
     target_concurrency: TargetConcurrency | None = None
+    target_requests_per_second: TargetRate | None = None
+    target_queue_delay_ms: TargetDelay | None = None
     idle_timeout: IdleTimeout | None = None
     scale_down_delay: Delay | None = None
     hold_timeout: Seconds | None = None

@@ -82,6 +82,8 @@ class DeploymentPage(TypedDict):
 class ScalingView(TypedDict):
     concurrency: int
     target_concurrency: int
+    target_requests_per_second: int | None
+    target_queue_delay_ms: int | None
     idle_timeout: float
     scale_down_delay: int
     hold_timeout: float

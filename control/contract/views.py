@@ -88,6 +88,8 @@ def _capacity_view(service: Service, site: Site) -> CapacityView:
         "scaling": {
             "concurrency": scaling.concurrency,
             "target_concurrency": scaling.target_concurrency,
+            "target_requests_per_second": scaling.target_requests_per_second,
+            "target_queue_delay_ms": scaling.target_queue_delay_ms,
             "idle_timeout": site.idle_timeout if scaling.idle_timeout is None else scaling.idle_timeout,
             "scale_down_delay": scaling.scale_down_delay,
             "hold_timeout": site.hold_timeout if scaling.hold_timeout is None else scaling.hold_timeout,

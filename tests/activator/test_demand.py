@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from activator.demand import Demand, Load, MalformedReport, Report, parse
+from activator.traffic import Had
 
 
 def report(worker: str = "w1", seq: int = 1, revision: int = 10, run_id: str = "r", **services: Load) -> Report:
@@ -23,10 +24,14 @@ def test_a_report_as_it_comes() -> None:
         "revision": 123,
         "services": {"a": {"in_flight": 3, "held": 2, "held_ms": 5, "replicas": {"x": 3}}},
         "counters": {
-            "services": {"a": {"requests": {"200": 5, "503": 1}, "ejections": 2}, "": {"requests": {"404": 1}}}
+            "services": {
+                "a": {"requests": {"200": 5, "503": 1}, "ejections": 2, "hold": {"-9": 3, "4": 1}, "hold_sum": 1.5},
+                "": {"requests": {"404": 1}},
+            }
         },
     }
-    expected = Report("n/s/1/i", 17, "r", 123, {"a": Load(3, 2, {"x": 3})}, {"a": 6, "": 1}, ejections={"a": 2})
+    traffic = {"a": Had(6, 4, 1.5), "": Had(1)}
+    expected = Report("n/s/1/i", 17, "r", 123, {"a": Load(3, 2, {"x": 3}, 0.005)}, traffic, ejections={"a": 2})
     assert parse(json.dumps(raw).encode()) == expected
 
 
@@ -95,7 +100,7 @@ def test_requests_between_two_reports_are_activity() -> None:
     demand = Demand()
 
     def counted(seq: int, now: float, **requests: int) -> None:
-        demand.report(Report("w1", seq, "r", 1, {}, requests), now)
+        demand.report(Report("w1", seq, "r", 1, {}, {name: Had(count) for name, count in requests.items()}), now)
 
     counted(1, 0, a=5)
     assert demand.active_at("a") is None  # the first count may be of long ago

@@ -115,6 +115,8 @@ ENVIRONMENTS: Final = Field(
 SCALING: Final = {
     "scaling.concurrency": whole(0, 10_000, 0),
     "scaling.target_concurrency": whole(1, 10_000, 100),
+    "scaling.target_requests_per_second": whole(1, 100_000),
+    "scaling.target_queue_delay_ms": whole(1, 60_000),
     "scaling.idle_timeout": whole(1, 86_400, 300),
     "scaling.scale_down_delay": whole(0, 3600, 60),
     "scaling.hold_timeout": whole(1, 3600, 120),

@@ -45,6 +45,7 @@ async def test_every_field_of_a_create_is_an_option(rig, run, tmp_path):
         *("--target-gpu-utilization", "50", "--health-check-path", "/up", "--region", "eu-west-1"),
         *("--custom-domain", "www.acme.com", "--env", "A=flag", "--env-file", str(tmp_path / "env")),
         *("--concurrency", "5", "--target-concurrency", "9", "--idle-timeout", "7", "--scale-down-delay", "8"),
+        *("--target-requests-per-second", "20", "--target-queue-delay-ms", "250"),
         *("--hold-timeout", "9", "--startup-timeout", "10", "--affinity", "cookie", "--json"),
     )
     assert made.exit_code == 0, made.output
@@ -66,6 +67,8 @@ async def test_every_field_of_a_create_is_an_option(rig, run, tmp_path):
     assert service["scaling"] == {
         "concurrency": 5,
         "target_concurrency": 9,
+        "target_requests_per_second": 20,
+        "target_queue_delay_ms": 250,
         "idle_timeout": 7,
         "scale_down_delay": 8,
         "hold_timeout": 9,

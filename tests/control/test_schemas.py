@@ -29,6 +29,8 @@ INTEGERS: dict[str, tuple[int, int]] = {
     "port": (1, 65_535),
     "scaling.concurrency": (0, 10_000),
     "scaling.target_concurrency": (1, 10_000),
+    "scaling.target_requests_per_second": (1, 100_000),
+    "scaling.target_queue_delay_ms": (1, 60_000),
     "scaling.idle_timeout": (1, 86_400),
     "scaling.scale_down_delay": (0, 3600),
     "scaling.hold_timeout": (1, 3600),

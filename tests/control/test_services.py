@@ -72,6 +72,8 @@ async def test_a_created_service_has_the_shape_and_defaults_of_the_spec(rig):
         "scaling": {
             "concurrency": 0,
             "target_concurrency": 100,
+            "target_requests_per_second": None,
+            "target_queue_delay_ms": None,
             "idle_timeout": 300,
             "scale_down_delay": 60,
             "hold_timeout": 120,

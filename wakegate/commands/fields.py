@@ -43,6 +43,8 @@ _FIXED: Final = (
 _SCALING: Final = (
     _Field("concurrency", int, "requests at once per replica; 0 = no limit [default: 0]"),
     _Field("target_concurrency", int, "requests per replica that scaling aims at [default: 100]"),
+    _Field("target_requests_per_second", int, "requests a second per replica that scaling aims at"),
+    _Field("target_queue_delay_ms", int, "longest wait for a replica that scaling aims at, milliseconds"),
     _Field("idle_timeout", int, "seconds without requests before sleep"),
     _Field("scale_down_delay", int, "seconds of less demand before a replica goes [default: 60]"),
     _Field("hold_timeout", int, "longest hold of a request, seconds"),

@@ -38,7 +38,7 @@ def service_facts(service: Mapping[str, Any], etag: str | None = None) -> dict[s
         "deployment": deployment_line(service["deployment"]),
         "rollout": deployment_line(service["rollout"]),
         "replicas": _replicas(service),
-        "scaling": ", ".join(f"{name} {value}" for name, value in service["scaling"].items()),
+        "scaling": ", ".join(f"{name} {value}" for name, value in service["scaling"].items() if value is not None),
         "resources": _resources(service),
         "port": str(service["port"]),
         "health check": service["health_check_path"],
