@@ -1,8 +1,9 @@
 """Which replica a request goes to: pure functions of the replicas, the time and a random number.
 
 Two random choices, fewest in flight (Mitzenmacher 2001). Laws kept here: no request is held beside a replica that has
-room; failures never take more than half of the replicas out of the choice, nor the last one that serves; when all that
-are left are ejected they are used all the same, because a failing replica serves more than none (Envoy's panic mode).
+room (`Replica.slots` says how much); failures never take more than half of the replicas out of the choice, nor the last
+one that serves; when all that are left are ejected they are used all the same, because a failing replica serves more
+than none (Envoy's panic mode).
 """
 
 from __future__ import annotations
@@ -17,55 +18,54 @@ _LEAST_SHARE: Final = 0.1  # of a replica that has just become ready, beside war
 DICE: Final = 48  # random bits that a pick takes
 
 
-def choose(replicas: list[Replica], limit: int, now: float, dice: int, request: Request) -> Replica | None:
+def choose(replicas: list[Replica], now: float, dice: int, request: Request) -> Replica | None:
     """A replica for one more request, or None if it must be held.
 
-    `limit`: requests at once per replica, 0 = any number. `dice`: `DICE` random bits. For a probation, a request that
-    may be sent again if it fails is preferred.
+    `dice`: `DICE` random bits. For a probation, a request that may be sent again if it fails is preferred.
     """
-    replica = pick(replicas, limit, now, dice)
+    replica = pick(replicas, now, dice)
     if replica is None:
-        return _ejected(replicas, limit)
+        return _ejected(replicas)
     if replica.health != GOOD and not request.idempotent and not replica.daring(now):
-        return _fewest([one for one in replicas if one.health == GOOD], limit, now) or replica
+        return _fewest([one for one in replicas if one.health == GOOD], now) or replica
     return replica
 
 
-def pick(replicas: list[Replica], limit: int, now: float, dice: int) -> Replica | None:
+def pick(replicas: list[Replica], now: float, dice: int) -> Replica | None:
     """Two random choices among those that fit, or None if none does. What is out comes back one request at a time."""
     count = len(replicas)
     if count == 1:
         only = replicas[0]
-        return only if fits(only, limit, now) else None
+        return only if fits(only, now) else None
     if count == 0:
         return None
     first = (dice & 0xFFFF) % count
     second = (first + 1 + (dice >> 16 & 0xFFFF) % (count - 1)) % count
     a, b = replicas[first], replicas[second]
-    if not fits(a, limit, now):
-        return b if fits(b, limit, now) else _fewest(replicas, limit, now)
-    if not fits(b, limit, now):
+    if not fits(a, now):
+        return b if fits(b, now) else _fewest(replicas, now)
+    if not fits(b, now):
         return a
     if b.in_flight < a.in_flight:
         a, b = b, a
     return a if a.warm_at <= now else _slowly(a, b, now, dice >> 32)
 
 
-def fits(replica: Replica, limit: int, now: float) -> bool:
+def fits(replica: Replica, now: float) -> bool:
     """Whether one more may go there; while it is out, one on probation when its time is over."""
     if replica.health != GOOD and not replica.due(now):
         return False
-    return limit == 0 or replica.in_flight < limit
+    return replica.in_flight < replica.slots
 
 
-def free(replicas: list[Replica], limit: int, now: float, waiting: int) -> int:
+def free(replicas: list[Replica], now: float, waiting: int) -> int:
     """How many of `waiting` requests could be sent now."""
     panic = _good(replicas) == 0
     total = 0
     for replica in replicas:
         if replica.health == GOOD or (panic and replica.health == EJECTED):
-            total += max(0, limit - replica.in_flight) if limit else waiting
-        elif fits(replica, limit, now):
+            total += max(0, replica.slots - replica.in_flight)
+        elif fits(replica, now):
             total += 1
     return min(waiting, total)
 
@@ -103,22 +103,22 @@ def _slowly(cold: Replica, other: Replica, now: float, dice: int) -> Replica:
     return cold if dice & 0xFFFF < share * 0x10000 else other
 
 
-def _fewest(replicas: list[Replica], limit: int, now: float) -> Replica | None:
+def _fewest(replicas: list[Replica], now: float) -> Replica | None:
     """Neither choice fits: look at all, so that no request waits beside a free replica."""
     best: Replica | None = None
     for replica in replicas:
-        if fits(replica, limit, now) and (best is None or replica.in_flight < best.in_flight):
+        if fits(replica, now) and (best is None or replica.in_flight < best.in_flight):
             best = replica
     return best
 
 
-def _ejected(replicas: list[Replica], limit: int) -> Replica | None:
+def _ejected(replicas: list[Replica]) -> Replica | None:
     """None fits: if none is good, one that is ejected. Those that are down can't be reached, and are not asked."""
     best: Replica | None = None
     for replica in replicas:
         if replica.health == GOOD:
             return None  # it is full
-        able = replica.health == EJECTED and (limit == 0 or replica.in_flight < limit)
+        able = replica.health == EJECTED and replica.in_flight < replica.slots
         if able and (best is None or replica.in_flight < best.in_flight):
             best = replica
     return best

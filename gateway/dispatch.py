@@ -176,13 +176,12 @@ class Dispatcher(Keeper):
 
     def pick(self, exchange: Exchange, service: Service, now: float) -> Replica | None:
         """Where it can go now: to the replica that its client comes back to, else as `balance.py` says. None: held."""
-        limit = service.concurrency
         if service.sticky:
             preferred = service.tokens.get(exchange.token)
-            if preferred is not None and preferred.health == GOOD and fits(preferred, limit, now):
+            if preferred is not None and preferred.health == GOOD and fits(preferred, now):
                 return preferred
         ready = service.ready
-        return choose(ready, limit, now, random.getrandbits(DICE) if len(ready) > 1 else 0, exchange.request)
+        return choose(ready, now, random.getrandbits(DICE) if len(ready) > 1 else 0, exchange.request)
 
     def send(self, exchange: Exchange, service: Service, replica: Replica, fresh: bool = False) -> None:
         """The pick is made: from here on it counts as in flight. `fresh`: not over a connection that has been used."""
@@ -216,7 +215,7 @@ class Dispatcher(Keeper):
         if stale and exchange.replayable:
             exchange.raced = True
             self._take_back(exchange, service)
-            same = replica.ready and fits(replica, service.concurrency, now)
+            same = replica.ready and fits(replica, now)
             self._resend(exchange, service, replica if same else self.pick(exchange, service, now), True, now)
             return
         _count_error(service, failure)
@@ -259,7 +258,7 @@ class Dispatcher(Keeper):
     def _again(self, exchange: Exchange, service: Service, failed: Replica, now: float) -> None:
         """To another replica, or to the same one over a new connection, or wait."""
         others = [replica for replica in service.ready if replica is not failed and replica.health == GOOD]
-        replica = pick(others, service.concurrency, now, random.getrandbits(DICE)) or self.pick(exchange, service, now)
+        replica = pick(others, now, random.getrandbits(DICE)) or self.pick(exchange, service, now)
         self._resend(exchange, service, replica, replica is failed, now)
 
     def _resend(self, exchange: Exchange, service: Service, replica: Replica | None, fresh: bool, now: float) -> None:

@@ -84,7 +84,7 @@ class Holding:
 
     def release(self, service: Service, now: float) -> None:
         """Send as many held requests as there is capacity for, oldest first."""
-        able = free(service.ready, service.concurrency, now, len(service.room))
+        able = free(service.ready, now, len(service.room))
         for exchange in service.room.release(able):
             replica = self._office.pick(exchange, service, now)
             if replica is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.health import Health
 from gateway.pacing import Pacing
@@ -11,6 +11,9 @@ from gateway.pacing import Pacing
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
     from gateway.sides import Upstream
+
+
+UNLIMITED: Final = 1 << 60  # slots of a replica whose service has no `concurrency`
 
 
 class Replica(Health):
@@ -27,6 +30,7 @@ class Replica(Health):
         "port",
         "queue",
         "ready",
+        "slots",
         "token",
     )
 
@@ -38,6 +42,7 @@ class Replica(Health):
         self.ready = True
         self.gone = False  # no longer an endpoint: forgotten once nothing is in flight
         self.in_flight = 0
+        self.slots = UNLIMITED  # requests that this worker may have in flight here
         self.idle: list[Upstream] = []  # newest last
         self.pooled = False  # known to the pool
         self.pacing = Pacing()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from activator.room import Room
 from gateway import affinity
 from gateway.health import WARMING
-from gateway.replica import Replica
+from gateway.replica import UNLIMITED, Replica
 from gateway.retry_budget import RetryBudget
 from state.models import Backend, Endpoint, Phase
 
@@ -131,7 +131,13 @@ class Service:
         for replica in self.replicas.values():
             replica.token = affinity.token(self.id, replica.id) if self.sticky else b""
         self.tokens = {replica.token: replica for replica in self.ready} if self.sticky else {}
+        self.allot()
         return [replica for replica in before if not replica.ready]
+
+    def allot(self) -> None:
+        """How many requests this worker may have in flight at each replica."""
+        for replica in self.replicas.values():
+            replica.slots = self.concurrency or UNLIMITED
 
     def call(self, namespace: str, name: str) -> None:
         self.namespace, self.name = namespace, name

@@ -184,7 +184,7 @@ def check_settled(plane: Plane) -> None:
 
 def _check_waiting(service: Service) -> None:
     """Who could go does not wait."""
-    if free(service.ready, service.concurrency, CLOCK.now, len(service.room)):
+    if free(service.ready, CLOCK.now, len(service.room)):
         _fail("held beside a replica that has room", service)
     for replica in service.replicas.values():
         waiting = [exchange for exchange in replica.queue if not exchange.over]
