@@ -3,7 +3,8 @@
 - Each signal asks for a count of replicas (`activator.signals`); the largest wins.
 - Panic: when the averages over 6 s ask for twice what is ready, they rule, at once, and for a minute nothing goes down
   (but to zero: who was idle for the whole idle time-out has no panic left).
-- Down by one step after `scale_down_delay` seconds of asking for fewer; the last one only by the idle time-out.
+- Down by one step after `scale_down_delay` seconds of asking for fewer, and by the next after as many more. A step is
+  half of what was too many all that time: fifty are ten within three delays. The last one goes by the idle time-out.
 - To zero after `idle_timeout` seconds with nothing in flight or held, where `min_replicas` allows it.
 - Whoever is held without a ready replica gets one.
 
@@ -24,12 +25,16 @@ PANIC_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What one decision leaves to the next; times are monotonic, None = not so."""
+    """What one decision leaves to the next; times are monotonic, None = not so.
+
+    `most`: the largest count that was asked for since `fewer_since`.
+    """
 
     desired: int
     active_at: float
     panic_until: float | None = None
     fewer_since: float | None = None
+    most: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +78,16 @@ def _step(spec: Spec, signals: Signals, memory: Memory, want: Want, now: float) 
         return Decision(replace(memory, desired=0, fewer_since=None, panic_until=None), reason)
     if want.count == memory.desired:
         return Decision(replace(memory, fewer_since=None))
-    since = now if memory.fewer_since is None else memory.fewer_since
-    if now - since < spec.scale_down_delay:
-        return Decision(replace(memory, fewer_since=since))
-    return Decision(replace(memory, desired=memory.desired - 1, fewer_since=now), want.reason)
+    if memory.fewer_since is None:
+        memory = replace(memory, fewer_since=now, most=want.count)
+    return _step_down(spec, replace(memory, most=max(memory.most, want.count)), want, now)
+
+
+def _step_down(spec: Spec, memory: Memory, want: Want, now: float) -> Decision:
+    if memory.fewer_since is None or now - memory.fewer_since < spec.scale_down_delay:
+        return Decision(memory)
+    desired = (memory.desired + memory.most) // 2
+    return Decision(replace(memory, desired=desired, fewer_since=now, most=want.count), want.reason)
 
 
 def _why_more(spec: Spec, memory: Memory, want: Want) -> str:

@@ -1,7 +1,8 @@
 """The average of a level over the last seconds, in bounded memory. Pure: time is an argument and never goes back.
 
-A level (what is in flight and held) holds from one observation to the next, so the average is an integral divided by
-its span. Over a span longer than what was observed it is the average of what was observed.
+A level (what is in flight and held) is known at the moments of the reports. Between two of them it went from the one to
+the other in a straight line, so that a level that grows is not always behind by a report; after the last it holds. The
+average is the integral divided by its span; over a span longer than what was observed, of what was observed.
 """
 
 from __future__ import annotations
@@ -29,29 +30,29 @@ class Average:
         return self._level
 
     def observe(self, level: float, now: float) -> None:
-        """The level is this from now on."""
-        self._advance(now)
-        self._level = level
-
-    def over(self, span: float, now: float) -> float:
-        """The average over the last `span` seconds."""
-        self._advance(now)
-        start = max(now - span, self._points[0][0])
-        if now <= start:
-            return self._level
-        return max(0.0, self._area - self._area_at(start)) / (now - start)
-
-    def _advance(self, now: float) -> None:
+        """The level is this now."""
         now = max(now, self._at)
-        self._area += self._level * (now - self._at)
+        self._area += (self._level + level) / 2 * (now - self._at)
         self._at = now
+        self._level = level
         if now - self._points[-1][0] >= _SPACING:
             self._points.append((now, self._area))
         while len(self._points) > 1 and self._points[1][0] <= now - self._longest:
             self._points.popleft()
 
+    def over(self, span: float, now: float) -> float:
+        """The average over the last `span` seconds."""
+        now = max(now, self._at)
+        start = max(now - span, self._points[0][0])
+        if now <= start:
+            return self._level
+        area = self._area + self._level * (now - self._at)
+        return max(0.0, area - self._area_at(start)) / (now - start)
+
     def _area_at(self, time: float) -> float:
         """By interpolation between the two points around it."""
+        if time >= self._at:
+            return self._area + self._level * (time - self._at)
         after = (self._at, self._area)
         for before in reversed(self._points):
             if before[0] <= time:

@@ -19,6 +19,7 @@ from typing import Final
 
 STABLE_WINDOW: Final = 60.0
 PANIC_WINDOW: Final = 6.0
+UTILIZATION: Final = 0.7  # of a hard limit on requests at once, unless its owner says another target
 TOLERANCE: Final = 0.1  # a GPU utilization that is off its target by less changes nothing
 
 
@@ -40,9 +41,10 @@ class Spec:
     target_gpu_utilization: float | None = None
 
 
-def concurrency_per_replica(target: int, limit: int) -> int:
-    """A replica can't be asked for more at once than its hard limit (0 = none)."""
-    return min(target, limit) if limit else target
+def concurrency_per_replica(target: int, limit: int) -> float:
+    """Requests at once that a replica is asked for, below its hard limit (0 = none): as many as its owner says, else a
+    share of the limit, because replicas that are full let every burst wait. One request alone never asks for two."""
+    return target if limit == 0 or target < limit else max(1.0, UTILIZATION * limit)
 
 
 @dataclass(frozen=True, slots=True)

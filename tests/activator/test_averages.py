@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,12 +22,32 @@ def test_an_average_is_the_integral_over_the_span(steps: list[tuple[float, float
         average.observe(level, now)
         history.append((now, level))
     now += 1.0
+    history.append((now, history[-1][1]))  # the last one holds
     start, area = max(0.0, now - span), 0.0
-    for (begin, level), (end, _) in zip(history, [*history[1:], (now, 0.0)], strict=True):
-        area += level * max(0.0, end - max(begin, start))
+    for (begin, low), (end, high) in pairwise(history):
+        if end > start:
+            cut = max(begin, start)
+            at_cut = low + (high - low) * (cut - begin) / (end - begin)
+            area += (at_cut + high) / 2 * (end - cut)
     got = average.over(span, now)
-    assert 0 <= got <= max(level for _, level in history) + 1e-6
-    # points are kept a quarter of a second apart, so that much of the oldest level may be shared out evenly
-    slack = 0.25 * max(level for _, level in history) / min(span, now)
-    assert got == pytest.approx(area / (now - start), abs=slack + 1e-6)
+    most = max(level for _, level in history)
+    assert 0 <= got <= most + 1e-6
+    # points are kept a quarter of a second apart; between them, and within a long ramp, the area is shared out evenly
+    longest = max(0.25, *(end - begin for (begin, _), (end, _) in pairwise(history) if begin < start < end), 0.25)
+    assert got == pytest.approx(area / (now - start), abs=most * longest / min(span, now) + 1e-6)
     assert len(average._points) < 300
+
+
+def test_a_level_that_grows_is_not_behind_by_a_report() -> None:
+    average = Average(0.0)
+    for second in range(11):
+        average.observe(10.0 * second, float(second))
+    assert average.over(6.0, 10.0) == pytest.approx(70.0)
+    assert average.over(60.0, 10.0) == pytest.approx(50.0)
+
+
+def test_the_last_level_holds() -> None:
+    average = Average(0.0)
+    average.observe(4.0, 0.0)
+    assert average.over(6.0, 0.0) == 4.0
+    assert average.over(6.0, 30.0) == pytest.approx(4.0)

@@ -15,10 +15,13 @@ SPEC = Spec(0, 100, target_concurrency=10, scale_down_delay=60, idle_timeout=300
 QUIET = Signals(True, Averages(), ready=2)
 
 
-def test_a_hard_limit_lowers_the_target() -> None:
-    assert concurrency_per_replica(100, 4) == 4
-    assert concurrency_per_replica(3, 4) == 3
-    assert concurrency_per_replica(100, 0) == 100
+@pytest.mark.parametrize(
+    ("target", "limit", "expected"), [(100, 0, 100), (100, 10, 7), (10, 10, 7), (9, 10, 9), (100, 1, 1)]
+)
+def test_a_hard_limit_leaves_room_for_bursts_unless_another_target_is_set(
+    target: int, limit: int, expected: float
+) -> None:
+    assert concurrency_per_replica(target, limit) == pytest.approx(expected)
 
 
 def test_a_rate_counts_against_its_target_only() -> None:
