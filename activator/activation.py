@@ -8,9 +8,9 @@
         tasks.create_task(lease.run(activation.gained, activation.lost))
         tasks.create_task(activation.run())
 
-The API gets `acks` (`wait(revision, timeout)`), the metrics get `cold_starts` and `catalog.counts()`, the supervisor
-gets the list of `on_unacknowledged` and tells who is `gone`. On the way out: `await activation.close(keep=...)`, after
-which `run` may be cancelled.
+The API gets `acks` (`wait(revision, timeout)`), the metrics get `catalog.counts()` and lend `cold_starts`, the
+supervisor gets the list of `on_unacknowledged` and tells who is `gone`. On the way out: `await
+activation.close(keep=...)`, after which `run` may be cancelled.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class Activation:
         environment: Environment,
         build_log: BuildLogs,
         offer: Offer,
+        cold_starts: ColdStarts | None = None,
         on_unacknowledged: Callable[[list[str]], None] = lambda _: None,
         on_report: OnReport = lambda _: None,
     ) -> None:
@@ -70,7 +71,7 @@ class Activation:
         self._on_report = on_report
         self.demand = Demand()
         self.catalog = Catalog(mirror)
-        self.cold_starts = ColdStarts()
+        self.cold_starts = cold_starts or ColdStarts()
         self.journal = Journal(store)
         self._ejections = Ejections()
         self.acks = Acknowledgements(store, mirror, self.demand, on_unacknowledged)
@@ -94,7 +95,6 @@ class Activation:
             demand=self.demand,
             acks=self.acks,
             journal=self.journal,
-            cold_starts=self.cold_starts,
             settings=settings,
             nodes=self.nodes,
         )

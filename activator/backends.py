@@ -7,9 +7,21 @@ The answer of SPEC section 3 while nothing is ready is decided here: hold (aslee
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
-from state.models import Backend, Deployment, DeploymentState, Endpoint, Phase, Replica, ReplicaState, Scale, Service
+from state.models import (
+    Backend,
+    Deployment,
+    DeploymentState,
+    Endpoint,
+    Phase,
+    Replica,
+    ReplicaState,
+    Scale,
+    Service,
+    StartPhases,
+)
 
 WAKE_BACKOFF_MAX: Final = 60  # seconds
 CRASH_BACKOFF_MAX: Final = 300
@@ -45,9 +57,7 @@ def derive(
     """The backend of a service: endpoints in order of their ids, and what to do when none is ready."""
     known = sorted(replicas, key=lambda replica: replica.id)
     current = serving(service, deployments)
-    endpoints = tuple(
-        Endpoint(r.id, r.host, r.port, ready=_takes_requests(service, current, r)) for r in known if _listed(current, r)
-    )
+    endpoints = tuple(_endpoint(r, _takes_requests(service, current, r)) for r in known if _listed(current, r))
     refusal = None if any(e.ready for e in endpoints) else _refusal(service, deployments, current, known, scale)
     reason, retry_after = refusal or (None, 1)
     return Backend(
@@ -62,6 +72,13 @@ def derive(
         hold_timeout=service.scaling.hold_timeout,
         affinity=service.scaling.affinity,
     )
+
+
+def _endpoint(replica: Replica, ready: bool) -> Endpoint:
+    """The first byte is what workers tell, and no news for them."""
+    phases = replica.phases if replica.phases.first_byte is None else replace(replica.phases, first_byte=None)
+    told = None if phases == StartPhases() else phases
+    return Endpoint(replica.id, replica.host, replica.port, ready, replica.ready_at, told)
 
 
 def _listed(current: Deployment | None, replica: Replica) -> bool:

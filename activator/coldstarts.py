@@ -1,21 +1,61 @@
-"""How long cold starts take, by phase: the figure that waking is judged by.
+"""How long starts take, by phase: the figure that waking is judged by.
 
-A start is cold when nobody was ready as it was decided. Its phases follow each other without a gap, on one process'
-monotonic clock: `decide` (from the wake to the stored intent), `schedule` (until the node's agent acts), `fetch` (the
-artifact, if the node lacks it), `start` (the driver), `ready` (until a probe saw 200 and that is stored).
+The phases of a start (`state.models.StartPhases`) follow each other without a gap, and are stored with the replica, in
+commits that are made anyway: so they survive a control that is killed, and are known wherever the replica runs. Each is
+measured on one process' monotonic clock, but for what one process hands to another (`schedule`, `first_byte`, and what
+a killed control had begun): that is told by the wall clock, and is never below 0.
+
+A start is *cold* if nobody else of its service is ready as it gets ready: it is what ends a wake.
 """
 
 from __future__ import annotations
 
 import bisect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final
 
-PHASES: Final = ("decide", "schedule", "fetch", "start", "ready")
+from state.models import Replica, ReplicaState, StartPhases
+
+PHASES: Final = tuple(f.name for f in fields(StartPhases))
 BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
-_BOUND: Final = 10_000  # starts under way; beyond it new ones are not timed
+
+def seconds(phases: StartPhases) -> dict[str, float]:
+    """Of those that there were, in their order."""
+    taken = {phase: getattr(phases, phase) for phase in PHASES}
+    return {phase: micros / 1e6 for phase, micros in taken.items() if micros is not None}
+
+
+def total(phases: StartPhases) -> float:
+    """Seconds of all phases together."""
+    return sum(seconds(phases).values())
+
+
+def told(phases: StartPhases) -> str:
+    """`412 ms: decide 1, schedule 2, start 5, ready 404`."""
+    parts = ", ".join(f"{phase.replace('_', ' ')} {taken * 1000:.0f}" for phase, taken in seconds(phases).items())
+    return f"{total(phases) * 1000:.0f} ms: {parts}"
+
+
+class Stopwatch:
+    """The phases of one start as the replica's node measures them. Times are monotonic seconds."""
+
+    __slots__ = ("_since", "phase", "phases")
+
+    def __init__(self, replica: Replica, now: float, wall: int) -> None:
+        """Take up what is stored at `now`, which is `wall` in microseconds since the epoch."""
+        began = replica.created_at if replica.started_at is None else replica.started_at
+        self._since = now - max(0, wall - began) / 1e6
+        self.phases = replica.phases
+        self.phase = "schedule" if replica.state is ReplicaState.INTENT else "ready"  # the one under way
+
+    def enter(self, phase: str, now: float) -> StartPhases:
+        """The one under way is over, and `phase` begins (again). What was measured so far."""
+        spent = (getattr(self.phases, self.phase) or 0) + round((now - self._since) * 1e6)
+        self.phases = replace(self.phases, **{self.phase: spent})
+        self.phase, self._since = phase, now
+        return self.phases
 
 
 @dataclass(slots=True)
@@ -34,48 +74,44 @@ class Histogram:
         return sum(self.counts)
 
 
-@dataclass(slots=True)
-class _Start:
-    since: float
-    cold: bool
-    phases: dict[str, float] = field(default_factory=dict)
-
-
 class ColdStarts:
-    """`begin` at the decision, `reached` at the end of each phase, `finish` with the last; `abandon` if it came to
-    nothing. `total` and `seconds` (by phase) are for the metrics."""
+    """Those of this node, for the metrics: how many, their seconds by phase and from the wake until ready (`whole`),
+    and how many failed, by the phase that they failed in."""
 
     def __init__(self) -> None:
-        self.total = 0
         self.seconds: Mapping[str, Histogram] = {phase: Histogram() for phase in PHASES}
-        self._starts: dict[str, _Start] = {}
+        self.whole = Histogram()
+        self.failures: dict[str, int] = dict.fromkeys(PHASES[1:-1], 0)
 
-    def begin(self, replica: str, since: float, *, cold: bool) -> None:
-        if len(self._starts) < _BOUND:
-            self._starts[replica] = _Start(since, cold)
+    @property
+    def total(self) -> int:
+        return self.whole.count
 
-    def reached(self, replica: str, phase: str, now: float) -> None:
-        start = self._starts.get(replica)
-        if start is not None:
-            start.phases[phase] = start.phases.get(phase, 0.0) + max(0.0, now - start.since)
-            start.since = now
+    def ready(self, phases: StartPhases) -> None:
+        """A cold start has ended a wake."""
+        self.whole.observe(total(phases))
+        for phase, taken in seconds(phases).items():
+            self.seconds[phase].observe(taken)
 
-    def finish(self, replica: str, now: float) -> Mapping[str, float] | None:
-        """The phases in seconds; None if the start was not cold, or not seen from its beginning."""
-        self.reached(replica, PHASES[-1], now)
-        start = self._starts.pop(replica, None)
-        if start is None or not start.cold:
-            return None
-        self.total += 1
-        for phase, seconds in start.phases.items():
-            self.seconds[phase].observe(seconds)
-        return start.phases
+    def answered(self, first_byte: float) -> None:
+        """Somebody who was held for it has the first byte, so many seconds after it was ready."""
+        self.seconds["first_byte"].observe(first_byte)
 
-    def abandon(self, replica: str) -> None:
-        self._starts.pop(replica, None)
+    def failed(self, phase: str) -> None:
+        """A start came to nothing while nobody was ready."""
+        self.failures[phase] += 1
 
+    def state(self) -> dict[str, Any]:
+        """What `restore` goes on from, as JSON."""
+        histograms = {**self.seconds, "": self.whole}
+        told = {phase: [histogram.counts[:], histogram.total] for phase, histogram in histograms.items()}
+        return {"seconds": told, "failures": dict(self.failures)}
 
-def told(phases: Mapping[str, float]) -> str:
-    """`412 ms: decide 1, schedule 2, fetch 0, start 5, ready 404`."""
-    parts = ", ".join(f"{phase} {phases[phase] * 1000:.0f}" for phase in PHASES if phase in phases)
-    return f"{sum(phases.values()) * 1000:.0f} ms: {parts}"
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from there; of counters that have counted nothing yet. Raises ValueError, TypeError, KeyError."""
+        for phase, histogram in {**self.seconds, "": self.whole}.items():
+            counts, histogram.total = state["seconds"][phase]
+            if len(counts) != len(histogram.counts):
+                raise ValueError("other buckets")
+            histogram.counts = [int(count) for count in counts]
+        self.failures |= {phase: int(count) for phase, count in state["failures"].items() if phase in self.failures}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from activator.demand import IDLE, Load
 from activator.lifecycle import DeploymentEvent, ReplicaEvent, after_deployment, after_replica
 from activator.views import View
-from state.models import Deployment, Reason, Replica
+from state.models import Deployment, Reason, Replica, StartPhases
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Outlook:
     has applied the replica's leaving and has nothing in flight on it. `overdue`: they have applied it, and the drain
     time is over. `rested`: the backoff after its failure is over. `stable`: a replica that serves has been ready for so
     long that earlier failures count no more. `called`: somebody is held who came after it was put to sleep by its
-    owner. `why`: `desired` is what it is now.
+    owner. `why`: `desired` is what it is now. `waited`: microseconds since the wake; None: there was none.
 
     `able`: nodes that may be given something of this service now; None: any. `node`: the one for what has none of them;
     empty: nowhere, for now. `unfit`: why no live node can run it. `lost`: seconds for which each lost node was silent.
@@ -42,16 +42,22 @@ class Outlook:
     freed: frozenset[str] = frozenset()
     called: bool = False
     why: str | None = None
+    waited: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something worth an event, which its owner reads; of a `Reason` the operator's log gets what anybody may read."""
+    """Something worth an event, which its owner reads; of a `Reason` the operator's log gets what anybody may read.
+
+    `phases`, `phase`: as in `state.models.Event`.
+    """
 
     kind: str
     reason: str | Reason
     deployment: str | None = None
     replica: str | None = None
+    phases: StartPhases | None = None
+    phase: str | None = None
 
 
 @dataclass(slots=True)

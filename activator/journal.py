@@ -36,7 +36,8 @@ class Journal:
         for note in notes:
             reason = note.reason
             log.info("service %s: %s: %s", service, note.kind, reason.public if isinstance(reason, Reason) else reason)
-            self.keep(service, Event(now_us(), note.kind, str(reason), note.deployment, note.replica))
+            told = Event(now_us(), note.kind, str(reason), note.deployment, note.replica, note.phases, note.phase)
+            self.keep(service, told)
 
     def keep(self, service: str, event: Event) -> None:
         """Write it as soon as that can be done; the store keeps an event once, however often it is tried."""

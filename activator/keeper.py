@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Final
 
 from activator import verdicts
-from activator.coldstarts import told
+from activator.coldstarts import Stopwatch, told
 from activator.drivers import Exit, NoRoom, StartFailed
 from activator.node import Node
 from activator.patience import Patience
@@ -27,7 +27,7 @@ from activator.racing import unless, within
 from activator.views import View
 from state.ids import now_us
 from state.kinds import Kind
-from state.models import Reason, Replica, ReplicaState, Service
+from state.models import Reason, Replica, ReplicaState, Service, StartPhases
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +56,20 @@ class Keeper:
         self._patience = Patience()
         self._usurped = False
         self._crowded_out = False
+        self._clock: Stopwatch | None = None
+        self._first_byte: int | None = None
 
     def nudge(self) -> None:
         self._changed.set()
 
     def hurry(self) -> None:
         self._hurry.set()
+
+    def answered(self, first_byte: int) -> None:
+        """Who was held for it has the first byte, so many microseconds after it was ready. The first word counts."""
+        if self._first_byte is None:
+            self._first_byte = first_byte
+            self._changed.set()
 
     def usurped(self) -> None:
         """Somebody else listens at its address."""
@@ -92,6 +100,8 @@ class Keeper:
             await self._lost(replica, "it does not run any more, and nobody saw it end (a restart of its node?)")
         elif self._usurped:
             await self._yield(replica)
+        elif self._first_byte is not None and replica.ready_at is not None and replica.phases.first_byte is None:
+            await self._answered(replica, self._first_byte)
         elif replica.state is ReplicaState.STARTING:
             await self._prove(replica, service)
         elif replica.state is ReplicaState.DRAINING:
@@ -104,14 +114,14 @@ class Keeper:
     async def _start(self, replica: Replica, service: Service) -> None:
         """Store the port, then start; an intent that an earlier control already acted upon is found by the driver."""
         node, now = self._node, time.monotonic
-        node.cold_starts.reached(self._id, "schedule", now())
+        clock = self._timed(replica)
         try:
             port = replica.port or node.allocate(self._id)
             view = await self._change(replica, lambda v: verdicts.addressed(v, self._id, port))
             deployment = None if view is None else view.deployments.get(replica.deployment)
             if view is None or deployment is None or not self._is(view, ReplicaState.INTENT):
                 return
-            started = await node.launch(self._id, service, deployment, port)
+            started = await node.launch(self._id, service, deployment, port, clock)
         except NoRoom as error:
             await self._wait_for_room(replica, error)
             return
@@ -120,10 +130,13 @@ class Keeper:
             await self._broke(replica, error.reason if how is None else _how(how, replica))
             return
         node.running.add(self._id)
-        node.cold_starts.reached(self._id, "start", now())
         self._proving_since = now()
-        stamp = now_us()
-        view = await self._change(replica, lambda v: verdicts.started(v, self._id, started.host, started.port, stamp))
+        stamp, phases = now_us(), clock.enter("ready", self._proving_since)
+
+        def step(view: View) -> View:
+            return verdicts.started(view, self._id, started.host, started.port, stamp, phases)
+
+        view = await self._change(replica, step)
         if view is not None and self._is(view, ReplicaState.STARTING):
             path, limit = deployment.run.health_check_path, service.scaling.startup_timeout
             self._tell(replica, "replica.started", f"it has {limit} s to answer 200 at {path}")
@@ -173,19 +186,38 @@ class Keeper:
             return Finding("another process answered on its port", f"port {replica.port}")
         return finding
 
+    def _timed(self, replica: Replica) -> Stopwatch:
+        """The clock of its start, which an earlier control may have begun."""
+        if self._clock is None:
+            self._clock = Stopwatch(replica, time.monotonic(), now_us())
+        return self._clock
+
     async def _passed(self, replica: Replica) -> None:
-        stamp = now_us()
-        view = await self._change(replica, lambda v: verdicts.passed(v, self._id, stamp), ordered=True)
+        clock = self._timed(replica) if replica.ready_at is None else None
+        stamp, phases = now_us(), None if clock is None else clock.enter("first_byte", time.monotonic())
+        view = await self._change(replica, lambda v: verdicts.passed(v, self._id, stamp, phases), ordered=True)
         if view is None or not self._is(view, ReplicaState.READY):
             return
         self._failures = 0
         self._node.mended.discard(replica.deployment)
         self._check_at = time.monotonic() + self._node.settings.health_interval
-        phases = self._node.cold_starts.finish(self._id, time.monotonic())
-        if phases is not None:
-            self._tell(replica, "replica.ready", f"cold start {told(phases)}")
-        else:
+        if phases is None:
             self._tell(replica, "replica.ready", "its health check passed")
+        elif self._alone(view):
+            self._node.cold_starts.ready(phases)
+            self._tell(replica, "replica.ready", f"cold start {told(phases)}", phases)
+        else:
+            self._tell(replica, "replica.ready", f"started in {told(phases)}", phases)
+
+    async def _answered(self, replica: Replica, first_byte: int) -> None:
+        view = await self._change(replica, lambda v: verdicts.answered(v, self._id, first_byte))
+        if view is not None and (after := view.replicas.get(self._id)) is not None:
+            self._node.cold_starts.answered(first_byte / 1e6)
+            self._tell(replica, "replica.answered", f"first byte after {told(after.phases)}", after.phases)
+
+    def _alone(self, view: View) -> bool:
+        """Whether nobody else is ready."""
+        return not any(r.state is ReplicaState.READY for r in view.replicas.values() if r.id != self._id)
 
     # -- in rotation
 
@@ -225,32 +257,49 @@ class Keeper:
         reason = Reason("another process took its port", f"port {replica.port}")
         view = await self._change(replica, lambda v: verdicts.usurped(v, self._id, reason), ordered=True)
         if view is not None and not self._is(view, replica.state):
-            self._node.cold_starts.abandon(self._id)
             self._tell(replica, "replica.replaced", reason)
 
     async def _broke(self, replica: Replica, reason: Reason, *, tried_enough: bool = False) -> None:
-        self._node.cold_starts.abandon(self._id)
+        start = self._broken_start(replica)
         if replica.state is ReplicaState.STARTING and await self._spoilt(replica):
-            await self._lost(replica, replace(reason, public=f"{_SPOILT}; {reason.public}"))
+            await self._lost(replica, replace(reason, public=f"{_SPOILT}; {reason.public}"), start)
             return
         stamp = now_us()
 
         def step(view: View) -> View:
             return verdicts.broke(view, self._id, reason, stamp, tried_enough=tried_enough)
 
-        await self._judge(replica, step, "replica.failed", reason)
+        await self._judge(replica, step, "replica.failed", reason, start)
 
-    async def _lost(self, replica: Replica, why: str | Reason) -> None:
+    def _broken_start(self, replica: Replica) -> Stopwatch | None:
+        """How far a start came that came to nothing; None: the replica had been ready."""
+        if replica.ready_at is not None:
+            return None
+        clock = self._timed(replica)
+        clock.enter(clock.phase, time.monotonic())
+        return clock
+
+    async def _lost(self, replica: Replica, why: str | Reason, start: Stopwatch | None = None) -> None:
         view = await self._change(replica, lambda view: verdicts.lost(view, self._id), ordered=True)
         if view is not None and self._is(view, ReplicaState.STOPPING):
-            self._tell(replica, "replica.lost", why)
+            self._tell(replica, "replica.lost", why, *_where(start))
 
-    async def _judge(self, replica: Replica, step: Callable[[View], View], kind: str, reason: Reason) -> None:
+    async def _judge(
+        self,
+        replica: Replica,
+        step: Callable[[View], View],
+        kind: str,
+        reason: Reason,
+        start: Stopwatch | None = None,
+    ) -> None:
         """What befell the replica may end its deployment."""
         before = self._node.catalog.deployment(replica.deployment)
         view = await self._change(replica, step, ordered=True)
+        if start is not None and view is not None and self._alone(view):
+            self._node.cold_starts.failed(start.phase)
         retry = None if view is None else verdicts.retry(view, self._id)
-        self._tell(replica, kind, reason if retry is None else replace(reason, public=f"{reason.public}; {retry}"))
+        why = reason if retry is None else replace(reason, public=f"{reason.public}; {retry}")
+        self._tell(replica, kind, why, *_where(start))
         after = None if view is None else view.deployments.get(replica.deployment)
         if before is not None and after is not None and before.state is not after.state:
             note = Note("deployment.failed", reason, deployment=after.id)
@@ -299,7 +348,6 @@ class Keeper:
         node.running.discard(self._id)
         node.exits.pop(self._id, None)
         node.ports.pop(self._id, None)
-        node.cold_starts.abandon(self._id)
         return node.catalog.replica(self._id) is None
 
     async def _change(self, replica: Replica, step: Callable[[View], View], *, ordered: bool = False) -> View | None:
@@ -309,9 +357,21 @@ class Keeper:
         replica = view.replicas.get(self._id)
         return replica is not None and replica.state is state
 
-    def _tell(self, replica: Replica, kind: str, reason: str | Reason) -> None:
-        note = Note(kind, reason, deployment=replica.deployment, replica=self._id)
+    def _tell(
+        self,
+        replica: Replica,
+        kind: str,
+        reason: str | Reason,
+        phases: StartPhases | None = None,
+        phase: str | None = None,
+    ) -> None:
+        note = Note(kind, reason, replica.deployment, self._id, phases, phase)
         self._node.journal.tell(replica.service, (note,))
+
+
+def _where(start: Stopwatch | None) -> tuple[StartPhases | None, str | None]:
+    """The phases of a start that came to nothing, and the one in which it did."""
+    return (None, None) if start is None else (start.phases, start.phase)
 
 
 def _how(how: Exit, replica: Replica) -> Reason:

@@ -15,17 +15,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from activator.acks import Acknowledgements
 from activator.agenda import Agenda
-from activator.coldstarts import ColdStarts
+from activator.backends import ALIVE
 from activator.demand import Demand, Load
 from activator.housekeeping import Housekeeping
 from activator.journal import Journal
 from activator.ledger import Ledger
 from activator.nodes import Nodes
-from activator.outlooks import Outlooks, Watch
+from activator.outlooks import Outlooks
 from activator.planning import Plan, plan
 from activator.racing import within
 from activator.settings import Settings
@@ -60,7 +61,6 @@ class Leader:
         demand: Demand,
         acks: Acknowledgements,
         journal: Journal,
-        cold_starts: ColdStarts,
         settings: Settings,
         nodes: Nodes,
     ) -> None:
@@ -71,7 +71,6 @@ class Leader:
         self._catalog = catalog
         self._demand = demand
         self._journal = journal
-        self._cold_starts = cold_starts
         self._settings = settings
         self._outlooks = Outlooks(mirror, demand, acks, settings, nodes.fleet, catalog.per_node)
         self._housekeeping = Housekeeping(store, catalog, settings, self._outlooks.watches)
@@ -81,6 +80,7 @@ class Leader:
         self._attention: set[str] = set()
         self._draining: set[str] = set()
         self._building: set[str] = set()
+        self._woken: dict[str, float] = {}
         self._fence: Fence | None = None
         self._passes: asyncio.TaskGroup | None = None
         self._closed = False
@@ -121,9 +121,8 @@ class Leader:
 
     def woken(self, service: str) -> None:
         """Somebody is held for it and nobody is ready."""
-        watch = self._outlooks.watches.get(service)
-        if watch is not None and watch.woken_at is None:
-            watch.woken_at = time.monotonic()
+        if self._lease.fence is not None:
+            self._woken.setdefault(service, time.monotonic())
         self._look((service,), urgent=True)
 
     def reported(self, services: Iterable[str]) -> None:
@@ -156,6 +155,7 @@ class Leader:
         self._alarms.clear()
         self._draining.clear()
         self._building.clear()
+        self._woken.clear()
         self._attention = set(self._mirror.records(Kind.SERVICE))
         return self._fence is not None
 
@@ -224,13 +224,13 @@ class Leader:
         now = time.monotonic()
         watch = self._outlooks.watch(view, now)
         load = self._demand.load(service, now)
-        outlook = self._outlooks.outlook(view, watch, load, now)
+        outlook = replace(self._outlooks.outlook(view, watch, load, now), waited=self._waited(view, load, now))
         self._alarms.set(service, self._outlooks.rested_at(view, watch, now))
         planned = plan(view, outlook, new_id)
         self._attend(view, load)
-        await self._carry_out(view, planned, watch, now, fence)
+        await self._carry_out(view, planned, fence)
 
-    async def _carry_out(self, view: View, planned: Plan, watch: Watch, now: float, fence: Fence) -> None:
+    async def _carry_out(self, view: View, planned: Plan, fence: Fence) -> None:
         service = view.service.id
         if planned.view == view and view.backend == view.derived():
             return
@@ -241,7 +241,6 @@ class Leader:
         self._journal.tell(service, planned.notes)
         if planned.view is None:
             return
-        self._time_starts(view, planned.view, watch, now)
         try:
             # a look at what was before this commit could only end in a conflict
             async with asyncio.timeout(self._settings.tick):
@@ -275,12 +274,13 @@ class Leader:
         self._draining.discard(service)
         self._building.discard(service)
         self._outlooks.watches.pop(service, None)
+        self._woken.pop(service, None)
         self._demand.forget(service)
 
-    def _time_starts(self, before: View, after: View, watch: Watch, now: float) -> None:
-        created = after.replicas.keys() - before.replicas.keys()
-        cold = not any(r.state is ReplicaState.READY for r in before.replicas.values())
-        for replica_id in created:
-            self._cold_starts.begin(replica_id, now if watch.woken_at is None else watch.woken_at, cold=cold)
-            self._cold_starts.reached(replica_id, "decide", time.monotonic())
-        watch.woken_at = None
+    def _waited(self, view: View, load: Load, now: float) -> int | None:
+        """Microseconds since the wake that asks for a decision; it has it once anything is on its way."""
+        service = view.service.id
+        if not load.busy or any(r.state in ALIVE for r in view.replicas.values()):
+            self._woken.pop(service, None)
+        at = self._woken.get(service)
+        return None if at is None else round((now - at) * 1e6)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from activator.acks import Acknowledgements
-from activator.coldstarts import ColdStarts
+from activator.coldstarts import ColdStarts, Stopwatch
 from activator.demand import Demand
 from activator.drivers import ArtifactMissing, Driver, Exit, Launch, Started, StartFailed
 from activator.journal import Journal
@@ -47,14 +47,21 @@ class Node:
         self.ports[replica_id] = port
         return port
 
-    async def launch(self, replica_id: str, service: Service, deployment: Deployment, port: int) -> Started:
-        """Start a replica of the deployment, which is built again where this node lost it. Raises StartFailed."""
+    async def launch(
+        self, replica_id: str, service: Service, deployment: Deployment, port: int, clock: Stopwatch
+    ) -> Started:
+        """Start a replica of the deployment, which is built again where this node lost it. Raises StartFailed.
+
+        `clock` is told of the phases `fetch` and `start`.
+        """
         launch = self._launch(replica_id, service, deployment, port)
+        clock.enter("start", time.monotonic())
         try:
             return await self.driver.start(launch)
         except ArtifactMissing:
+            clock.enter("fetch", time.monotonic())
             artifact = await self.rebuild(service, deployment)
-            self.cold_starts.reached(replica_id, "fetch", time.monotonic())
+            clock.enter("start", time.monotonic())
             return await self.driver.start(replace(launch, artifact=artifact))
 
     def _launch(self, replica_id: str, service: Service, deployment: Deployment, port: int) -> Launch:

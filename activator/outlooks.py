@@ -38,7 +38,6 @@ class Watch:
         self.average = Average(now)
         self.rate = Rate(had, now)
         self.since: dict[tuple[str, ReplicaState], float] = {}
-        self.woken_at: float | None = None
         self.stored_at = now
         self.asleep_at: float | None = None
 

@@ -19,7 +19,7 @@ from activator.draft import Note as Note
 from activator.draft import Outlook as Outlook
 from activator.lifecycle import ReplicaEvent
 from activator.views import View
-from state.models import Deployment, DeploymentState, Replica, ReplicaState
+from state.models import Deployment, DeploymentState, Replica, ReplicaState, StartPhases
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +185,7 @@ def _create(draft: Draft, deployment: Deployment) -> None:
         node=node,
         state=ReplicaState.INTENT,
         created_at=draft.outlook.now,
+        phases=StartPhases(decide=draft.outlook.waited),
     )
     draft.view = draft.view.put(replica)
 

@@ -16,7 +16,7 @@ from typing import Final
 from activator import backends, rollouts
 from activator.lifecycle import DEPLOYMENT, REPLICA, DeploymentEvent, ReplicaEvent
 from activator.views import View
-from state.models import Deployment, DeploymentState, Reason, Replica, ReplicaState
+from state.models import Deployment, DeploymentState, Reason, Replica, ReplicaState, StartPhases
 
 TRIES: Final = 2
 STALE: Final = "what was pushed is deployed already"
@@ -30,21 +30,32 @@ def addressed(view: View, replica_id: str, port: int) -> View:
     return view.put(replace(replica, port=port))
 
 
-def started(view: View, replica_id: str, host: str, port: int, now: int) -> View:
+def started(view: View, replica_id: str, host: str, port: int, now: int, phases: StartPhases | None = None) -> View:
+    """The driver started it. `phases`: of its start so far."""
     replica = view.replicas.get(replica_id)
     if replica is None or replica.state is not ReplicaState.INTENT:
         return view
-    return view.put(replace(replica, state=ReplicaState.STARTING, host=host, port=port, started_at=now))
+    replica = replace(replica, host=host, port=port, started_at=now, phases=phases or replica.phases)
+    return view.put(replace(replica, state=ReplicaState.STARTING))
 
 
-def passed(view: View, replica_id: str, now: int) -> View:
-    """A check saw 200: it takes requests from the next revision on."""
+def passed(view: View, replica_id: str, now: int, phases: StartPhases | None = None) -> View:
+    """A check saw 200: it takes requests from the next revision on. `phases`: of its start, if this is its end."""
     replica = view.replicas.get(replica_id)
     state = None if replica is None else REPLICA.get((replica.state, ReplicaEvent.PASSED))
     if replica is None or state is None:
         return view
-    ready_at = now if replica.ready_at is None else replica.ready_at
-    return view.put(replace(replica, state=state, ready_at=ready_at, reason=None))
+    if replica.ready_at is None:
+        replica = replace(replica, ready_at=now, phases=phases or replica.phases)
+    return view.put(replace(replica, state=state, reason=None))
+
+
+def answered(view: View, replica_id: str, first_byte: int) -> View:
+    """Somebody who was held for its start has the first byte, so many microseconds after it was ready."""
+    replica = view.replicas.get(replica_id)
+    if replica is None or replica.phases.first_byte is not None:
+        return view
+    return view.put(replace(replica, phases=replace(replica.phases, first_byte=first_byte)))
 
 
 def ailed(view: View, replica_id: str, reason: Reason) -> View:

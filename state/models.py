@@ -157,6 +157,20 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
+class StartPhases:
+    """How long the parts of a replica's start took, microseconds, one after the other; None: there was no such part,
+    or it is not over.
+    """
+
+    decide: int | None = None  # from the wake to the decision; None: nobody waited
+    schedule: int | None = None  # until its node acted
+    fetch: int | None = None  # what it is made of, if its node lacked that
+    start: int | None = None  # until the driver had started it
+    ready: int | None = None  # until a check saw 200
+    first_byte: int | None = None  # until the first byte for somebody who was held left a worker
+
+
+@dataclass(frozen=True, slots=True)
 class Replica:
     """One running (or meant to run) copy of a service (kind `replica`, id = `Replica.id`)."""
 
@@ -171,6 +185,7 @@ class Replica:
     started_at: int | None = None
     ready_at: int | None = None
     reason: str | None = None  # for anybody
+    phases: StartPhases = StartPhases()
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +209,8 @@ class Endpoint:
     host: str
     port: int
     ready: bool = True  # False: draining, for requests in flight only
+    ready_at: int | None = None  # the first time
+    phases: StartPhases | None = None  # of its start, without the first byte, which workers measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,3 +457,5 @@ class Event:
     reason: str
     deployment: str | None = None
     replica: str | None = None
+    phases: StartPhases | None = None  # of a start, as far as it came
+    phase: str | None = None  # of a start that failed: the one that it failed in

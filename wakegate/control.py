@@ -152,6 +152,7 @@ class Control:
             environment=self._environment,
             build_log=self._logs.build_log,
             offer=offer_of(config, self._driver),
+            cold_starts=self._metrics.cold_starts,
             on_unacknowledged=lambda missing: pipe.send({"unacknowledged": missing}),
             on_report=self._metrics.report,
         )
@@ -404,7 +405,7 @@ class Control:
         told = [*of_telling(self._streams, self._collector, self._activation.journal), *of_the_door(self._door)]
         told += [*of_pushes(self._hooks, self._branches), *of_analytics(self._analytics)]
         told += [of_orders(self._issuer), *of_domains(self._verifier), *of_the_agent(self._activation.agent.faults)]
-        return await self._metrics.exposition(self._activation, self._issuer.left(), told)
+        return await self._metrics.exposition(self._activation.catalog, self._issuer.left(), told)
 
     def _unready(self) -> list[str]:
         reasons = [] if self._mirror.connected else ["the store can't be reached"]

@@ -6,15 +6,16 @@ import asyncio
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from activator.activation import Activation
 from activator.branches import Branches
-from activator.coldstarts import BUCKETS, Histogram
+from activator.coldstarts import BUCKETS, ColdStarts, Histogram
 from activator.journal import Journal
 from activator.logs import Collector
+from activator.views import Catalog
 from certs.issuer import Issuer
 from certs.verifier import Verifier
 from control.analytics.collector import Analytics
@@ -22,21 +23,33 @@ from control.door import Door
 from control.pushes.hooks import Hooks
 from control.streaming.streams import Streams
 from gateway.exposition import Totals
-from wakegate.counters import CountersFile
+from wakegate.counters import CountersFile, Kept
 
 
 class Metrics:
     """`report` takes every report of a worker as it came; `exposition` is what a scrape gets.
 
-    What workers counted goes on from what `file` has. Reads it, which is file work.
+    What workers counted, and the `cold_starts` of this node, go on from what `file` has. Reads it, which is file work.
     """
 
     def __init__(self, file: CountersFile) -> None:
         self._totals = Totals()
         self._file = file
         self._showing = asyncio.Lock()  # what is shown is on the disk first, one scrape after the other
-        if (state := file.read()) is not None:
-            self._totals.restore(state)
+        self.cold_starts = ColdStarts()
+        if (kept := file.read()) is not None:
+            self._totals.restore(kept.traffic)
+            self._restore_starts(kept.cold_starts)
+
+    def _restore_starts(self, state: Mapping[str, Any] | None) -> None:
+        try:
+            if state is not None:
+                self.cold_starts.restore(state)
+        except (ValueError, TypeError, KeyError):
+            self.cold_starts = ColdStarts()  # of a version with other buckets
+
+    def _kept(self) -> Kept:
+        return Kept(self._totals.state(), self.cold_starts.state())
 
     def report(self, data: bytes) -> None:
         """Never raises: one that can't be understood is counted."""
@@ -46,36 +59,43 @@ class Metrics:
             self._totals.unreadable += 1
 
     async def exposition(
-        self, activation: Activation, certificates: Mapping[str, float], more: Iterable[Metric] = ()
+        self, catalog: Catalog, certificates: Mapping[str, float], more: Iterable[Metric] = ()
     ) -> tuple[bytes, str]:
         """The text, and its content type. A thread writes it: with thousands of services it would stop the loop.
 
         `certificates`: by name, the seconds that they last. `more` goes along.
         """
-        others = [*_of_control(activation), _of_certificates(certificates), *more]
         async with self._showing:
-            snapshot, state = self._totals.snapshot(), self._totals.state()
-            await asyncio.to_thread(self._file.write, state)
+            others = [*_of_control(catalog, self.cold_starts), _of_certificates(certificates), *more]
+            snapshot, kept = self._totals.snapshot(), self._kept()
+            await asyncio.to_thread(self._file.write, kept)
         return await asyncio.to_thread(snapshot.text, others), CONTENT_TYPE_LATEST
 
     async def close(self) -> None:
         """What was counted since the last scrape is kept, too."""
         async with self._showing:
-            await asyncio.to_thread(self._file.write, self._totals.state())
+            await asyncio.to_thread(self._file.write, self._kept())
 
 
-def _of_control(activation: Activation) -> Iterator[Metric]:
+def _of_control(catalog: Catalog, starts: ColdStarts) -> Iterator[Metric]:
     """Replicas by state, and cold starts by phase."""
     replicas = GaugeMetricFamily("wakegate_replicas", "Replicas of all services by state.", labels=["state"])
-    for state, count in activation.catalog.counts().items():
+    for state, count in catalog.counts().items():
         replicas.add_metric([state.value], count)
     yield replicas
-    starts = activation.cold_starts
     yield CounterMetricFamily("wakegate_cold_starts", "Wakes from zero replicas.", value=starts.total)
     seconds = HistogramMetricFamily("wakegate_cold_start_seconds", "Seconds of cold starts by phase.", labels=["phase"])
     for phase, histogram in starts.seconds.items():
         seconds.add_metric([phase], _cumulative(histogram), histogram.total)
     yield seconds
+    text = "Seconds of cold starts from the wake until the replica was ready."
+    buckets, sum_value = _cumulative(starts.whole), starts.whole.total
+    yield HistogramMetricFamily("wakegate_cold_start_total_seconds", text, buckets=buckets, sum_value=sum_value)
+    text = "Starts that came to nothing while no replica was ready, by the phase that they failed in."
+    failures = CounterMetricFamily("wakegate_cold_start_failures", text, labels=["phase"])
+    for phase, count in starts.failures.items():
+        failures.add_metric([phase], count)
+    yield failures
 
 
 def _of_certificates(left: Mapping[str, float]) -> Metric:

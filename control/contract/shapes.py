@@ -250,12 +250,28 @@ class LogPage(TypedDict):
     truncated: bool
 
 
+class PhasesView(TypedDict):
+    """Of a replica's start, one after the other, in milliseconds; those that it had, and their sum."""
+
+    decide_ms: NotRequired[float]
+    schedule_ms: NotRequired[float]
+    fetch_ms: NotRequired[float]
+    start_ms: NotRequired[float]
+    ready_ms: NotRequired[float]
+    first_byte_ms: NotRequired[float]
+    total_ms: float
+
+
 class EventView(TypedDict):
+    """`phases`: of a start, as far as it came. `phase`: the one that it failed in."""
+
     time: Time
     kind: str
     reason: str
     deployment: str | None
     replica: str | None
+    phases: NotRequired[PhasesView]
+    phase: NotRequired[str]
 
 
 class EventList(TypedDict):

@@ -5,6 +5,9 @@ Pure functions of what is known (law 5).
 
 from __future__ import annotations
 
+from typing import Final, cast
+
+from activator import coldstarts
 from activator.logs import LogLine
 from activator.status import replica_counts
 from control.contract.domain_views import domain_view
@@ -16,6 +19,7 @@ from control.contract.shapes import (
     EventView,
     KeyView,
     LogView,
+    PhasesView,
     ReplicaCounts,
     RunView,
     ServiceView,
@@ -23,7 +27,9 @@ from control.contract.shapes import (
 from control.contract.times import iso
 from control.services.catalogue import Facts
 from control.site import Site
-from state.models import ApiKey, Deployment, DeploymentState, Event, Service
+from state.models import ApiKey, Deployment, DeploymentState, Event, Service, StartPhases
+
+_DIGITS: Final = 3  # of milliseconds
 
 
 def service_view(facts: Facts, site: Site, now: int) -> ServiceView:
@@ -141,13 +147,24 @@ def key_view(key: ApiKey) -> KeyView:
 
 
 def event_view(event: Event) -> EventView:
-    return {
+    shown: EventView = {
         "time": iso(event.time),
         "kind": event.kind,
         "reason": event.reason,
         "deployment": event.deployment,
         "replica": event.replica,
     }
+    if event.phases is not None:
+        shown["phases"] = _phases_view(event.phases)
+    if event.phase is not None:
+        shown["phase"] = event.phase
+    return shown
+
+
+def _phases_view(phases: StartPhases) -> PhasesView:
+    taken = {f"{phase}_ms": seconds * 1000 for phase, seconds in coldstarts.seconds(phases).items()}
+    rounded = {name: round(value, _DIGITS) for name, value in {**taken, "total_ms": sum(taken.values())}.items()}
+    return cast("PhasesView", rounded)
 
 
 def log_view(line: LogLine) -> LogView:

@@ -38,8 +38,8 @@ def deployment(name: str = "d1", state: DeploymentState = DeploymentState.ACTIVE
 
 def replica(name: str, state: ReplicaState = ReplicaState.READY, of: str = "d1", **fields: Any) -> Replica:
     entered = (ReplicaState.READY, ReplicaState.UNHEALTHY, ReplicaState.DRAINING)
-    values = {"ready_at": 1 if state in entered else None, "port": 1000, **fields}
-    return Replica(name, "s", of, "n", state, 1, **values)
+    values = {"created_at": 1, "ready_at": 1 if state in entered else None, "port": 1000, **fields}
+    return Replica(name, "s", of, "n", state, **values)
 
 
 def view(*replicas: Replica, of: Service | None = None, scale: Scale | None = None, **more: Any) -> View:

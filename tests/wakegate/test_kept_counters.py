@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.exposition import Totals
-from wakegate.counters import CountersFile
+from wakegate.counters import CountersFile, Kept
 
 SERVICES = 3
 Samples = dict[tuple[str, ...], float]
@@ -86,7 +86,7 @@ def test_nothing_falls_and_nothing_counts_twice(tmp_path_factory: pytest.TempPat
 
     def scrape() -> None:
         nonlocal shown, unsaved
-        file.write(totals.state())
+        file.write(Kept(totals.state()))
         found = samples(totals)
         assert {key: (value, found.get(key)) for key, value in shown.items() if found.get(key, -1) < value} == {}
         shown, unsaved = found, 0
@@ -111,10 +111,10 @@ def test_nothing_falls_and_nothing_counts_twice(tmp_path_factory: pytest.TempPat
             case _:
                 if event == "restarted":
                     scrape()
-                totals, state = Totals(), file.read()
+                totals, kept = Totals(), file.read()
                 lost, unsaved = lost + unsaved, 0
-                if state is not None:
-                    totals.restore(state)
+                if kept is not None:
+                    totals.restore(kept.traffic)
                 for worker in workers:
                     worker.told = worker.saved.copy()
     for worker in workers:
@@ -141,5 +141,5 @@ def test_what_can_not_be_read_counts_as_nothing(
 def test_a_place_that_can_not_be_written_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = CountersFile(tmp_path / "nowhere" / "metrics.json")
     for _ in range(3):
-        file.write(Totals().state())
+        file.write(Kept(Totals().state()))
     assert len(caplog.messages) == 1

@@ -9,8 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from activator.activation import Activation
-from activator.coldstarts import ColdStarts
+from activator.views import Catalog
 from wakegate.counters import CountersFile
 from wakegate.metrics import Metrics
 
@@ -40,9 +39,9 @@ async def test_two_thousand_services(tmp_path: Path) -> None:
         services = {f"id{number}": busy(number) for number in range(first, first + 500)}
         report = {"worker": "n/s/1/a", "seq": first + 1, "services": {}, "counters": {"services": services}}
         metrics.report(json.dumps(report).encode())
-    activation = cast("Activation", SimpleNamespace(catalog=SimpleNamespace(counts=dict), cold_starts=ColdStarts()))
+    catalog = cast("Catalog", SimpleNamespace(counts=dict))
     loop = asyncio.get_running_loop()
-    scrape = loop.create_task(metrics.exposition(activation, {}))
+    scrape = loop.create_task(metrics.exposition(catalog, {}))
     turns: list[float] = []  # CPU seconds of this thread between two turns of the loop: other processes don't count
     while not scrape.done():
         began = time.thread_time()
