@@ -71,6 +71,8 @@ def derive(
         concurrency=service.scaling.concurrency,
         hold_timeout=service.scaling.hold_timeout,
         affinity=service.scaling.affinity,
+        hold_keepalive=service.scaling.hold_keepalive,
+        waiting_page=service.scaling.waiting_page,
     )
 
 

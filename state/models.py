@@ -67,7 +67,9 @@ class Reason:
 class Scaling:
     """`scaling` of a service: requests at once, seconds. `None`: the node's default; of a target: there is none.
 
-    `affinity`: "cookie" brings a client back to the replica that answered it before, "none" does not.
+    `affinity`: "cookie" brings a client back to the replica that answered it before, "prefix" a prompt to the replica
+    that saw its beginning before, "none" neither. `hold_keepalive`: who is held is told so from time to time;
+    `waiting_page`: browsers get a page that refreshes itself instead.
     """
 
     concurrency: int = 0
@@ -79,6 +81,8 @@ class Scaling:
     hold_timeout: int | None = None
     startup_timeout: int = 600
     affinity: str = "none"
+    hold_keepalive: bool = False
+    waiting_page: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +234,9 @@ class Backend:
     endpoints: tuple[Endpoint, ...] = ()
     concurrency: int = 0
     hold_timeout: int | None = None
-    affinity: str = "none"  # as `Scaling` says
+    affinity: str = "none"  # these three as `Scaling` says
+    hold_keepalive: bool = False
+    waiting_page: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,8 @@ TargetDelay = Annotated[int, Field(strict=True, ge=1, le=60_000)]
 IdleTimeout = Annotated[int, Field(strict=True, ge=1, le=86_400)]
 Delay = Annotated[int, Field(strict=True, ge=0, le=3600)]
 Seconds = Annotated[int, Field(strict=True, ge=1, le=3600)]
-Affinity = Annotated[Text, one_of("none", "cookie")]
+Affinity = Annotated[Text, one_of("none", "cookie", "prefix")]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 def is_unicode(text: str) -> bool:
@@ -196,6 +197,8 @@ def error_message(error: ErrorDetails) -> str:
             return "unknown field"
         case "int_type" | "int_from_float" | "int_parsing_size":
             return "must be an integer"
+        case "bool_type":
+            return "must be true or false"
         case "string_type":
             return "must be a string"
         case "string_unicode":

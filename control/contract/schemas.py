@@ -29,6 +29,7 @@ from control.contract.fields import (
     EnvName,
     EnvValue,
     Expiry,
+    Flag,
     Gpu,
     GpuCount,
     HealthPath,
@@ -96,6 +97,8 @@ class ScalingBody(Body):
     hold_timeout: Seconds | None = None
     startup_timeout: Seconds = 600
     affinity: Affinity = "none"
+    hold_keepalive: Flag = False
+    waiting_page: Flag = True
 
 
 class CreateBody(Body):
@@ -157,6 +160,8 @@ class ScalingChange(Body):
     hold_timeout: Seconds | None = None
     startup_timeout: Seconds | None = None
     affinity: Affinity | None = None
+    hold_keepalive: Flag | None = None
+    waiting_page: Flag | None = None
 
 
 class UpdateBody(Body):

@@ -28,7 +28,7 @@ DomainStatus = Annotated[str, _one_of(*STATES)]
 Cause = Annotated[str, _one_of("create", "update", "redeploy", "rollback", "push")]
 Scope = Annotated[str, _one_of("read", "write", "admin")]
 Limits = Annotated[str, _one_of("enforced", "none")]
-Affinity = Annotated[str, _one_of("none", "cookie")]
+Affinity = Annotated[str, _one_of("none", "cookie", "prefix")]
 Output = Annotated[str, _one_of(*(stream.value for stream in Stream))]
 
 
@@ -89,6 +89,8 @@ class ScalingView(TypedDict):
     hold_timeout: float
     startup_timeout: int
     affinity: Affinity
+    hold_keepalive: bool
+    waiting_page: bool
 
 
 class DomainRecord(TypedDict):

@@ -101,6 +101,8 @@ def _capacity_view(service: Service, site: Site) -> CapacityView:
             "hold_timeout": site.hold_timeout if scaling.hold_timeout is None else scaling.hold_timeout,
             "startup_timeout": scaling.startup_timeout,
             "affinity": scaling.affinity,
+            "hold_keepalive": scaling.hold_keepalive,
+            "waiting_page": scaling.waiting_page,
         },
     }
 

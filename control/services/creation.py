@@ -150,6 +150,8 @@ class Creation:
             concurrency=service.scaling.concurrency,
             hold_timeout=service.scaling.hold_timeout,
             affinity=service.scaling.affinity,
+            hold_keepalive=service.scaling.hold_keepalive,
+            waiting_page=service.scaling.waiting_page,
         )
         route = Route(service.id, service.namespace, service.name)
         changes = [

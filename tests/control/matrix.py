@@ -58,6 +58,11 @@ def text(good: Sequence[str], bad: Sequence[Any], **more: Any) -> Field:
     return Field(good, (*bad, "\ud800", *NOT_TEXTS), **more)
 
 
+def flag(default: bool) -> Field:
+    """True or false: not what only looks like one."""
+    return Field((True, False), (0, 1, "true", "", "yes", 1.0, [], {}), default=default)
+
+
 def bad(value: Any, *named: str) -> Bad:
     return Bad(value, frozenset(named))
 
@@ -121,7 +126,9 @@ SCALING: Final = {
     "scaling.scale_down_delay": whole(0, 3600, 60),
     "scaling.hold_timeout": whole(1, 3600, 120),
     "scaling.startup_timeout": whole(1, 3600, 600),
-    "scaling.affinity": text(["none", "cookie"], ["", "None", "ip"], default="none"),
+    "scaling.affinity": text(["none", "cookie", "prefix"], ["", "None", "ip"], default="none"),
+    "scaling.hold_keepalive": flag(False),
+    "scaling.waiting_page": flag(True),
     "scaling": Field(
         [{}], [*NOT_OBJECTS, bad({"zz": 1}, "scaling.zz"), bad({"": 1, "a b": 2}, "scaling.", "scaling.a b")]
     ),

@@ -46,7 +46,8 @@ async def test_every_field_of_a_create_is_an_option(rig, run, tmp_path):
         *("--custom-domain", "www.acme.com", "--env", "A=flag", "--env-file", str(tmp_path / "env")),
         *("--concurrency", "5", "--target-concurrency", "9", "--idle-timeout", "7", "--scale-down-delay", "8"),
         *("--target-requests-per-second", "20", "--target-queue-delay-ms", "250"),
-        *("--hold-timeout", "9", "--startup-timeout", "10", "--affinity", "cookie", "--json"),
+        *("--hold-timeout", "9", "--startup-timeout", "10", "--affinity", "cookie"),
+        *("--hold-keepalive", "--no-waiting-page", "--json"),
     )
     assert made.exit_code == 0, made.output
     service = json.loads(made.stdout)
@@ -74,6 +75,8 @@ async def test_every_field_of_a_create_is_an_option(rig, run, tmp_path):
         "hold_timeout": 9,
         "startup_timeout": 10,
         "affinity": "cookie",
+        "hold_keepalive": True,
+        "waiting_page": False,
     }
     assert service["custom_domain"] == "www.acme.com"
     assert await environment(rig) == {"A": "flag", "B": "two words"}

@@ -44,7 +44,9 @@ CHOICES: dict[str, tuple[list[Any], list[Any]]] = {
         ["us-east-1", "us-west-2", "eu-west-1", "eu-central-1", "ap-northeast-1"],
         ["", "us-east-2", "US-EAST-1"],
     ),
-    "scaling.affinity": (["none", "cookie"], ["", "Cookie", "ip"]),
+    "scaling.affinity": (["none", "cookie", "prefix"], ["", "Cookie", "ip"]),
+    "scaling.hold_keepalive": ([True, False], [0, 1, "true", ""]),
+    "scaling.waiting_page": ([True, False], [0, 1, "false", ""]),
 }
 TEXTS: dict[str, tuple[list[str], list[str]]] = {
     "name": (["a", "A" * 63, "-_-"], ["", "a" * 64, "a.b", "ä"]),

@@ -79,6 +79,8 @@ async def test_a_created_service_has_the_shape_and_defaults_of_the_spec(rig):
             "hold_timeout": 120,
             "startup_timeout": 600,
             "affinity": "none",
+            "hold_keepalive": False,
+            "waiting_page": True,
         },
         "replicas": {"desired": 1, "ready": 0, "starting": 0, "unhealthy": 0, "draining": 0},
         "rollout": None,

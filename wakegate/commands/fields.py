@@ -49,7 +49,14 @@ _SCALING: Final = (
     _Field("scale_down_delay", int, "seconds of less demand before a replica goes [default: 60]"),
     _Field("hold_timeout", int, "longest hold of a request, seconds"),
     _Field("startup_timeout", int, "seconds that a replica may take to start [default: 600]"),
-    _Field("affinity", str, "cookie = clients come back to their replica [default: none]", ("none", "cookie")),
+    _Field(
+        "affinity",
+        str,
+        "cookie = clients, prefix = prompts come back to their replica [default: none]",
+        ("none", "cookie", "prefix"),
+    ),
+    _Field("hold_keepalive", bool, "tell who is held so from time to time [default: no]"),
+    _Field("waiting_page", bool, "browsers get a page that waits for a sleeping service [default: yes]"),
 )
 
 _ENV_LINE: Final = re.compile(r"(?:export\s+)?([^\s=]+)\s*=\s*(.*)")
@@ -73,7 +80,11 @@ def _options(command: Callable[..., Any], fields: Sequence[_Field], *, defaults:
     for field in reversed(fields):
         settings: dict[str, Any] = {"shell_complete": choices(*field.values)} if field.values else {}
         told = field.help if defaults else field.help.partition(" [default")[0]
-        option = click.option("--" + field.name.replace("_", "-"), field.name, type=field.kind, help=told, **settings)
+        name = field.name.replace("_", "-")
+        if field.kind is bool:
+            option = click.option(f"--{name}/--no-{name}", field.name, default=None, help=told)
+        else:
+            option = click.option("--" + name, field.name, type=field.kind, help=told, **settings)
         command = option(command)
     return command
 
