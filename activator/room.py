@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -51,18 +52,18 @@ class Room(Generic[T]):
         return True
 
     def readmit(self, item: T, since: float) -> bool:
-        """Take an item that was released but not served back to the front, with the time of its first arrival.
+        """Take an item that was released but not served back to its place, with the time of its first arrival.
 
-        It keeps its place before all who came later and doesn't wait longer than the others for having tried.
-        False: the room is full. Raises ValueError if it is inside already.
+        It stands before all who came later, or at the same time, and doesn't wait longer than the others for having
+        tried. That takes as long as there are earlier ones: others that came back. False: the room is full. Raises
+        ValueError if it is inside already.
         """
         if not self._may_enter(item):
             return False
-        for first in self._since.values():
-            since = min(since, first)  # keeps the queue ordered by time when several come back at once
-            break
+        earlier = list(takewhile(lambda other: self._since[other] < since, self._since))
         self._since[item] = since
-        self._since.move_to_end(item, last=False)
+        for first in (item, *reversed(earlier)):
+            self._since.move_to_end(first, last=False)
         return True
 
     def cancel(self, item: T) -> bool:
@@ -80,19 +81,21 @@ class Room(Generic[T]):
         self.released += len(out)
         return out
 
-    def expired(self, now: float) -> list[T]:
-        """Those who have waited `timeout` seconds or longer, oldest first. They are out."""
+    def expired(self, now: float, most: int | None = None) -> list[T]:
+        """Those who have waited `timeout` seconds or longer, oldest first, `most` of them at most. They are out."""
         out: list[T] = []
-        while self._since and self.oldest(now) >= self.timeout:
+        while self._since and self.oldest(now) >= self.timeout and len(out) != most:
             out.append(self._pop())
         self.expired_total += len(out)
         return out
 
     def oldest(self, now: float) -> float:
         """For how many seconds the first in the queue has been waiting; 0 if it is empty."""
-        for since in self._since.values():
-            return now - since
-        return 0.0
+        return now - self.first(now)
+
+    def first(self, now: float) -> float:
+        """When the first in the queue came in; `now` if it is empty."""
+        return next(iter(self._since.values()), now)
 
     def since(self, item: T) -> float:
         """When `item` came in. Raises KeyError if it is not inside."""

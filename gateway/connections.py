@@ -6,6 +6,7 @@ flight; nothing that can't be sent twice goes over a used connection that the ke
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,7 @@ from gateway.states import HEAD, HOLD, step
 if TYPE_CHECKING:
     from gateway.dispatch import Dispatcher
 
+_TURN: Final = 64  # requests turned away at one go
 _LEFT: Final = 64  # clients who have left and are still in a queue, beside as many as are in flight
 
 
@@ -104,11 +106,20 @@ class Connections:
             return
         if replica.unreached(now) and replica.ready and exchange.service is not None:
             exchange.service.ejections += 1
-        turned_away: Exchange | None = exchange
-        while turned_away is not None:
+        self._turn_away(exchange, replica, failure)
+
+    def _turn_away(self, exchange: Exchange, replica: Replica, failure: Failure) -> None:
+        """All behind it, the newest first, and then `exchange`: so they come back to the room in their order. Thousands
+        in turns of the loop.
+        """
+        now = time.monotonic()
+        for _ in range(_TURN):
+            turned_away = replica.queue.pop() if replica.queue else exchange
             if not turned_away.over:
                 self._office.turned_away(turned_away, replica, failure, now)
-            turned_away = _first_waiting(replica)
+            if turned_away is exchange:
+                return
+        asyncio.get_running_loop().call_soon(self._turn_away, exchange, replica, failure)
 
     def exhausted(self, exchange: Exchange | None) -> None:
         """This machine has nothing left to connect with: idle connections make room.

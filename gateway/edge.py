@@ -102,16 +102,7 @@ class Edge:
             return
         for replica in service.apply(backend, self._table.hold_timeout, time.monotonic()):
             self._office.connections.pool.close(replica)
-        self._settle(service)
-
-    def _settle(self, service: Service) -> None:
-        """After a change: whoever is held goes, is told that it is in vain, or waits on."""
-        if len(service.room) == 0:
-            return
-        if service.deleted or (service.refusing and not service.ready):
-            self._office.holding.refuse(service)
-        else:
-            self._office.holding.release(service, time.monotonic())
+        self._office.holding.settle(service, time.monotonic())
 
     def forget(self, service_id: str) -> None:
         """The backend is gone (service removed): held requests get 503, those in flight finish."""
@@ -121,7 +112,7 @@ class Edge:
         for replica in service.remove():
             self._office.connections.pool.close(replica)
         self._table.leave(service_id, time.monotonic())
-        self._settle(service)
+        self._office.holding.settle(service, time.monotonic())
 
     def reroute(self, host: str) -> None:
         """The route of `host` was added, changed or removed. Who was held for it and is in vain is told so."""

@@ -1,7 +1,8 @@
 """Requests that wait for a replica: who is admitted, released, refused, and who has waited too long.
 
 Laws kept here: requests of a service are sent in the order in which they came to be held; as many are let go as there
-is room for; everything held is bounded, in number (`activator/room.py`) and in bytes.
+is room for; everything held is bounded, in number (`activator/room.py`) and in bytes. Thousands are let go, refused or
+timed out in turns of the loop, `_TURN` in each, so that nobody else's request waits for all of them.
 
 A request that finds no replica it could be sent to is held, whether the service sleeps, starts, is full, or its only
 replica has just crashed: then control replaces the replica, and a connect that was refused has cost nothing. While a
@@ -10,7 +11,9 @@ replica refuses, one held request at a time tries it again, with a backoff of 0.
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.balance import free
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.dispatch import Dispatcher
 
 _WAKE_EVERY = 0.1  # seconds, per service
+_TURN = 64  # requests of a service let go or answered at one go: a few milliseconds
 
 
 class Demand(Protocol):
@@ -44,7 +48,7 @@ class Holding:
     for one more (dynamic thresholds, Choudhury and Hahne 1998). So none can take the hold of the others.
     """
 
-    __slots__ = ("_demand", "_limit", "_office", "_shares", "bytes", "services")
+    __slots__ = ("_demand", "_limit", "_office", "_shares", "_turning", "bytes", "services")
 
     def __init__(self, office: Dispatcher, demand: Demand, limit: int) -> None:
         self._office = office
@@ -53,6 +57,7 @@ class Holding:
         self.services: dict[str, Service] = {}  # those with somebody in the room
         self.bytes = 0
         self._shares: dict[str, int] = {}  # bytes by namespace; zeros left out
+        self._turning: set[Service] = set()  # those with another turn of the loop to come
 
     def hold(self, exchange: Exchange, service: Service, now: float) -> None:
         """Have it wait, or answer at once if that is in vain or there is no room."""
@@ -68,7 +73,8 @@ class Holding:
             admitted = service.room.readmit(exchange, exchange.held_since)
         else:
             exchange.held_since = now
-            admitted = service.room.readmit(exchange, now) if exchange.retries else service.room.admit(exchange, now)
+            room = service.room
+            admitted = room.readmit(exchange, room.first(now)) if exchange.retries else room.admit(exchange, now)
         if not admitted:
             exchange.held_since = 0.0
             exchange.answer(Failure(503, "destination_unavailable", "too many requests are waiting", 1))
@@ -82,34 +88,63 @@ class Holding:
             service.woken_at = now
             self._demand.wake(service.id)
 
+    def settle(self, service: Service, now: float) -> None:
+        """After a change: whoever is held goes, is told that it is in vain, or waits on."""
+        if len(service.room) == 0:
+            return
+        if service.deleted or (service.refusing and not service.ready):
+            self._refuse(service, now)
+        else:
+            self.release(service, now)
+
     def release(self, service: Service, now: float) -> None:
-        """Send as many held requests as there is capacity for, oldest first."""
-        able = free(service.ready, now, len(service.room))
-        for exchange in service.room.release(able):
+        """Send as many held requests as there is capacity for, oldest first; of many the first now."""
+        able = free(service.ready, now, min(len(service.room), _TURN))
+        sent = 0
+        going = service.room.release(able)
+        for exchange in going:
             replica = self._office.pick(exchange, service, now)
-            if replica is None:
-                service.room.readmit(exchange, exchange.held_since)
-                continue
+            if replica is None:  # then there is none for those behind it
+                break
             self._unheld(exchange, service, now)
             self._office.send(exchange, service, replica)
-        if not len(service.room):
-            self.services.pop(service.id, None)
+            sent += 1
+        for exchange in reversed(going[sent:]):
+            service.room.readmit(exchange, exchange.held_since)
+        self._turned(service, sent)
 
-    def refuse(self, service: Service) -> None:
+    def _refuse(self, service: Service, now: float) -> None:
         """The service will not become ready: tell everybody who waits."""
-        now = time.monotonic()
-        self.services.pop(service.id, None)
-        for exchange in service.room.release(len(service.room)):
+        out = service.room.release(_TURN)
+        for exchange in out:
             self._unheld(exchange, service, now)
             exchange.answer(deleted() if service.deleted else _refusal(service))
+        self._turned(service, len(out))
+
+    def _turned(self, service: Service, done: int) -> None:
+        """One turn is over, in which so many left the room: a full one has another after it."""
+        if not len(service.room):
+            self.services.pop(service.id, None)
+        elif done >= _TURN and service not in self._turning:
+            self._turning.add(service)
+            asyncio.get_running_loop().call_soon(self._turn, service)
+
+    def _turn(self, service: Service) -> None:
+        self._turning.discard(service)
+        self.settle(service, time.monotonic())
 
     def refuse_host(self, service: Service, host: bytes, failure: Failure) -> None:
         """This one of the service's hosts leads there no more."""
+        self._refuse_these(service, [one for one in service.room if plain_host(one.request.host) == host], failure)
+
+    def _refuse_these(self, service: Service, some: Sequence[Exchange], failure: Failure) -> None:
         now = time.monotonic()
-        for exchange in [one for one in service.room if plain_host(one.request.host) == host]:
-            service.room.cancel(exchange)
-            self._unheld(exchange, service, now)
-            exchange.answer(failure)
+        for exchange in some[:_TURN]:
+            if service.room.cancel(exchange):
+                self._unheld(exchange, service, now)
+                exchange.answer(failure)
+        if len(some) > _TURN:
+            asyncio.get_running_loop().call_soon(self._refuse_these, service, some[_TURN:], failure)
 
     def leave(self, exchange: Exchange) -> None:
         service = exchange.service
@@ -134,10 +169,17 @@ class Holding:
     def tend(self, now: float) -> None:
         """From the sweep: who has waited too long, whom a replica's backoff lets go."""
         for service in list(self.services.values()):
-            for exchange in service.room.expired(now):
-                self._unheld(exchange, service, now)
-                exchange.answer(Failure(504, "connection_timeout", "no replica was ready within the hold timeout"))
+            self._expire(service)
             self.release(service, now)
+
+    def _expire(self, service: Service) -> None:
+        now = time.monotonic()
+        out = service.room.expired(now, _TURN)
+        for exchange in out:
+            self._unheld(exchange, service, now)
+            exchange.answer(Failure(504, "connection_timeout", "no replica was ready within the hold timeout"))
+        if len(out) == _TURN:
+            asyncio.get_running_loop().call_soon(self._expire, service)
 
     def _unheld(self, exchange: Exchange, service: Service, now: float) -> None:
         waited = now - exchange.held_since

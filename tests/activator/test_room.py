@@ -60,7 +60,7 @@ def test_nobody_is_inside_twice() -> None:
 
 def test_expiry_takes_the_oldest_at_the_very_timeout() -> None:
     room = room_of("a", "b", timeout=5.0)
-    assert room.expired(4.999) == []
+    assert room.expired(4.999) == room.expired(60.0, 0) == []
     assert room.expired(5.0) == ["a"]
     assert room.oldest(5.5) == 4.5
     assert room.expired(60.0) == ["b"]
@@ -90,12 +90,21 @@ def test_an_unserved_item_returns_to_the_front_with_its_own_time() -> None:
     assert room.expired(5.0) == ["a"]
 
 
-def test_items_that_return_in_any_order_still_expire_in_time() -> None:
-    room = room_of("a", "b", "c", timeout=5.0)
-    room.release(2)
-    room.readmit("a", 0.0)
-    room.readmit("b", 1.0)  # now in front of "a", and not younger than it
-    assert room.expired(5.0) == ["b", "a"]
+def test_items_that_return_in_any_order_have_their_own_again() -> None:
+    room = room_of("a", "b", "c", "d", timeout=5.0)
+    room.release(3)
+    for item, since in (("b", 1.0), ("a", 0.0), ("c", 2.0)):
+        room.readmit(item, since)
+    assert list(room) == ["a", "b", "c", "d"]
+    assert room.expired(6.0) == ["a", "b"]
+
+
+def test_the_first_has_the_place_of_whoever_came_when_he_did() -> None:
+    room = room_of("a", "b")
+    assert room.first(9.0) == 0.0
+    room.readmit("new", room.first(9.0))
+    assert list(room) == ["new", "a", "b"]
+    assert room_of().first(9.0) == 9.0
 
 
 def test_a_full_room_takes_nobody_back() -> None:
@@ -141,6 +150,18 @@ class Conversation(RuleBasedStateMachine):
         assert self.room.release(free) == expected
         del self.model[: len(expected)]
         self.left += len(expected)
+
+    @rule(order=st.permutations(range(3)))
+    def some_come_back(self, order: list[int]) -> None:
+        out = self.room.release(3)
+        since = dict(self.model[: len(out)])
+        del self.model[: len(out)]
+        for item in (out[place] for place in order if place < len(out)):
+            assert self.room.readmit(item, since[item])
+            place = sum(at < since[item] for _, at in self.model)
+            self.model.insert(place, (item, since[item]))
+        self.left += len(out)
+        self.entered += len(out)
 
     @rule()
     def expire(self) -> None:

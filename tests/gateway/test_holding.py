@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-from wire import Conversation, Starter, fields, get, ok, until
+import socket
 
-from state.models import Phase, Route
+import pytest
+from wire import Conversation, Peer, Starter, fields, get, ok, until
+
+from state.models import Endpoint, Phase, Route
 
 
 async def test_held_until_a_replica_is_ready(talk: Conversation) -> None:
@@ -207,3 +209,69 @@ async def test_a_burst_shares_few_connects(talk: Conversation) -> None:
     for at, client in enumerate(clients):
         if at not in (5, 6):
             assert (await client.head()).startswith(b"HTTP/1.1 200 ")
+
+
+async def many(talk: Conversation, count: int) -> list[Peer]:
+    """Clients whose requests, `/0`, `/1`…, are held in this order."""
+    clients = [await talk.client() for _ in range(count)]
+    for at, client in enumerate(clients):
+        await client.send(get(f"/{at}"))
+        await until(lambda at=at: talk.held == at + 1)
+    return clients
+
+
+MANY = 150  # more than two turns of the loop let go of
+
+
+async def test_many_are_let_go_in_turns_and_in_order(
+    conversation: Starter, unanswered: tuple[Endpoint, socket.socket]
+) -> None:
+    talk = await conversation(hold_limit=MANY)
+    talk.serve()
+    await many(talk, MANY)
+    talk.serve(unanswered[0])
+    assert 0 < talk.held < MANY, "the others have their turn"
+    late = await talk.client()
+    await late.send(get("/late"))
+    await until(lambda: talk.in_flight == MANY + 1)
+    queue = talk.edge._table.services["service-app.test"].replicas["unanswered"].queue
+    waiting = [exchange.request.target for exchange in queue]
+    assert waiting == [b"/%d" % at for at in range(MANY - len(waiting) + 1, MANY)] + [b"/late"]
+    assert len(waiting) > MANY // 2
+
+
+@pytest.mark.parametrize("way", ["refusing", "deleted", "route", "late"])
+async def test_many_are_told_in_turns_that_it_is_in_vain(conversation: Starter, way: str) -> None:
+    talk = await conversation(hold_limit=MANY)
+    talk.serve()
+    clients = await many(talk, MANY)
+    if way == "refusing":
+        talk.serve(phase=Phase.REFUSING)
+    elif way == "deleted":
+        talk.edge.forget("service-app.test")
+    elif way == "route":
+        del talk.routes["app.test"]
+        talk.edge.reroute("app.test")
+    else:
+        talk.serve(hold_timeout=0)
+    assert talk.held > 0, "the others have their turn"
+    status = {"route": b"404", "late": b"504"}.get(way, b"503")
+    for client in clients:
+        assert (await client.head()).startswith(b"HTTP/1.1 %s " % status)
+    assert talk.held == 0
+
+
+async def test_those_that_a_replica_turns_away_keep_their_order(conversation: Starter) -> None:
+    talk = await conversation(hold_limit=MANY)
+    talk.serve()
+    await many(talk, MANY)
+    dead = await talk.origin("dead")
+    await dead.stop()
+    talk.serve(dead.endpoint())
+    await until(lambda: talk.held == MANY)
+    alive = await talk.origin("alive")
+    talk.serve(alive.endpoint(), concurrency=1)
+    replica = await alive.peer()
+    for at in range(MANY):
+        assert (await replica.head()).startswith(b"GET /%d " % at)
+        await replica.send(ok())
