@@ -21,15 +21,16 @@ def asleep(node, name: str) -> bool:
     return service["status"] == "stopped" and not any(service["replicas"][k] for k in ("ready", "starting", "draining"))
 
 
-async def test_two_hundred_requests_at_once_to_a_service_at_zero_start_it_once(make_node):
+async def test_five_hundred_requests_at_once_to_a_service_at_zero_start_it_once(make_node):
     node = make_node(workers=4).start()
-    notes = deploy(node, "acme", "web", env={"START_DELAY": "1"}, min_replicas=0, scaling={"idle_timeout": 1})
+    settings = {"min_replicas": 0, "max_replicas": 1, "scaling": {"idle_timeout": 1}}
+    notes = deploy(node, "acme", "web", env={"START_DELAY": "1"}, **settings)
     eventually(lambda: asleep(node, "web"), 60, "the service sleeps")
     assert len(notes.lines("starts")) == 1
 
     body = os.urandom(300_000)
     digest = hashlib.sha256(body).hexdigest()
-    gets = [ask(node.http_port, host("acme", "web"), f"/get/{n}") for n in range(190)]
+    gets = [ask(node.http_port, host("acme", "web"), f"/get/{n}") for n in range(490)]
     posts = [ask(node.http_port, host("acme", "web"), "/echo", body) for _ in range(10)]
     held_by: dict[str, int] = {}
     async with asyncio.TaskGroup() as group:
@@ -37,12 +38,12 @@ async def test_two_hundred_requests_at_once_to_a_service_at_zero_start_it_once(m
         replies = await asyncio.gather(*gets, *posts)
         listener.cancel()
 
-    assert [r.status if isinstance(r, Reply) else r for r in replies] == [200] * 200
-    assert {r.body for r in replies[190:]} == {f"300000 {digest}\n".encode()}
-    assert all("wake;dur=" in r.fields["server-timing"] for r in replies[:190])
+    assert [r.status if isinstance(r, Reply) else r for r in replies] == [200] * 500
+    assert {r.body for r in replies[490:]} == {f"300000 {digest}\n".encode()}
+    assert all("wake;dur=" in r.fields["server-timing"] for r in replies[:490])
     assert len(notes.lines("starts")) == 2
     seen = {line[3] for line in notes.lines("requests")}
-    assert {f"/get/{n}" for n in range(190)} <= seen
+    assert {f"/get/{n}" for n in range(490)} <= seen
     assert {number for number, held in held_by.items() if held} == {"1", "2", "3", "4"}, "every worker held some"
 
 
