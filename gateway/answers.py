@@ -10,9 +10,10 @@ import json
 import random
 from typing import Final
 
-from gateway.errors import Failure
-from gateway.fields import elements
+from gateway.errors import Failure, Waiting
 from gateway.messages import Request, Response
+from gateway.negotiation import prefers_html
+from gateway.waiting_page import navigates, waiting_page
 
 REASONS: Final = {
     100: b"Continue",
@@ -36,6 +37,7 @@ REASONS: Final = {
     505: b"HTTP Version Not Supported",
 }
 ALLOWED: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"
+_HTML: Final = b"text/html; charset=utf-8"
 _PROBLEM: Final = b"application/problem+json"  # RFC 9457
 _SECRET: Final = (b"authorization:", b"cookie:", b"proxy-authorization:")
 
@@ -44,13 +46,18 @@ def answer(failure: Failure, request: Request | None, unread: bytes = b"") -> tu
     """What the client is told. If no request could be read it is None, and `unread` the id of what came instead."""
     request_id = (unread if request is None else request.request_id).decode("ascii")
     reason = REASONS.get(failure.status, b"Error")
-    if request is not None and prefers_html(request.accept):
-        kind = b"text/html; charset=utf-8"
+    more: list[bytes] = []
+    if request is not None and isinstance(failure, Waiting) and navigates(request):
+        kind = _HTML
+        body, more = waiting_page(failure, request)
+    elif request is not None and prefers_html(request.accept):
+        kind = _HTML
         body = _page(failure, reason.decode(), request_id)
     else:
         kind = _PROBLEM if request is not None and _PROBLEM in request.accept else b"application/json"
         body = _document(failure, reason.decode(), request_id)
     response = _response(failure.status, reason, kind, body, request)
+    response.lines += more
     response.lines.append(proxy_status(failure))
     if failure.location:
         response.lines.append(b"Location: " + failure.location)
@@ -94,31 +101,6 @@ def proxy_status(failure: Failure) -> bytes:
     details = "".join(c if " " <= c <= "~" and c not in '"\\' else "'" for c in failure.details)
     error = f" error={failure.error};" if failure.error else ""
     return f'Proxy-Status: wakegate;{error} details="{details}"'.encode("ascii")
-
-
-def prefers_html(accept: bytes) -> bool:
-    """RFC 9110 12.5.1, as far as it goes here: HTML is named with a greater weight than JSON."""
-    if b"html" not in accept:
-        return False
-    page = _weight(accept, (b"text/html", b"application/xhtml+xml"))
-    return page > max(_weight(accept, (b"application/json",)), 0.0)
-
-
-def _weight(accept: bytes, kinds: tuple[bytes, ...]) -> float:
-    best = 0.0
-    for element in elements(accept):
-        kind, _, parameters = element.partition(b";")
-        if kind.strip() in kinds:
-            _, found, weight = parameters.replace(b" ", b"").partition(b"q=")
-            best = max(best, _number(weight) if found else 1.0)
-    return best
-
-
-def _number(text: bytes) -> float:
-    try:
-        return float(text[:5])
-    except ValueError:
-        return 0.0
 
 
 def _response(status: int, reason: bytes, kind: bytes, body: bytes, request: Request | None) -> Response:

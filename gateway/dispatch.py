@@ -22,6 +22,7 @@ from gateway.exchange import Exchange, Limits
 from gateway.health import GOOD
 from gateway.histogram import count
 from gateway.holding import Demand, Holding
+from gateway.patience import Patience
 from gateway.refused import Refused
 from gateway.replica import Replica
 from gateway.secure import Moves, Redirects, hsts_line, turn_away
@@ -50,6 +51,7 @@ class Dispatcher(Keeper):
         "hsts",
         "limits",
         "moves",
+        "patience",
         "redirects",
         "settings",
         "sweep",
@@ -97,6 +99,7 @@ class Dispatcher(Keeper):
             settings.connection_limit, settings.trusted_proxies, settings.address_limit, settings.shed_age
         )
         self.holding = Holding(self, demand, settings.hold_bytes)
+        self.patience = Patience(self)
         self.connections = Connections(self, settings)
 
     # Requests
@@ -271,6 +274,9 @@ class Dispatcher(Keeper):
 
     def leave(self, exchange: Exchange) -> None:
         self.holding.leave(exchange)
+
+    def waits(self, exchange: Exchange, now: float) -> None:
+        self.patience.look(exchange, now)
 
     # Books
 

@@ -26,6 +26,17 @@ class Redirect(Failure):
         super().__init__(308, "", details, 0, location)
 
 
+class Waiting(Failure):
+    """What is asked for is not awake, and its service has browsers wait with a page (`waiting_page.py`).
+
+    `retry_after`: seconds, at least 1, until that page asks again. `failed`: the wake has, and `details` say why.
+    """
+
+    def __init__(self, details: str, retry_after: int, failed: bool) -> None:
+        super().__init__(503, "destination_unavailable", details, retry_after)
+        self.failed = failed
+
+
 def unknown() -> Failure:
     """What all get who ask for a host that no service has."""
     return Failure(404, "destination_not_found", "no service has this host")

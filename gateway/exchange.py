@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.answers import answer, options_answer, proof_answer, trace_answer
 from gateway.errors import Failure
+from gateway.events import COMMENT, continues, declined, error_event, stream_head, without_codings
 from gateway.messages import Request, Response
 from gateway.sides import Downstream, Keeper, Upstream
 from gateway.states import (
@@ -101,6 +102,7 @@ class Exchange:
         "over",
         "pace_body",
         "pace_due",
+        "promised",
         "raced",
         "reached",
         "replica",
@@ -126,6 +128,7 @@ class Exchange:
         self.in_flight = False  # counts as one at `replica`
         self.reached = 0  # replicas that may have seen it and failed
         self.raced = False  # it was sent over a kept connection that the replica closed
+        self.promised = False  # the head of a stream of events has been sent while it was held (`events.py`)
         self.token = b""  # of the replica that its client comes back to (`affinity.py`)
         self.retries = 0
         self.kept: list[bytes] | None = None  # body sent so far, while it may have to be sent again
@@ -192,9 +195,28 @@ class Exchange:
         return request.idempotent and (request.length == 0 or self.body_in == 0 or self.kept is not None)
 
     def answer(self, failure: Failure) -> None:
-        """The gateway's own answer; only before the final head."""
+        """The gateway's own answer; only before the replica's final head."""
         self.error = failure
-        self._respond(*answer(failure, self.request))
+        self._tell(failure)
+
+    def _tell(self, failure: Failure) -> None:
+        response, body = answer(failure, self.request)
+        self._respond(response, error_event(failure, self.request.request_id) if self.promised else body)
+
+    def keep_waiting(self, interim: Response) -> None:
+        """While held: a 1xx of our own."""
+        if not self.down.full:
+            self.down.send_interim(self, interim)
+
+    def keep_stream(self) -> None:
+        """While held: a comment in a stream of events, which this begins if it has not begun."""
+        if self.promised:
+            if not self.down.full:
+                self.down.send_body(self, COMMENT, False, [])
+            return
+        self.promised = True
+        self.request.lines = without_codings(self.request.lines)
+        self.down.send_head(self, stream_head(), COMMENT, False, [])
 
     def turn_back(self) -> None:
         """Max-Forwards is used up (RFC 9110 7.6.2): we are the final recipient of this TRACE or OPTIONS."""
@@ -208,7 +230,10 @@ class Exchange:
         self.state = step(self.state, ANSWER)
         self.status = response.status
         self.first_byte = time.monotonic() - self.began
-        self.down.send_head(self, response, body, True, [])
+        if self.promised:
+            self.down.send_body(self, body, True, [])
+        else:
+            self.down.send_head(self, response, body, True, [])
         self._finish((self.state & ~7) == DONE or self.request.length == 0)
 
     # From the client's side
@@ -299,6 +324,7 @@ class Exchange:
         request, response = self.state & ~7, self.state & 7
         if request in (HELD, HEAD):
             self.down.due(now + self.limits.response_timeout)  # the room and the connector have their own
+            self.keeper.waits(self, now)
         elif request == TUNNEL:
             self._break(Failure(504, "connection_read_timeout", "tunnel idle for too long"))
         elif response <= INTERIM and request == BODY and self._clients_turn():
@@ -319,7 +345,8 @@ class Exchange:
         self.state = step(self.state, INTERIM_HEAD)
         if response.status == 100 and self.request.expects_continue and not self.body_ended and self.body_in == 0:
             self.down.due(time.monotonic() + self.limits.body_timeout)  # now it is the client's turn
-        self.down.send_interim(self, response)
+        if not self.promised:
+            self.down.send_interim(self, response)
 
     def upgraded(self, response: Response, early: bytes) -> None:
         """101: from here on both sides are just bytes. `early`: what the replica sent behind its head."""
@@ -344,6 +371,9 @@ class Exchange:
 
     def response_head(self, response: Response, body: bytes, ended: bool, trailers: list[bytes], now: float) -> None:
         """The final head. `ended`: `body` is all of it, and the replica's side has let go of the exchange."""
+        if self.promised and not continues(response):
+            self._decline(response, ended)
+            return
         self.first_byte = now - self.began
         self.status = response.status
         state = step(self.state, RESPONSE_HEAD)
@@ -355,9 +385,20 @@ class Exchange:
         else:
             self.down.due(now + self.limits.response_timeout)
         self.state = state
-        self.down.send_head(self, response, body, ended, trailers)
+        if self.promised:
+            self.down.send_body(self, body, ended, trailers)
+        else:
+            self.down.send_head(self, response, body, ended, trailers)
         if ended:
             self._finish((state & ~7) == DONE)
+
+    def _decline(self, response: Response, ended: bool) -> None:
+        """A stream of events was begun, and this is none."""
+        if ended:
+            self.up = None
+        else:
+            self._drop_upstream()
+        self._tell(declined(response))
 
     def response_body(self, body: bytes, ended: bool, trailers: list[bytes]) -> None:
         """More of the body, or its end, or both."""

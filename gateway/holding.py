@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.balance import free
-from gateway.errors import Failure, deleted
+from gateway.errors import Failure, Waiting, deleted
 from gateway.exchange import Exchange
 from gateway.histogram import count
 from gateway.service import Service
@@ -80,6 +80,7 @@ class Holding:
             exchange.answer(Failure(503, "destination_unavailable", "too many requests are waiting", 1))
             return
         self.services[service.id] = service
+        self._office.patience.held(exchange, service, now)
         if not service.ready:
             self._wake(service, now)
 
@@ -198,4 +199,6 @@ class Holding:
 
 
 def _refusal(service: Service) -> Failure:
+    if service.waiting_page:
+        return Waiting(service.reason, max(1, service.retry_after), True)
     return Failure(503, "destination_unavailable", service.reason, max(1, service.retry_after))

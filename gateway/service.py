@@ -35,6 +35,7 @@ class Service:
         "hold_sum",
         "id",
         "in_flight",
+        "keepalive",
         "name",
         "namespace",
         "ready",
@@ -49,6 +50,7 @@ class Service:
         "sticky",
         "title",
         "tokens",
+        "waiting_page",
         "woken_at",
     )
 
@@ -79,6 +81,8 @@ class Service:
         self.budget = RetryBudget()
         self.sticky = False  # session affinity by cookie
         self.tokens: dict[bytes, Replica] = {}  # the ready ones by what their cookie says
+        self.keepalive = False  # these two: what who is held gets to see (`patience.py`)
+        self.waiting_page = False
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -88,6 +92,8 @@ class Service:
         self.deleted = False
         self.concurrency = backend.concurrency
         self.sticky = backend.affinity == "cookie"
+        self.keepalive = backend.hold_keepalive
+        self.waiting_page = backend.waiting_page
         self.refusing = backend.phase is Phase.REFUSING
         self.reason = backend.reason or "the service is not available"
         self.retry_after = backend.retry_after

@@ -30,6 +30,10 @@ class GatewaySettings:
     hold_limit: int = 1000  # held requests per service, then 503
     hold_bytes: int = 256 * 1024 * 1024  # bytes beyond the heads of all held requests together, then 503
 
+    hold_keepalive_every: float = 15.0  # who is held is told so, where the service wants that
+    waiting_page_after: float = 3.0  # a browser held for so long gets the waiting page
+    waiting_page_again: float = 20.0  # the same, if it shows a page already
+
     connect_timeout: float = 5.0
     connect_spacing: float = 0.005  # age at which a new connection to a replica is taken for accepted (`pacing.py`)
     response_timeout: float = 300.0  # head of the response; time without a byte once streaming

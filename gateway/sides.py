@@ -159,6 +159,10 @@ class Keeper:
         """The client of a held exchange is gone."""
         raise NotImplementedError
 
+    def waits(self, exchange: Exchange, now: float) -> None:
+        """It has not been sent yet, and the time that was set for it is over. May set another."""
+        raise NotImplementedError
+
     def ended(self, exchange: Exchange) -> None:
         """It is over: count, log, free the slot."""
         raise NotImplementedError

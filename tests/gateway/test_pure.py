@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 
 from gateway import histogram
 from gateway.access_log import AccessLog
-from gateway.answers import prefers_html, proxy_status
+from gateway.answers import proxy_status
 from gateway.dispatch import Dispatcher
 from gateway.errors import Failure
 from gateway.http1.upstream import UpstreamConnection
+from gateway.negotiation import prefers_html
 from gateway.replica import Replica
 from gateway.service import Service
 from gateway.settings import GatewaySettings

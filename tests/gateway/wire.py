@@ -210,12 +210,25 @@ class Conversation:
         hold_timeout: int | None = None,
         affinity: str = "none",
         namespace: str = "acme",
+        hold_keepalive: bool = False,
+        waiting_page: bool = True,
     ) -> None:
         """The service behind `host` has these replicas now."""
         service = "service-" + host
         self.routes[host] = Route(service, namespace, "app")
         self.backends[service] = backend = Backend(
-            service, namespace, "app", phase, reason, 1, tuple(endpoints), concurrency, hold_timeout, affinity
+            service,
+            namespace,
+            "app",
+            phase,
+            reason,
+            retry_after=1,
+            endpoints=tuple(endpoints),
+            concurrency=concurrency,
+            hold_timeout=hold_timeout,
+            affinity=affinity,
+            hold_keepalive=hold_keepalive,
+            waiting_page=waiting_page,
         )
         self.edge.update(backend)
 
