@@ -183,6 +183,7 @@ class Activation:
         for service, load in report.services.items():
             if load.held:
                 self.agent.wanted(service)
+        self.agent.answered(report.first_bytes)
         self._tell_ejections(report)
         self._on_report(data)
 

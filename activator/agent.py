@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from activator.acks import Acknowledgements
@@ -154,6 +154,13 @@ class Agent:
             keeper = self._keepers.get(replica_id)
             if keeper is not None:
                 keeper.hurry()
+
+    def answered(self, first_bytes: Mapping[str, int]) -> None:
+        """By replica, whoever's it is: microseconds from its readiness to the first byte for who was held for it."""
+        for replica_id, first_byte in first_bytes.items():
+            keeper = self._keepers.get(replica_id)
+            if keeper is not None:
+                keeper.answered(first_byte)
 
     async def close(self, *, keep: bool) -> None:
         """End the builds, and the replicas unless they are to be kept for the next control. Nothing is stored of it:

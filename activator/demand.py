@@ -50,7 +50,8 @@ class Report:
     """The newest message of one worker; services that it left out are idle.
 
     `traffic`: what each service has had from this worker so far, `ejections`: how often that left a replica of it out
-    of its choice; None = this report doesn't count them.
+    of its choice; None = this report doesn't count them. `first_bytes`: by replica, microseconds from its readiness to
+    the first byte for somebody who was held for its start; each is told several times.
     """
 
     worker: str
@@ -61,6 +62,7 @@ class Report:
     traffic: Mapping[str, Had] | None = None
     last: bool = False  # it serves nobody any more, and ends
     ejections: Mapping[str, int] | None = None
+    first_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 def parse(data: bytes) -> Report:
@@ -86,6 +88,7 @@ def parse(data: bytes) -> Report:
             _traffic(raw),
             last=raw.get("last") is True,
             ejections=_ejections(raw),
+            first_bytes={str(replica): int(micros) for replica, micros in raw.get("first_bytes", {}).items()},
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise MalformedReport(f"a worker's report can't be read: {error!r}") from error

@@ -278,9 +278,11 @@ class Leader:
         self._demand.forget(service)
 
     def _waited(self, view: View, load: Load, now: float) -> int | None:
-        """Microseconds since the wake that asks for a decision; it has it once anything is on its way."""
-        service = view.service.id
-        if not load.busy or any(r.state in ALIVE for r in view.replicas.values()):
+        """Microseconds since the wake that asks for a decision; none can be made of what is not built, and it is made
+        once anything is on its way."""
+        service, serving = view.service.id, view.serving
+        built = serving is not None and serving.artifact is not None
+        if not load.busy or not built or any(r.state in ALIVE for r in view.replicas.values()):
             self._woken.pop(service, None)
         at = self._woken.get(service)
         return None if at is None else round((now - at) * 1e6)

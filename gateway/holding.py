@@ -23,6 +23,7 @@ from gateway.histogram import count
 from gateway.service import Service
 from gateway.states import HEAD, HELD, HOLD, step
 from gateway.table import plain_host
+from state.ids import now_us
 
 if TYPE_CHECKING:
     from gateway.dispatch import Dispatcher
@@ -32,13 +33,16 @@ _TURN = 64  # requests of a service let go or answered at one go: a few millisec
 
 
 class Demand(Protocol):
-    """What the data plane tells the world outside. Both are called on the loop and must not block or raise."""
+    """What the data plane tells the world outside. All are called on the loop and must not block or raise."""
 
     def wake(self, service_id: str) -> None:
         """A request is held and no ready replica is known; at most once per service per 100 ms."""
 
     def changed(self, service_id: str) -> None:
         """The in-flight count of a replica that is draining or gone fell to zero: report now."""
+
+    def answered(self, replica_id: str, first_byte: int) -> None:
+        """The first who was held for the start of a replica has a byte, so many microseconds after it was ready."""
 
 
 class Holding:
@@ -187,6 +191,16 @@ class Holding:
         exchange.hold = waited
         count(service.hold, waited)
         service.hold_sum += waited
+
+    def timing(self, exchange: Exchange) -> bytes:
+        """Server Timing 3, of an exchange that was held: for how long, and how its replica started meanwhile."""
+        wake = b"wake;dur=%d" % int(exchange.hold * 1000)
+        start = None if exchange.replica is None or exchange.error is not None else exchange.replica.start
+        if start is None or exchange.replica is None or exchange.held_since >= start.since:
+            return wake  # it waited for something else
+        if start.answer(now_us()):
+            self._demand.answered(exchange.replica.id, start.first_byte)
+        return wake + start.phases
 
     def discharge(self, exchange: Exchange) -> None:
         """They have gone to a replica, or nowhere."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.health import Health
 from gateway.pacing import Pacing
+from gateway.starts import Start
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
@@ -31,6 +32,7 @@ class Replica(Health):
         "queue",
         "ready",
         "slots",
+        "start",
         "token",
     )
 
@@ -42,6 +44,7 @@ class Replica(Health):
         self.ready = True
         self.gone = False  # no longer an endpoint: forgotten once nothing is in flight
         self.in_flight = 0
+        self.start: Start | None = None  # None: it was known before it was ready, or nobody measured it
         self.slots = UNLIMITED  # requests that this worker may have in flight here
         self.idle: list[Upstream] = []  # newest last
         self.pooled = False  # known to the pool

@@ -25,6 +25,8 @@ EVERY: Final = 1.0  # seconds between reports
 COALESCE: Final = 0.02  # seconds between two hurried ones
 COUNTED: Final = 500  # services whose counters one report carries
 WAKES_LIMIT: Final = 10_000  # wakes that may wait to be published
+ANSWERED_LIMIT: Final = 10_000  # replicas whose first byte may wait to be told
+REPEATED: Final = 5  # full reports that tell the first byte of a replica
 _LAST_WORD: Final = 1.0  # seconds that an ending worker waits for the store
 
 Counters = dict[str, Any]
@@ -94,6 +96,8 @@ class Reporter:
         self._seq = 0
         self._hurry = asyncio.Event()
         self._wakes: dict[str, None] = {}
+        self.first_bytes_dropped = 0
+        self._first_bytes: dict[str, tuple[int, int]] = {}  # by replica: microseconds, full reports that tell it yet
         self._waking = asyncio.Event()
         self._ledger = Ledger()
         self._published_at = float("-inf")
@@ -114,6 +118,14 @@ class Reporter:
 
     def changed(self, service_id: str) -> None:
         """A draining replica has nothing in flight any more."""
+        self._hurry.set()
+
+    def answered(self, replica_id: str, first_byte: int) -> None:
+        """Who was held for the start of a replica has the first byte. Reports may be lost: it is told several times."""
+        if len(self._first_bytes) >= ANSWERED_LIMIT:
+            self.first_bytes_dropped += 1
+            return
+        self._first_bytes[replica_id] = (first_byte, REPEATED)
         self._hurry.set()
 
     def hurry(self) -> None:
@@ -139,6 +151,9 @@ class Reporter:
             return False
         self.told_at = began
         self._ledger.told(counters)
+        if counted:
+            left = ((replica, first_byte, times - 1) for replica, (first_byte, times) in self._first_bytes.items())
+            self._first_bytes = {replica: (first_byte, times) for replica, first_byte, times in left if times}
         return True
 
     async def last(self) -> bool:
@@ -200,11 +215,17 @@ class Reporter:
             "revision": self._followed.revision,
             "services": {i: _load(load) for i, load in self._loaded.loads().items()},
         }
+        if self._first_bytes:
+            report["first_bytes"] = {replica: first_byte for replica, (first_byte, _) in self._first_bytes.items()}
         counters: Counters = {}
         if counted:
             all_counters = self._loaded.counters()
             counters = self._ledger.choose(all_counters.get("services", {}))
-            own = {"reports_failed": self.failed, "wakes_dropped": self.wakes_dropped}
+            own = {
+                "reports_failed": self.failed,
+                "wakes_dropped": self.wakes_dropped,
+                "first_bytes_dropped": self.first_bytes_dropped,
+            }
             report["counters"] = all_counters | own | {"services": counters}
         return report, counters
 

@@ -9,6 +9,7 @@ from gateway import affinity
 from gateway.health import WARMING
 from gateway.replica import UNLIMITED, Replica
 from gateway.retry_budget import RetryBudget
+from gateway.starts import Start
 from state.models import Backend, Endpoint, Phase
 
 if TYPE_CHECKING:
@@ -118,6 +119,8 @@ class Service:
         if replica is None:
             replica = self.replicas[endpoint.id] = Replica(endpoint.id, endpoint.host, endpoint.port)
             replica.ready = False
+            if endpoint.ready and endpoint.phases is not None and endpoint.ready_at is not None:
+                replica.start = Start(endpoint.phases, endpoint.ready_at, now)
         if endpoint.ready and not replica.ready:
             replica.renewed()  # new, called back or healthy again: whatever it failed at is over
             if self.ready:

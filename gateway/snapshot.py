@@ -47,6 +47,7 @@ OWN: Final = {
     "spans_dropped": ("wakegate_spans_dropped", "Sampled requests whose spans could not be exported."),
     "reports_failed": ("wakegate_reports_failed", "Worker reports that the store did not take."),
     "wakes_dropped": ("wakegate_wakes_dropped", "Wakes left to the next report."),
+    "first_bytes_dropped": ("wakegate_first_bytes_dropped", "First bytes of cold starts that could not be told."),
 }
 
 LAG: Final = ("loop_lag", "loop_lag_sum", "loop_lag_cpu", "loop_lag_cpu_sum")  # theirs, too: `gateway.lag`

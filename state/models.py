@@ -166,7 +166,7 @@ class StartPhases:
     or it is not over.
     """
 
-    decide: int | None = None  # from the wake to the decision; None: nobody waited
+    decide: int | None = None  # from the wake to the decision; None: no wake asked for it
     schedule: int | None = None  # until its node acted
     fetch: int | None = None  # what it is made of, if its node lacked that
     start: int | None = None  # until the driver had started it

@@ -44,7 +44,7 @@ class ResponseWriter(Downstream):
             parts.append(b"\r\n")
         if response.status == 101:
             if exchange.hold > 0.0:
-                parts.append(_wake(exchange))
+                parts.append(b"Server-Timing: " + self._office.holding.timing(exchange) + b"\r\n")
             parts.append(b"Connection: upgrade\r\nUpgrade: " + response.upgrade + b"\r\n")
             parts.append(
                 b"Via: 1.1 " + self._office.via + b"\r\nX-Request-Id: " + exchange.request.request_id + b"\r\n"
@@ -111,7 +111,7 @@ class ResponseWriter(Downstream):
             parts.append(office.hsts)
         if exchange is not None:
             if exchange.hold > 0.0:
-                parts.append(_wake(exchange))
+                parts.append(b"Server-Timing: " + office.holding.timing(exchange) + b"\r\n")
             if self._last:
                 parts.append(b"Connection: close\r\n")
             elif exchange.request.old:
@@ -135,8 +135,3 @@ class ResponseWriter(Downstream):
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
-
-
-def _wake(exchange: Exchange) -> bytes:
-    """Server Timing 3: a field of its own, beside those of the replica."""
-    return b"Server-Timing: wake;dur=%d\r\n" % int(exchange.hold * 1000)

@@ -163,6 +163,7 @@ class Worker:
         self.held: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
         self.answers: Counter[int] = Counter()
+        self.first_bytes: dict[str, int] = {}
         self.silent = False
         self._seq = 0
         self._applied_event = asyncio.Event()
@@ -198,6 +199,7 @@ class Worker:
         """As the gateway answers it: pick, or hold until there is somebody to pick."""
         self.requests[service] += 1
         endpoint = self._pick(service)
+        held = endpoint is None
         if endpoint is None:
             status = await self._hold(service, timeout)
             if status is not None:
@@ -209,6 +211,8 @@ class Worker:
         counts[endpoint.id] += 1
         try:
             status, body = await get(endpoint, path)
+            if held and endpoint.ready_at is not None:
+                self.first_bytes.setdefault(endpoint.id, now_us() - endpoint.ready_at)
         finally:
             counts[endpoint.id] -= 1
             if counts[endpoint.id] == 0:
@@ -285,6 +289,7 @@ class Worker:
             "run_id": self.mirror.run_id,
             "revision": self.mirror.revision,
             "services": services,
+            "first_bytes": self.first_bytes,
             "counters": {"services": counters},
         }
 

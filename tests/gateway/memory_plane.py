@@ -491,6 +491,9 @@ class Plane:
     def changed(self, service_id: str) -> None:
         pass
 
+    def answered(self, replica_id: str, first_byte: int) -> None:
+        pass
+
     def connect(self, exchange: Exchange, replica: Replica) -> None:
         self.pending.append((exchange, replica))
         if self.reachable:

@@ -30,6 +30,8 @@ class Nobody:
 
     def changed(self, service_id: str) -> None: ...
 
+    def answered(self, replica_id: str, first_byte: int) -> None: ...
+
 
 class Line(asyncio.Transport):
     """A connection that stays open until it is aborted."""

@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.reporter import COUNTED, WAKES_LIMIT, Ledger, Reporter
+from gateway.reporter import ANSWERED_LIMIT, COUNTED, REPEATED, WAKES_LIMIT, Ledger, Reporter
 from state.store import REPORTS, WAKES, Store
 from tests.conftest import Valkey
 
@@ -105,6 +105,7 @@ async def test_a_report_says_revision_load_and_counters_in_one_message(store: St
                 "accepted": 5,
                 "reports_failed": 0,
                 "wakes_dropped": 0,
+                "first_bytes_dropped": 0,
             },
         }
 
@@ -156,6 +157,25 @@ async def test_a_wake_goes_out_at_once_and_once(store: Store) -> None:
         async with asyncio.timeout(5):
             assert await ear.wakes.get() == "a"
         assert ear.wakes.empty()
+
+
+async def test_a_first_byte_is_told_at_once_and_some_times_more(store: Store) -> None:
+    plane = Plane()
+    async with hearing(store) as ear, reporting(store, plane, every=0.05) as reporter:
+        await ear.report()
+        reporter.answered("r", 20_000)
+        await ear.report(first_bytes={"r": 20_000})
+        found = [await ear.report() for _ in range(REPEATED + 3)]
+        telling = [report for report in found if "first_bytes" in report]
+        assert telling == found[: len(telling)]
+        assert len(telling) in (REPEATED - 1, REPEATED)  # the first was a hurried one, or one of the full ones
+
+
+async def test_first_bytes_that_can_not_wait_are_counted(store: Store) -> None:
+    reporter = Reporter(store, WORKER, Plane())
+    for number in range(ANSWERED_LIMIT + 2):
+        reporter.answered(f"r{number}", 1)
+    assert reporter.first_bytes_dropped == 2
 
 
 async def test_wakes_that_can_not_wait_are_counted(store: Store) -> None:

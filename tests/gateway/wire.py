@@ -159,6 +159,7 @@ class Conversation:
         self.backends: dict[str, Backend] = {}
         self.woken: list[str] = []
         self.drained: list[str] = []
+        self.answers: list[tuple[str, int]] = []
         self.log = AccessLog(log_fd)
         self.edge = Edge(settings, Table(self), self.log, self, telemetry=telemetry)
         self.port = 0
@@ -179,6 +180,9 @@ class Conversation:
 
     def changed(self, service_id: str) -> None:
         self.drained.append(service_id)
+
+    def answered(self, replica_id: str, first_byte: int) -> None:
+        self.answers.append((replica_id, first_byte))
 
     # the test's side
 
