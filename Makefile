@@ -11,13 +11,14 @@ FUZZING := $(VENV)/.fuzzing
 PRODUCT := $(shell find wakegate gateway activator certs control state -name '*.py' 2>/dev/null)
 PYTEST_ARGS ?= -n 2 --dist loadgroup
 BENCH_ARGS ?=
+SIMULATE_ARGS ?=
 SOAK_ARGS ?=
 SECONDS ?= 300
 TARGET ?= all
 CORPUS ?= .fuzz/corpus
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint serve bench fuzz fuzz-mutants soak wheel image lock setup clean debian-test debian-bench debian-compiler
+.PHONY: help demo test lint serve bench fuzz fuzz-mutants soak simulate wheel image lock setup clean debian-test debian-bench debian-compiler
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +41,9 @@ lint: $(INSTALLED) ## only what needs no running
 bench: $(INSTALLED) debian-bench ## Wakegate beside nginx, HAProxy, Caddy, Envoy, aiohttp
 	@$(MAKE) --no-print-directory $(COMPILED) || { echo "no compiled wheel: plain Python only" >&2; rm -rf .venv-compiled; }
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+simulate: $(INSTALLED) ## the autoscaler on traces, beside Knative's; figures and pictures go to docs/
+	$(BIN)/python -m simulate $(SIMULATE_ARGS)
 
 fuzz: $(FUZZING) ## fuzz the data plane; SECONDS=300 TARGET=all CORPUS=.fuzz/corpus
 	$(BIN)/python tests/fuzz/fuzz.py $(TARGET) --seconds $(SECONDS) --corpus $(CORPUS)
