@@ -23,13 +23,14 @@ from gateway.health import GOOD
 from gateway.histogram import count
 from gateway.holding import Demand, Holding
 from gateway.patience import Patience
+from gateway.prefixes import Prefixes
 from gateway.refused import Refused
 from gateway.replica import Replica
 from gateway.secure import Moves, Redirects, hsts_line, turn_away
 from gateway.service import Service
 from gateway.settings import GatewaySettings
 from gateway.sides import Keeper
-from gateway.states import CUT, DONE, HEAD, RETRY, step
+from gateway.states import CUT, DONE, HEAD, HOLD, RETRY, step
 from gateway.sweep import Sweep
 from gateway.table import Moved, Special, Table, Unserved
 from gateway.telemetry import Telemetry
@@ -52,6 +53,7 @@ class Dispatcher(Keeper):
         "limits",
         "moves",
         "patience",
+        "prefixes",
         "redirects",
         "settings",
         "sweep",
@@ -100,6 +102,7 @@ class Dispatcher(Keeper):
         )
         self.holding = Holding(self, demand, settings.hold_bytes)
         self.patience = Patience(self)
+        self.prefixes = Prefixes()
         self.connections = Connections(self, settings)
 
     # Requests
@@ -170,6 +173,11 @@ class Dispatcher(Keeper):
         budget.requests += 1
         if service.sticky:
             _recognise(exchange, service)
+        elif service.by_prefix and self.prefixes.wait(exchange, service, now):
+            return
+        self._place(exchange, service, now)
+
+    def _place(self, exchange: Exchange, service: Service, now: float) -> None:
         if len(service.room) == 0:
             replica = self.pick(exchange, service, now)
             if replica is not None:
@@ -182,6 +190,10 @@ class Dispatcher(Keeper):
         if service.sticky:
             preferred = service.tokens.get(exchange.token)
             if preferred is not None and preferred.health == GOOD and fits(preferred, now):
+                return preferred
+        elif service.by_prefix:
+            preferred = self.prefixes.prefer(exchange, service)
+            if preferred is not None:
                 return preferred
         ready = service.ready
         return choose(ready, now, random.getrandbits(DICE) if len(ready) > 1 else 0, exchange.request)
@@ -276,7 +288,25 @@ class Dispatcher(Keeper):
         self.holding.leave(exchange)
 
     def waits(self, exchange: Exchange, now: float) -> None:
-        self.patience.look(exchange, now)
+        if exchange.state == HEAD:
+            self.place(exchange, now)
+        else:
+            self.patience.look(exchange, now)
+
+    def more_of_body(self, exchange: Exchange, size: int) -> None:
+        """There are `size` bytes behind the head of a request that waits for the beginning of its prompt."""
+        if self.prefixes.known(exchange, size):
+            self.place(exchange, time.monotonic())
+
+    def place(self, exchange: Exchange, now: float) -> None:
+        """It has waited for that, and goes on."""
+        service = exchange.service
+        if service is None:
+            return
+        exchange.state = step(exchange.state, HOLD)
+        self.holding.charge(exchange, len(exchange.down.early_body(exchange)[0]))
+        if not exchange.over:
+            self._place(exchange, service, now)
 
     # Books
 

@@ -98,7 +98,9 @@ class Exchange:
         "in_flight",
         "keeper",
         "kept",
+        "key",
         "limits",
+        "looked",
         "over",
         "pace_body",
         "pace_due",
@@ -130,6 +132,8 @@ class Exchange:
         self.raced = False  # it was sent over a kept connection that the replica closed
         self.promised = False  # the head of a stream of events has been sent while it was held (`events.py`)
         self.token = b""  # of the replica that its client comes back to (`affinity.py`)
+        self.key = 0  # of its prompt's beginning (`prompts.py`); 0: none
+        self.looked = 0  # bytes of its body when that was last looked for
         self.retries = 0
         self.kept: list[bytes] | None = None  # body sent so far, while it may have to be sent again
         self.body_in = 0

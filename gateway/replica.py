@@ -31,6 +31,7 @@ class Replica(Health):
         "port",
         "queue",
         "ready",
+        "seed",
         "slots",
         "start",
         "token",
@@ -50,6 +51,7 @@ class Replica(Health):
         self.pooled = False  # known to the pool
         self.pacing = Pacing()
         self.queue: deque[Exchange] = deque()  # picked for it, and waiting for a connection of somebody before them
+        self.seed = 0  # of its hashes, for services with affinity by prefix (`rendezvous.py`)
         self.token = b""  # names it in the cookie of services with affinity (`affinity.py`), else empty
 
     def __repr__(self) -> str:

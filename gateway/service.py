@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from activator.room import Room
-from gateway import affinity
+from gateway import affinity, rendezvous
 from gateway.health import WARMING
 from gateway.replica import UNLIMITED, Replica
 from gateway.retry_budget import RetryBudget
@@ -24,6 +24,7 @@ class Service:
 
     __slots__ = (
         "budget",
+        "by_prefix",
         "bytes_in",
         "bytes_out",
         "concurrency",
@@ -81,6 +82,7 @@ class Service:
         self.ejections = 0  # times that a replica was taken out of the choice
         self.budget = RetryBudget()
         self.sticky = False  # session affinity by cookie
+        self.by_prefix = False  # affinity by the beginning of a prompt
         self.tokens: dict[bytes, Replica] = {}  # the ready ones by what their cookie says
         self.keepalive = False  # these two: what who is held gets to see (`patience.py`)
         self.waiting_page = False
@@ -93,6 +95,7 @@ class Service:
         self.deleted = False
         self.concurrency = backend.concurrency
         self.sticky = backend.affinity == "cookie"
+        self.by_prefix = backend.affinity == "prefix"
         self.keepalive = backend.hold_keepalive
         self.waiting_page = backend.waiting_page
         self.refusing = backend.phase is Phase.REFUSING
@@ -139,6 +142,7 @@ class Service:
         self.ready = [replica for replica in self.replicas.values() if replica.ready]
         for replica in self.replicas.values():
             replica.token = affinity.token(self.id, replica.id) if self.sticky else b""
+            replica.seed = rendezvous.seed(replica.id) if self.by_prefix else 0
         self.tokens = {replica.token: replica for replica in self.ready} if self.sticky else {}
         self.allot()
         return [replica for replica in before if not replica.ready]

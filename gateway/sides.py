@@ -61,6 +61,10 @@ class Downstream(Timed):
         """The request's body may come now."""
         raise NotImplementedError
 
+    def early_body(self, exchange: Exchange) -> tuple[bytes, bool]:
+        """What of the request's body has come before anybody asked for it, as content; whether that is all of it."""
+        raise NotImplementedError
+
     def tunnel(self, exchange: Exchange) -> None:
         """Everything read from now on belongs to the tunnel."""
         raise NotImplementedError

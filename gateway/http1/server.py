@@ -23,7 +23,7 @@ from gateway.http1.chunked import ChunkError
 from gateway.http1.request_head import check_partial, parse_request
 from gateway.http1.response_writer import ResponseWriter
 from gateway.refused import Refused
-from gateway.states import BODY, TUNNEL, may_read_request
+from gateway.states import BODY, HEAD, TUNNEL, may_read_request
 
 if TYPE_CHECKING:
     from gateway.dispatch import Dispatcher
@@ -137,6 +137,10 @@ class ServerConnection(ResponseWriter):
             exchange.tunnel_in(data)
         else:
             self._buffer = self._buffer + data if self._buffer else data
+            if exchange.state == HEAD:
+                self._office.more_of_body(exchange, len(self._buffer))
+                self.gate()
+                return
             self._office.holding.charge(exchange, len(data))
             self.gate()
 
@@ -392,6 +396,14 @@ class ServerConnection(ResponseWriter):
             else:
                 self._transport.pause_reading()
                 self._office.clients.paused[self] = None
+
+    def early_body(self, exchange: Exchange) -> tuple[bytes, bool]:
+        body = Body(exchange.request.length)
+        try:
+            content = body.feed(self._buffer)
+        except ChunkError:
+            return b"", True
+        return content, body.done
 
     def tunnel(self, exchange: Exchange) -> None:
         data = self._buffer
