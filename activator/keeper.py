@@ -203,7 +203,7 @@ class Keeper:
         self._check_at = time.monotonic() + self._node.settings.health_interval
         if phases is None:
             self._tell(replica, "replica.ready", "its health check passed")
-        elif self._alone(view):
+        elif view.replicas[self._id].cold:
             self._node.cold_starts.ready(phases)
             self._tell(replica, "replica.ready", f"cold start {told(phases)}", phases)
         else:
@@ -212,12 +212,9 @@ class Keeper:
     async def _answered(self, replica: Replica, first_byte: int) -> None:
         view = await self._change(replica, lambda v: verdicts.answered(v, self._id, first_byte))
         if view is not None and (after := view.replicas.get(self._id)) is not None:
-            self._node.cold_starts.answered(first_byte / 1e6)
+            if after.cold:
+                self._node.cold_starts.answered(first_byte / 1e6)
             self._tell(replica, "replica.answered", f"first byte after {told(after.phases)}", after.phases)
-
-    def _alone(self, view: View) -> bool:
-        """Whether nobody else is ready."""
-        return not any(r.state is ReplicaState.READY for r in view.replicas.values() if r.id != self._id)
 
     # -- in rotation
 
@@ -295,7 +292,7 @@ class Keeper:
         """What befell the replica may end its deployment."""
         before = self._node.catalog.deployment(replica.deployment)
         view = await self._change(replica, step, ordered=True)
-        if start is not None and view is not None and self._alone(view):
+        if start is not None and view is not None and verdicts.alone(view, self._id):
             self._node.cold_starts.failed(start.phase)
         retry = None if view is None else verdicts.retry(view, self._id)
         why = reason if retry is None else replace(reason, public=f"{reason.public}; {retry}")

@@ -40,14 +40,22 @@ def started(view: View, replica_id: str, host: str, port: int, now: int, phases:
 
 
 def passed(view: View, replica_id: str, now: int, phases: StartPhases | None = None) -> View:
-    """A check saw 200: it takes requests from the next revision on. `phases`: of its start, if this is its end."""
+    """A check saw 200: it takes requests from the next revision on. `phases`: of its start, if this is its end.
+
+    A start is cold if nobody else is ready at its end.
+    """
     replica = view.replicas.get(replica_id)
     state = None if replica is None else REPLICA.get((replica.state, ReplicaEvent.PASSED))
     if replica is None or state is None:
         return view
     if replica.ready_at is None:
-        replica = replace(replica, ready_at=now, phases=phases or replica.phases)
+        replica = replace(replica, ready_at=now, phases=phases or replica.phases, cold=alone(view, replica_id))
     return view.put(replace(replica, state=state, reason=None))
+
+
+def alone(view: View, replica_id: str) -> bool:
+    """Whether no other replica is ready."""
+    return not any(r.state is ReplicaState.READY for r in view.replicas.values() if r.id != replica_id)
 
 
 def answered(view: View, replica_id: str, first_byte: int) -> View:

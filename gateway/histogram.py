@@ -10,9 +10,10 @@ import math
 from typing import Final
 
 from state.buckets import GROWTH as GROWTH
+from state.buckets import LEAST, SCALE
 
-_SCALE: Final = 1.0 / math.log(GROWTH)
-_LEAST: Final = 1e-6  # seconds; shorter ones count as this
+_SCALE: Final = SCALE
+_LEAST: Final = LEAST
 
 
 def bucket(seconds: float) -> int:

@@ -5,8 +5,8 @@ A `Window` is what one worker counted for its services in one slot of 10 s of it
 worker incarnation, from 1, and what is in it is final once the worker has delivered it.
 
 Wire form of a window: one line of JSON about it, then the services as JSON, compressed (`z` true) or not. A row is
-`[requests, errors, bytes in, bytes out, in flight ms, held ms, cold starts, [duration], [hold]]`, histograms as bucket,
-count, distance to the next bucket, its count, …
+`[requests, errors, bytes in, bytes out, in flight ms, held ms, cold starts, [duration], [hold], {phase: [seconds]}]`,
+histograms as bucket, count, distance to the next bucket, its count, …; the last is left out where it is empty.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Counts:
     cold_starts: int = 0
     duration: Histogram = field(default_factory=dict)
     hold: Histogram = field(default_factory=dict)
+    starts: dict[str, Histogram] = field(default_factory=dict)  # of the cold starts, by phase; "": until ready
 
     def add(self, more: Counts) -> None:
         self.requests += more.requests
@@ -52,9 +53,12 @@ class Counts:
         self.cold_starts += more.cold_starts
         add(self.duration, more.duration)
         add(self.hold, more.hold)
+        for phase, histogram in more.starts.items():
+            add(self.starts.setdefault(phase, {}), histogram)
 
     def row(self) -> list[Any]:
         """Plain JSON."""
+        starts = [{phase: pairs(histogram) for phase, histogram in self.starts.items()}] if self.starts else []
         return [
             self.requests,
             self.errors,
@@ -65,16 +69,19 @@ class Counts:
             self.cold_starts,
             pairs(self.duration),
             pairs(self.hold),
+            *starts,
         ]
 
 
 def of_row(row: Sequence[Any]) -> Counts:
-    """The inverse of `Counts.row`. Raises ValueError, TypeError."""
-    requests, errors, bytes_in, bytes_out, in_flight_ms, held_ms, cold_starts, duration, hold = row
+    """The inverse of `Counts.row`. Raises ValueError, TypeError, AttributeError."""
+    requests, errors, bytes_in, bytes_out, in_flight_ms, held_ms, cold_starts, duration, hold, *more = row
     scalars = (requests, errors, bytes_in, bytes_out, in_flight_ms, held_ms, cold_starts)
     if not all(type(number) is int for number in scalars):
         raise TypeError("a row of anything but whole numbers")
-    return Counts(*scalars, unpaired(duration), unpaired(hold))
+    (starts,) = more or ({},)
+    by_phase = {phase: unpaired(flat) for phase, flat in starts.items()}
+    return Counts(*scalars, unpaired(duration), unpaired(hold), by_phase)
 
 
 def pairs(histogram: Mapping[int, int]) -> list[int]:

@@ -11,7 +11,7 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 from typing import Any, Final
 
 from control.analytics.resolution import HOUR, TIERS, Tier
@@ -59,7 +59,7 @@ def read_lines(lines: Iterable[bytes]) -> Lines:
                 told.levels.append((int(first), float(rest[0])))
             else:
                 merge(told.rows, int(first), of_row(rest))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, AttributeError):
             told.unreadable += 1
     told.levels.sort(key=lambda change: change[0])
     return told
@@ -85,7 +85,7 @@ def coarser(rows: Mapping[int, Counts], tier: Tier) -> Rows:
 def pack(rows: Mapping[int, Counts]) -> bytes:
     times = sorted(rows)
     distances = [later - earlier for earlier, later in zip([0, *times], times, strict=False)]
-    columns = zip(*(rows[time].row() for time in times), strict=True)
+    columns = zip_longest(*(rows[time].row() for time in times), fillvalue={})
     return _packed([distances, *columns])
 
 
@@ -95,7 +95,7 @@ def unpack(chunk: bytes) -> Rows:
         distances, *columns = _unpacked(chunk)
         rows = zip(*columns, strict=True)
         return {at: of_row(row) for at, row in zip(accumulate(distances), rows, strict=True)}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise MalformedChunk(f"a chunk can't be read: {error!r}") from error
 
 

@@ -3,6 +3,8 @@
 Of each step and of the whole range:
 
 - `requests`, `errors` (5xx), `bytes_in`, `bytes_out`, `cold_starts`: sums. A request counts when it ends.
+- `cold_start_p50_ms`, `cold_start_p95_ms`: of those cold starts, from the wake until the replica was ready;
+  `cold_start_phases` has the same of each phase that there was, `first_byte` included.
 - `rate`: requests per second of the step.
 - `p50_ms`, `p95_ms`, `p99_ms` (from head to end), `hold_p95_ms` (of those that were held): within 2 %, nearest rank.
 - `in_flight`, `held` (both looked at each second), `replicas` (ready): means over the step, or over what of it is not
@@ -14,10 +16,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from activator.coldstarts import PHASES
 from control.analytics.chunks import Levels, Rows, means
 from control.analytics.resolution import Range
 from control.contract.times import iso
-from state.buckets import percentiles
+from state.buckets import Histogram, percentiles
 from state.counts import Counts
 
 _PERCENTS: Final = (50, 95, 99)
@@ -64,6 +67,7 @@ def fields(counts: Counts, seconds: int, elapsed: int, replicas: float) -> dict[
     passed = max(elapsed, 1) * 1000  # a worker's clock may be ahead of ours
     p50, p95, p99 = percentiles(counts.duration, _PERCENTS)
     (hold,) = percentiles(counts.hold, (95,))
+    start_p50, start_p95 = percentiles(counts.starts.get("", {}), (50, 95))
     return {
         "requests": counts.requests,
         "errors": counts.errors,
@@ -77,9 +81,17 @@ def fields(counts: Counts, seconds: int, elapsed: int, replicas: float) -> dict[
         "held": _round(counts.held_ms / passed),
         "hold_p95_ms": _round(hold * 1000),
         "cold_starts": counts.cold_starts,
+        "cold_start_p50_ms": _round(start_p50 * 1000),
+        "cold_start_p95_ms": _round(start_p95 * 1000),
+        "cold_start_phases": {phase: _phase(counts.starts[phase]) for phase in PHASES if phase in counts.starts},
         "replicas": _round(replicas),
         "gpu_utilization": 0.0,
     }
+
+
+def _phase(seconds: Histogram) -> dict[str, float]:
+    p50, p95 = percentiles(seconds, (50, 95))
+    return {"p50_ms": _round(p50 * 1000), "p95_ms": _round(p95 * 1000)}
 
 
 def _round(value: float) -> float:

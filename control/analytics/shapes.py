@@ -7,8 +7,18 @@ from typing_extensions import TypedDict
 from control.contract.shapes import Count, Time
 
 
+class PhaseFigures(TypedDict):
+    """Of one phase of the cold starts of a span of time."""
+
+    p50_ms: float
+    p95_ms: float
+
+
 class TrafficView(TypedDict):
-    """Of a span of time. `rate`: requests a second; `in_flight`, `held`, `replicas`: means; `errors`: 5xx."""
+    """Of a span of time. `rate`: requests a second; `in_flight`, `held`, `replicas`: means; `errors`: 5xx.
+
+    `cold_start_phases`: by phase, `decide`, `schedule`, `fetch`, `start`, `ready`, `first_byte`; those that there were.
+    """
 
     requests: Count
     errors: Count
@@ -22,6 +32,9 @@ class TrafficView(TypedDict):
     held: float
     hold_p95_ms: float
     cold_starts: Count
+    cold_start_p50_ms: float
+    cold_start_p95_ms: float
+    cold_start_phases: dict[str, PhaseFigures]
     replicas: float
     gpu_utilization: float
 

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from control.analytics.chunks import read_lines
 from control.analytics.heard import LATE, Heard, window_counts
 from control.analytics.replicas import ReadyReplicas, ReplicaLevels
+from state.buckets import middle
 from state.codec import decode, encode
-from state.counts import Header, encode_window
+from state.counts import Counts, Header, encode_window
 from state.kinds import Kind
-from state.models import Replica, ReplicaState
+from state.models import Replica, ReplicaState, StartPhases
 from state.store import Record
 
 W = "node/supervisor/1/a"
@@ -52,6 +55,24 @@ class Scene:
         else:
             self.objects.replicas[replica] = encode(Replica(replica, service, "d", "n", state, 0))
         self.levels.changed(self.ready.changed([(Kind.REPLICA, replica), (Kind.SCALE, service)]), now)
+
+    def start(
+        self, replica: str, now: float, cold: bool = True, state: ReplicaState = ReplicaState.READY, **phases: int
+    ) -> None:
+        """It was ready, after a start with these phases, in microseconds."""
+        known = Replica(replica, "s", "d", "n", state, 0, phases=StartPhases(**phases), cold=cold)
+        self.objects.replicas[replica] = encode(known)
+        self.levels.changed(self.ready.changed([(Kind.REPLICA, replica)]), now)
+
+    def phases(self) -> tuple[dict[str, float], frozenset[str] | None]:
+        """Milliseconds by phase of what is new of cold starts, and who is to be remembered."""
+        lines, ready = self.levels.take()
+        whole = Counts()
+        for counts in read_lines(lines.get("s", ())).rows.values():
+            whole.add(counts)
+        assert all(list(histogram.values()) == [1] for histogram in whole.starts.values())
+        found = {phase: middle(next(iter(histogram))) * 1000 for phase, histogram in whole.starts.items()}
+        return found, ready.get("s")
 
     def told(self, service: str = "s") -> Any:
         """Levels, cold starts, and who is to be remembered as ready."""
@@ -173,3 +194,40 @@ def test_what_is_heard_is_bounded_and_counted(monkeypatch: Any) -> None:
     assert (len(known(heard)) * len(window(29)) <= 500, heard.unreadable) == (True, 1)
     assert heard.dropped == 29 - len(known(heard))
     assert known(heard)[-1] == (W, 29)
+
+
+def approximately(**milliseconds: float) -> Any:
+    return pytest.approx(milliseconds, rel=0.02)
+
+
+def test_a_cold_start_has_its_phases_and_later_its_first_byte() -> None:
+    scene = Scene()
+    scene.levels.begin({}, 0.0, 0.0)
+    scene.start("a", 2.0, decide=1_000, start=9_000, ready=90_000)
+    found, ready = scene.phases()
+    assert found == approximately(decide=1, start=9, ready=90, **{"": 100})
+    assert ready == {"a"}
+    scene.start("b", 3.0, cold=False, start=5_000, first_byte=1_000)  # nobody waited for this one alone
+    scene.start("a", 4.0, decide=1_000, start=9_000, ready=90_000, first_byte=30_000)
+    found, ready = scene.phases()
+    assert found == approximately(first_byte=30)
+    assert ready == {"a!", "b!"}
+    for at, state in enumerate((UNHEALTHY, READY), 5):
+        scene.start("a", at, state=state, decide=1_000, start=9_000, ready=90_000, first_byte=30_000)
+    assert scene.phases()[0] == {}
+
+
+def test_a_first_byte_that_the_leader_before_did_not_put_down_is_told() -> None:
+    scene = Scene()
+    scene.start("a", 1.0, ready=90_000, first_byte=30_000)
+    scene.levels.begin({"s": frozenset({"a"})}, 1.0, 2.0)
+    assert scene.phases() == (approximately(first_byte=30), {"a!"})
+    scene.levels.begin({"s": frozenset({"a!"})}, 2.0, 3.0)
+    assert scene.phases() == ({}, None)
+
+
+def test_a_start_and_its_first_byte_at_once() -> None:
+    scene = Scene()
+    scene.start("a", 1.0, ready=90_000, first_byte=30_000)
+    scene.levels.begin({}, 0.0, 2.0)
+    assert scene.phases()[0] == approximately(ready=90, first_byte=30, **{"": 90})

@@ -216,8 +216,18 @@ ZERO = {
     "held": 0,
     "hold_p95_ms": 0,
     "cold_starts": 0,
+    "cold_start_p50_ms": 0,
+    "cold_start_p95_ms": 0,
+    "cold_start_phases": {},
     "replicas": 0,
     "gpu_utilization": 0,
+}
+
+
+STARTS = {
+    "first_byte": {bucket(0.02): 1},
+    "ready": {bucket(0.4): 1, bucket(2.0): 1},
+    "": {bucket(0.5): 1, bucket(3.0): 1},
 }
 
 
@@ -225,7 +235,7 @@ def test_an_answer_has_every_step_and_the_whole_range() -> None:
     wanted = Range(0, 180, 60, FINE)
     rows = {
         10: Counts(5, 1, 500, 5000, 60_000, 30_000, 1, {bucket(0.1): 5}, {bucket(2.0): 1}),
-        50: Counts(1, 0, 1, 1, 0, 0, 0, {bucket(1.0): 1}),
+        50: Counts(1, 0, 1, 1, 0, 0, 1, {bucket(1.0): 1}, {}, STARTS),
         130: some(2, 0.01),
         180: some(99),
     }
@@ -249,7 +259,13 @@ def test_an_answer_has_every_step_and_the_whole_range() -> None:
         "in_flight": 1,
         "held": 0.5,
         "hold_p95_ms": pytest.approx(2000, rel=0.02),
-        "cold_starts": 1,
+        "cold_starts": 2,
+        "cold_start_p50_ms": pytest.approx(500, rel=0.02),
+        "cold_start_p95_ms": pytest.approx(3000, rel=0.02),
+        "cold_start_phases": {
+            "ready": {"p50_ms": pytest.approx(400, rel=0.02), "p95_ms": pytest.approx(2000, rel=0.02)},
+            "first_byte": {"p50_ms": pytest.approx(20, rel=0.02), "p95_ms": pytest.approx(20, rel=0.02)},
+        },
         "replicas": 1,
         "gpu_utilization": 0,
     }

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.histogram import bucket, count
+from state import buckets
 from state.buckets import GROWTH, add, middle, percentiles
 
 seconds = st.floats(1e-6, 1e6)
@@ -49,3 +50,8 @@ def test_ranks_are_whole_numbers_and_no_floats() -> None:
     """0.07 * 100 is a little more than 7: the nearest rank would be one too high."""
     histogram = dict.fromkeys(range(100), 1)
     assert percentiles(histogram, range(1, 101)) == [middle(index) for index in range(100)]
+
+
+@given(st.floats(0, 1e5))
+def test_both_ways_to_a_bucket_agree(seconds: float) -> None:
+    assert buckets.bucket(seconds) == bucket(seconds)
