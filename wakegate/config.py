@@ -55,6 +55,8 @@ class Config:
     idle_timeout: float
     hold_timeout: float
     hold_limit: int
+    hold_keepalive_every: float
+    waiting_page_after: float
     response_timeout: float
     drain_timeout: float
     max_body: int | None

@@ -78,6 +78,8 @@ def _settings(start: dict[str, Any], config: Config) -> WorkerSettings:
         gateway=GatewaySettings(
             hold_timeout=config.hold_timeout,
             hold_limit=config.hold_limit,
+            hold_keepalive_every=config.hold_keepalive_every,
+            waiting_page_after=config.waiting_page_after,
             response_timeout=config.response_timeout,
             drain_timeout=config.drain_timeout,
             max_body=config.max_body,

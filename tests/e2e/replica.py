@@ -5,6 +5,7 @@ In the directory $OUT it appends to `starts` a line `<pid> <time>` when it start
 `stops` when SIGTERM comes. Times are seconds of CLOCK_MONOTONIC, so that clients on the machine can compare.
 
   GET /slow?s=0.5   answers after half a second          POST /echo   answers the length and SHA-256 of the body
+  GET /events       answers one server-sent event
   anything else     answers `hello from <pid>`
 
 $START_DELAY: seconds from listening to the first 200 (before it, 503). $EXIT_AFTER: requests until it exits by itself.
@@ -54,6 +55,8 @@ async def answer(method, target, body):
         note("ready")
     if target.startswith("/slow?s="):
         await asyncio.sleep(float(target.partition("=")[2]))
+    if target == "/events":
+        return 200, b"data: hello\n\n"
     if target == "/echo":
         return 200, f"{len(body)} {hashlib.sha256(body).hexdigest()}\n".encode()
     return 200, f"hello from {os.getpid()}\n".encode()
@@ -66,7 +69,8 @@ async def serve(reader, writer):
             if target != "/":  # the probe's
                 note("requests", method, target)
             status, text = await answer(method, target, body)
-            head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(text)}\r\nContent-Type: text/plain\r\n\r\n"
+            kind = "text/event-stream" if target == "/events" else "text/plain"
+            head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(text)}\r\nContent-Type: {kind}\r\n\r\n"
             writer.write(head.encode() + text)
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):

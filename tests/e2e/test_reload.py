@@ -8,7 +8,7 @@ import signal
 import pytest
 from e2e_node import Node, eventually
 from scenes import Reply, ask, deploy, host, traffic
-from tunnels import Tunnel, deploy_echo
+from tunnels import Stream, Tunnel, deploy_echo
 
 from wakegate.supervision import GENERATIONS
 
@@ -128,13 +128,17 @@ def test_deleting_a_service_gives_its_tunnels_the_drain_timeout_and_cuts_them(ma
 
 
 @pytest.mark.timeout(120)
-def test_a_service_with_an_open_tunnel_does_not_sleep(make_node):
-    node = make_node(workers=1, options=["--idle-timeout", "1"]).start()
+def test_a_service_with_an_open_tunnel_or_stream_does_not_sleep(make_node):
+    node = make_node(workers=1, options=["--idle-timeout", "2"]).start()
     deploy_echo(node, min_replicas=0)
+    deploy_echo(node, "events", min_replicas=0)
     deploy_echo(node, "idle", min_replicas=0)
-    tunnel = Tunnel(node)
-    node.wait_status("acme", "idle", "stopped")  # long enough for the other to have gone, too
-    assert node.service("acme", "echo")["status"] == "running"
+    tunnel, events = Tunnel(node), Stream(node, "events")
+    node.wait_status("acme", "idle", "stopped")  # long enough for the others to have gone, too
+    for name in ("echo", "events"):
+        assert node.service("acme", name)["status"] == "running"
     assert tunnel.echoes(b"x")
     tunnel.close()
-    node.wait_status("acme", "echo", "stopped")
+    events.close()
+    for name in ("echo", "events"):
+        node.wait_status("acme", name, "stopped")

@@ -1,5 +1,7 @@
 """The replica of the tests of tunnels, run as `web: exec python3 server.py`: after a 101 it sends back what it gets.
 
+`/events` is a stream of server-sent events, of which one comes and then no more, until its reader leaves.
+
 It appends a line to $OUT/tunnels when one begins (`open`) and when it ends (`end` or `reset`). Any other request gets
 `hello from <pid>`.
 """
@@ -24,6 +26,10 @@ async def serve(reader, writer):
             if b"\r\nupgrade: websocket\r\n" in head:
                 writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
                 await tunnel(reader, writer)
+                return
+            if head.startswith(b"get /events "):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+                await reader.read()
                 return
             text = f"hello from {os.getpid()}\n".encode()
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text))

@@ -1,4 +1,4 @@
-"""Tunnels through a node: a service that echoes, and clients that hold tunnels to it."""
+"""Tunnels and streams through a node: a service that echoes, and clients that hold on to it."""
 
 from __future__ import annotations
 
@@ -59,6 +59,22 @@ class Tunnel:
             return True
         finally:
             self.close()
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+class Stream:
+    """One open stream of server-sent events of acme/`name`, that says nothing any more."""
+
+    def __init__(self, node: Node, name: str) -> None:
+        self._sock = socket.create_connection(("127.0.0.1", node.http_port), 30)
+        self._sock.sendall(f"GET /events HTTP/1.1\r\nHost: {host('acme', name)}\r\n\r\n".encode())
+        answer = b""
+        while b"data: 1\n\n" not in answer:
+            piece = self._sock.recv(65536)
+            assert piece, answer
+            answer += piece
 
     def close(self) -> None:
         self._sock.close()
