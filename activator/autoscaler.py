@@ -5,7 +5,8 @@
   (but to zero: who was idle for the whole idle time-out has no panic left).
 - Down by one step after `scale_down_delay` seconds of asking for fewer, and by the next after as many more. A step is
   half of what was too many all that time: fifty are ten within three delays. The last one goes by the idle time-out.
-- To zero after `idle_timeout` seconds with nothing in flight or held, where `min_replicas` allows it.
+- To zero after `idle_timeout` seconds with nothing in flight or held, where `min_replicas` allows it and no request is
+  expected (`Spec.reserve`).
 - Whoever is held without a ready replica gets one.
 
 Always within [min, max]; the last activity and every delay are on the caller's monotonic clock. Which replicas go is
@@ -68,7 +69,7 @@ def decide(spec: Spec, signals: Signals, memory: Memory, now: float) -> Decision
 
 def _step(spec: Spec, signals: Signals, memory: Memory, want: Want, now: float) -> Decision:
     if want.count > memory.desired:
-        return Decision(replace(memory, desired=want.count, fewer_since=None), _why_more(spec, memory, want))
+        return Decision(replace(memory, desired=want.count, fewer_since=None), _why_more(spec, signals, memory, want))
     if memory.desired > spec.max_replicas:
         return Decision(replace(memory, desired=spec.max_replicas, fewer_since=None), "max_replicas is lower now")
     if not signals.complete:  # a missing report is not an idle one (law 2)
@@ -90,9 +91,11 @@ def _step_down(spec: Spec, memory: Memory, want: Want, now: float) -> Decision:
     return Decision(replace(memory, desired=desired, fewer_since=now, most=want.count), want.reason)
 
 
-def _why_more(spec: Spec, memory: Memory, want: Want) -> str:
+def _why_more(spec: Spec, signals: Signals, memory: Memory, want: Want) -> str:
     if want.count == spec.min_replicas:
         return f"min_replicas is {spec.min_replicas}"
+    if memory.desired == 0 and not signals.busy:
+        return "requests are expected: in most weeks there were some in this hour"
     if memory.desired == 0 and want.count == 1:
         return "a request is waiting"
     return want.reason
@@ -100,8 +103,8 @@ def _why_more(spec: Spec, memory: Memory, want: Want) -> str:
 
 def _sleeps(spec: Spec, signals: Signals, memory: Memory, now: float) -> bool:
     idle = not signals.busy and now - memory.active_at >= spec.idle_timeout
-    return idle and spec.min_replicas == 0 and memory.desired > 0
+    return idle and spec.least == 0 and memory.desired > 0
 
 
 def _clamp(wanted: int, spec: Spec) -> int:
-    return max(spec.min_replicas, min(spec.max_replicas, wanted))
+    return max(spec.least, min(spec.max_replicas, wanted))

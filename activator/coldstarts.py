@@ -32,6 +32,11 @@ def total(phases: StartPhases) -> float:
     return sum(seconds(phases).values())
 
 
+def until_ready(phases: StartPhases) -> float:
+    """Seconds until it could take requests."""
+    return total(replace(phases, first_byte=None))
+
+
 def told(phases: StartPhases) -> str:
     """`412 ms: decide 1, schedule 2, start 5, ready 404`."""
     parts = ", ".join(f"{phase.replace('_', ' ')} {taken * 1000:.0f}" for phase, taken in seconds(phases).items())

@@ -19,7 +19,8 @@ class Outlook:
     has applied the replica's leaving and has nothing in flight on it. `overdue`: they have applied it, and the drain
     time is over. `rested`: the backoff after its failure is over. `stable`: a replica that serves has been ready for so
     long that earlier failures count no more. `called`: somebody is held who came after it was put to sleep by its
-    owner. `why`: `desired` is what it is now. `waited`: microseconds since the wake; None: there was none.
+    owner. `reserved`: requests are expected, for which a replica is kept. `why`: `desired` is what it is now. `waited`:
+    microseconds since the wake; None: there was none.
 
     `able`: nodes that may be given something of this service now; None: any. `node`: the one for what has none of them;
     empty: nowhere, for now. `unfit`: why no live node can run it. `lost`: seconds for which each lost node was silent.
@@ -41,6 +42,7 @@ class Outlook:
     returned: frozenset[str] = frozenset()
     freed: frozenset[str] = frozenset()
     called: bool = False
+    reserved: bool = False
     why: str | None = None
     waited: int | None = None
 

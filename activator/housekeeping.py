@@ -9,12 +9,15 @@ from dataclasses import replace
 from typing import Final
 
 from activator import tombstones
+from activator.coldstarts import until_ready
+from activator.forecast import noted
 from activator.outlooks import Watch
 from activator.settings import Settings
-from activator.views import Catalog
+from activator.views import Catalog, View
 from state.codec import encode
 from state.ids import now_us
 from state.kinds import Kind
+from state.models import History
 from state.store import Change, Fence, Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -63,5 +66,15 @@ class Housekeeping:
             return None
         watch.stored_at = now
         active_at = now_us() - int((now - watch.memory.active_at) * 1e6)
-        value = encode(replace(view.scale, active_at=active_at))
+        value = encode(replace(view.scale, active_at=active_at, history=_history(view, watch, now)))
         return Change(Kind.SCALE, service, value, view.version(Kind.SCALE, service))
+
+
+def _history(view: View, watch: Watch, now: float) -> History | None:
+    """Of requests alone: that a replica was reserved is no reason to reserve one."""
+    if not view.service.scaling.warm_reserve:
+        return None
+    if watch.requested_at is None:
+        return view.scale.history
+    starts = [taken for r in view.of(view.serving) if r.ready_at is not None and (taken := until_ready(r.phases))]
+    return noted(view.scale.history, now_us() - int((now - watch.requested_at) * 1e6), max(starts, default=None))

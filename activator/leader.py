@@ -225,7 +225,7 @@ class Leader:
         watch = self._outlooks.watch(view, now)
         load = self._demand.load(service, now)
         outlook = replace(self._outlooks.outlook(view, watch, load, now), waited=self._waited(view, load, now))
-        self._alarms.set(service, self._outlooks.rested_at(view, watch, now))
+        self._alarms.set(service, self._outlooks.again_at(view, watch, now))
         planned = plan(view, outlook, new_id)
         self._attend(view, load)
         await self._carry_out(view, planned, fence)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from activator import forecast
 from activator.acks import NOBODY_READ, Acknowledgements
 from activator.autoscaler import Decision, Memory, decide
 from activator.averages import Average
@@ -39,6 +40,8 @@ class Watch:
         self.rate = Rate(had, now)
         self.since: dict[tuple[str, ReplicaState], float] = {}
         self.stored_at = now
+        self.requested_at: float | None = None  # the last request that reports told of
+        self.reserve_at: float | None = None  # when a replica may be reserved next
         self.asleep_at: float | None = None
 
     def age(self, replica: Replica, now: float) -> float:
@@ -126,14 +129,17 @@ class Outlooks:
     def outlook(self, view: View, watch: Watch, load: Load, now: float) -> Outlook:
         """What the plan needs to know."""
         settled = self._settled(view)
-        decision = self._decide(view, watch, load, settled, now)
+        wall = now_us()
+        reserved = _reserved(view, wall)
+        watch.reserve_at = self._reserve_at(view, wall, now)
+        decision = self._decide(view, watch, load, settled, reserved, now)
         watch.memory = replace(decision.memory, desired=view.scale.desired)
         needs, fleet = Needs.of(view.service), self._fleet()
         able = fleet.able(needs)
         draining = [r for r in view.replicas.values() if r.state is ReplicaState.DRAINING]
         failed = [r for r in view.replicas.values() if r.state is ReplicaState.FAILED]
         return Outlook(
-            now=now_us(),
+            now=wall,
             desired=decision.desired,
             load=load,
             settled=settled,
@@ -148,16 +154,27 @@ class Outlooks:
             returned=frozenset(node for node in view.scale.lost if node in fleet.live),
             freed=frozenset(r.id for r in view.replicas.values() if r.node in fleet.lost and self._freed(view, r)),
             called=self._called(view, watch, now),
+            reserved=reserved,
             why=decision.reason,
         )
 
-    def rested_at(self, view: View, watch: Watch, now: float) -> float | None:
-        """When the next backoff of a failed replica will be over, on the clock of `now`; `None`: none is under way."""
+    def again_at(self, view: View, watch: Watch, now: float) -> float | None:
+        """When it is to be looked at although nothing happens, on the clock of `now`: the next backoff of a failed
+        replica will be over, or a replica reserved. `None`: never."""
         failed = [r for r in view.replicas.values() if r.state is ReplicaState.FAILED]
-        left = [backoff(r, view.scale) - watch.age(r, now) for r in failed]
-        return min((now + seconds for seconds in left if seconds > 0), default=None)
+        moments = [now + backoff(r, view.scale) - watch.age(r, now) for r in failed]
+        if watch.reserve_at is not None:
+            moments.append(watch.reserve_at)
+        return min((moment for moment in moments if moment > now), default=None)
 
-    def _decide(self, view: View, watch: Watch, load: Load, settled: bool, now: float) -> Decision:
+    def _reserve_at(self, view: View, wall: int, now: float) -> float | None:
+        """When requests may be expected for which a sleeping service must be woken."""
+        history = view.scale.history
+        if not view.service.scaling.warm_reserve or history is None or view.scale.desired > 0:
+            return None
+        return now + forecast.wait(history, wall)
+
+    def _decide(self, view: View, watch: Watch, load: Load, settled: bool, reserved: bool, now: float) -> Decision:
         service = view.service
         scaling = service.scaling
         spec = Spec(
@@ -169,10 +186,12 @@ class Outlooks:
             target_rate=scaling.target_requests_per_second,
             target_queue_delay=_seconds(scaling.target_queue_delay_ms),
             target_gpu_utilization=service.target_gpu_utilization,
+            reserve=int(reserved),
         )
         watch.average.observe(load.in_flight + load.held, now)
         watch.rate.observe(self._demand.traffic.of(service.id), now)
-        active_at = max(watch.memory.active_at, self._demand.active_at(service.id) or watch.memory.active_at)
+        watch.requested_at = self._demand.active_at(service.id)
+        active_at = max(watch.memory.active_at, watch.requested_at or watch.memory.active_at)
         ready = sum(r.state is ReplicaState.READY for r in view.of(view.serving))
         signals = Signals(
             busy=load.busy,
@@ -228,3 +247,10 @@ class Outlooks:
 
 def _seconds(milliseconds: int | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
+
+
+def _reserved(view: View, wall: int) -> bool:
+    """Never what its owner put to sleep, or what failed to start: that waits for somebody who is held."""
+    scale = view.scale
+    able = view.service.scaling.warm_reserve and not scale.asleep and scale.failures == 0
+    return able and forecast.reserved(scale.history, wall)

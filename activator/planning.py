@@ -115,10 +115,10 @@ def _scale(draft: Draft) -> None:
 def _desired(view: View, outlook: Outlook, serving: Deployment) -> int:
     """The autoscaler's word, but for two things. Its owner's: what he put to sleep is woken by who is held since, only.
     And the row of failures: it outlasts the idle time-out, and a wake that was given up in this very plan stays so
-    until somebody is held."""
+    until somebody is held (and no replica is reserved while failures are in a row)."""
     if view.scale.asleep and view.service.min_replicas == 0 and not outlook.called:
         return 0
-    if view.scale.desired == 0 and view.service.min_replicas == 0 and not outlook.load.busy:
+    if view.scale.desired == 0 and view.service.min_replicas == 0 and not (outlook.load.busy or outlook.reserved):
         return 0
     if outlook.desired == 0 and any(r.state is ReplicaState.FAILED for r in view.of(serving)):
         return view.scale.desired

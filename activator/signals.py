@@ -28,7 +28,8 @@ class Spec:
     """What the owner asked for. Targets are per replica, times in seconds.
 
     `target_concurrency`: requests at once; `target_rate`: requests per second; `target_queue_delay`: for how long a
-    request may be held; `target_gpu_utilization`: percent.
+    request may be held; `target_gpu_utilization`: percent. `reserve`: so many are kept as well, because requests are
+    expected (`activator.forecast`).
     """
 
     min_replicas: int
@@ -39,6 +40,12 @@ class Spec:
     target_rate: float | None = None
     target_queue_delay: float | None = None
     target_gpu_utilization: float | None = None
+    reserve: int = 0
+
+    @property
+    def least(self) -> int:
+        """Replicas that it has without any request."""
+        return min(self.max_replicas, max(self.min_replicas, self.reserve))
 
 
 def concurrency_per_replica(target: int, limit: int) -> float:

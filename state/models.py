@@ -69,7 +69,8 @@ class Scaling:
 
     `affinity`: "cookie" brings a client back to the replica that answered it before, "prefix" a prompt to the replica
     that saw its beginning before, "none" neither. `hold_keepalive`: who is held is told so from time to time;
-    `waiting_page`: browsers get a page that refreshes itself instead.
+    `waiting_page`: browsers get a page that refreshes itself instead. `warm_reserve`: it is woken ahead of the hours of
+    the week in which it has had requests before.
     """
 
     concurrency: int = 0
@@ -83,6 +84,7 @@ class Scaling:
     affinity: str = "none"
     hold_keepalive: bool = False
     waiting_page: bool = True
+    warm_reserve: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,19 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class History:
+    """In which hours of the week a service had requests (`activator.forecast`). Hours are counted since the epoch, UTC.
+
+    `weeks`: for each of the 168 hours one digit to the base of 32, its bits the latest five weeks, the newest lowest.
+    """
+
+    began: int
+    hour: int  # up to which `weeks` tells
+    weeks: str
+    start_ms: int | None = None  # how long its replicas take from the wake until ready
+
+
+@dataclass(frozen=True, slots=True)
 class Scale:
     """What the autoscaler decided and remembers (kind `scale`, id = the service's id)."""
 
@@ -204,6 +219,7 @@ class Scale:
     asleep: bool = False  # its owner put it to sleep: only a request that waits for it, or he, wakes it
     stranded: str | None = None  # wanted, and no live node can run it: why, for anybody
     lost: tuple[str, ...] = ()  # nodes whose loss was told in its events, and not yet their return
+    history: History | None = None  # kept with `warm_reserve` only
 
 
 @dataclass(frozen=True, slots=True)

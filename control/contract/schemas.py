@@ -99,6 +99,7 @@ class ScalingBody(Body):
     affinity: Affinity = "none"
     hold_keepalive: Flag = False
     waiting_page: Flag = True
+    warm_reserve: Flag = False
 
 
 class CreateBody(Body):
@@ -162,6 +163,7 @@ class ScalingChange(Body):
     affinity: Affinity | None = None
     hold_keepalive: Flag | None = None
     waiting_page: Flag | None = None
+    warm_reserve: Flag | None = None
 
 
 class UpdateBody(Body):

@@ -91,6 +91,7 @@ class ScalingView(TypedDict):
     affinity: Affinity
     hold_keepalive: bool
     waiting_page: bool
+    warm_reserve: bool
 
 
 class DomainRecord(TypedDict):

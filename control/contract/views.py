@@ -103,6 +103,7 @@ def _capacity_view(service: Service, site: Site) -> CapacityView:
             "affinity": scaling.affinity,
             "hold_keepalive": scaling.hold_keepalive,
             "waiting_page": scaling.waiting_page,
+            "warm_reserve": scaling.warm_reserve,
         },
     }
 

@@ -129,6 +129,7 @@ SCALING: Final = {
     "scaling.affinity": text(["none", "cookie", "prefix"], ["", "None", "ip"], default="none"),
     "scaling.hold_keepalive": flag(False),
     "scaling.waiting_page": flag(True),
+    "scaling.warm_reserve": flag(False),
     "scaling": Field(
         [{}], [*NOT_OBJECTS, bad({"zz": 1}, "scaling.zz"), bad({"": 1, "a b": 2}, "scaling.", "scaling.a b")]
     ),

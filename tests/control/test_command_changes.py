@@ -47,7 +47,7 @@ async def test_every_field_of_a_create_is_an_option(rig, run, tmp_path):
         *("--concurrency", "5", "--target-concurrency", "9", "--idle-timeout", "7", "--scale-down-delay", "8"),
         *("--target-requests-per-second", "20", "--target-queue-delay-ms", "250"),
         *("--hold-timeout", "9", "--startup-timeout", "10", "--affinity", "cookie"),
-        *("--hold-keepalive", "--no-waiting-page", "--json"),
+        *("--hold-keepalive", "--no-waiting-page", "--warm-reserve", "--json"),
     )
     assert made.exit_code == 0, made.output
     service = json.loads(made.stdout)
@@ -77,6 +77,7 @@ async def test_every_field_of_a_create_is_an_option(rig, run, tmp_path):
         "affinity": "cookie",
         "hold_keepalive": True,
         "waiting_page": False,
+        "warm_reserve": True,
     }
     assert service["custom_domain"] == "www.acme.com"
     assert await environment(rig) == {"A": "flag", "B": "two words"}

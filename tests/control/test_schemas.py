@@ -47,6 +47,7 @@ CHOICES: dict[str, tuple[list[Any], list[Any]]] = {
     "scaling.affinity": (["none", "cookie", "prefix"], ["", "Cookie", "ip"]),
     "scaling.hold_keepalive": ([True, False], [0, 1, "true", ""]),
     "scaling.waiting_page": ([True, False], [0, 1, "false", ""]),
+    "scaling.warm_reserve": ([True, False], [0, 1, "true", ""]),
 }
 TEXTS: dict[str, tuple[list[str], list[str]]] = {
     "name": (["a", "A" * 63, "-_-"], ["", "a" * 64, "a.b", "ä"]),

@@ -81,6 +81,7 @@ async def test_a_created_service_has_the_shape_and_defaults_of_the_spec(rig):
             "affinity": "none",
             "hold_keepalive": False,
             "waiting_page": True,
+            "warm_reserve": False,
         },
         "replicas": {"desired": 1, "ready": 0, "starting": 0, "unhealthy": 0, "draining": 0},
         "rollout": None,

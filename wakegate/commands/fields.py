@@ -57,6 +57,7 @@ _SCALING: Final = (
     ),
     _Field("hold_keepalive", bool, "tell who is held so from time to time [default: no]"),
     _Field("waiting_page", bool, "browsers get a page that waits for a sleeping service [default: yes]"),
+    _Field("warm_reserve", bool, "wake it ahead of the hours of the week in which it had requests [default: no]"),
 )
 
 _ENV_LINE: Final = re.compile(r"(?:export\s+)?([^\s=]+)\s*=\s*(.*)")
