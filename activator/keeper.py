@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -50,7 +51,7 @@ class Keeper:
         self._hurry = asyncio.Event()
         self._proving_since: float | None = None
         self._pace = node.settings.probe_fast
-        self._last = Finding("it was not asked")
+        self._last = Finding("it did not answer")
         self._failures = 0
         self._check_at = 0.0
         self._patience = Patience()
@@ -159,13 +160,15 @@ class Keeper:
             reason = Reason(f"{self._last.problem} for {limit} s", self._last.detail)
             await self._broke(replica, reason, tried_enough=True)
             return
-        finding = await unless(self._changed, self._probe(replica))
+        finding = await unless(self._changed, self._probe(replica, since + limit - now))
         if finding is None:
             return
-        self._last = finding
         if finding.healthy:
             await self._passed(replica)
             return
+        if time.monotonic() - since >= limit:
+            return  # it was cut short, and says less than the one before
+        self._last = finding
         if self._patience.over(finding.problem, now - since):
             self._tell(replica, "replica.waiting", f"{finding.problem} for {now - since:.0f} s; the limit is {limit} s")
         self._hurry.clear()
@@ -176,10 +179,12 @@ class Keeper:
         next_at = min(now + self._pace, since + limit)
         await unless(self._changed, within(self._hurry, next_at - time.monotonic()))
 
-    async def _probe(self, replica: Replica) -> Finding:
+    async def _probe(self, replica: Replica, patience: float = math.inf) -> Finding:
+        """Within `patience`: who has no more time is not to be asked for longer, while somebody waits for the word."""
         view = self._node.catalog.deployment(replica.deployment)
         path = "/" if view is None else view.run.health_check_path
-        finding = await probe(replica.host, replica.port, path, self._node.settings.probe_timeout)
+        timeout = min(patience, self._node.settings.probe_timeout)
+        finding = await probe(replica.host, replica.port, path, timeout)
         if finding.healthy and not await self._node.driver.listens(self._id):
             if self._id in await self._node.driver.usurped():
                 self.usurped()
