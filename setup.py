@@ -1,5 +1,6 @@
 """Everything about the package is in pyproject.toml; this adds what it can't say: `WAKEGATE_COMPILE=1` compiles the hot
-modules of the data plane with mypyc. The same source runs plain, and both forms pass the same tests."""
+modules of the data plane with mypyc (`WAKEGATE_COMPILE_LEVEL`: the C compiler's, default 3; 0 builds fast). The same
+source runs plain, and both forms pass the same tests."""
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ def extensions() -> list[object]:
         return []  # an isolated build asks for its requirements first
     from mypyc.build import mypycify
 
-    return list(mypycify(HOT, opt_level="3", debug_level="0"))
+    return list(mypycify(HOT, opt_level=os.environ.get("WAKEGATE_COMPILE_LEVEL", "3"), debug_level="0"))
 
 
 setup(ext_modules=extensions(), setup_requires=["mypy>=1.13"] if COMPILE else [])

@@ -70,7 +70,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for file in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(ROOT / file, source)
     pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-build-isolation", "--no-deps")
-    run(*pip, "--disable-pip-version-check", "--wheel-dir", str(dist), ".", cwd=source, WAKEGATE_COMPILE="1")
+    fast = {"WAKEGATE_COMPILE": "1", "WAKEGATE_COMPILE_LEVEL": "0"}
+    run(*pip, "--disable-pip-version-check", "--wheel-dir", str(dist), ".", cwd=source, **fast)
     (wheel,) = dist.glob("*.whl")
     site = tmp_path_factory.mktemp("site")
     zipfile.ZipFile(wheel).extractall(site)
