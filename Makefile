@@ -9,7 +9,8 @@ INSTALLED := $(VENV)/.installed
 COMPILED := .venv-compiled/.installed
 FUZZING := $(VENV)/.fuzzing
 PRODUCT := $(shell find wakegate gateway activator certs control state -name '*.py' 2>/dev/null)
-PYTEST_ARGS ?= -n 2 --dist loadgroup
+# Most tests wait for something most of the time: two of them per core keep it busy.
+PYTEST_ARGS ?= -n $(shell expr 2 \* $$(nproc)) --dist loadgroup
 BENCH_ARGS ?=
 SIMULATE_ARGS ?=
 SOAK_ARGS ?=

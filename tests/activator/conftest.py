@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sys
 import tempfile
@@ -25,6 +26,7 @@ def ground() -> Iterator[Path]:
 
 @pytest.fixture
 async def plane(ground: Path, store_url: str) -> AsyncIterator[Plane]:
+    asyncio.get_running_loop().set_debug(False)  # it doubles what real processes cost; units have it on
     made = Plane(ground, store_url)
     yield made
     await made.close()

@@ -148,7 +148,6 @@ Live = Callable[[Iterable[Fault]], Coroutine[Any, Any, None]]
 @pytest.fixture
 async def live(plane: Plane) -> Live:
     """Lives with these faults, some at once, each by a service of its own on the same control plane."""
-    asyncio.get_running_loop().set_debug(False)  # it doubles what a hundred lives cost
     files = {"Procfile": "web: exec python3 -SI app.py\n", "app.py": APP}
     Repository(plane.place / "git" / "acme" / "app").commit(files)
     faults, numbers = Faults(), itertools.count()

@@ -21,7 +21,7 @@ from state.models import Backend, Endpoint, Phase, Route
 
 Starter = Callable[..., Awaitable["Conversation"]]
 
-PATIENCE = 10.0  # seconds until a condition that is waited for counts as never met
+PATIENCE = 30.0  # seconds until a condition that is waited for counts as never met
 
 
 async def until(condition: Callable[[], bool], what: str = "the condition") -> None:
