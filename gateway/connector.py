@@ -3,6 +3,9 @@
 A listen queue that is full answers no SYN, and the kernel's next try is a second away. Here the next one comes after
 25 ms, from another socket, because nothing was sent that could be lost; and `pacing.py` is told, which opens fewer.
 
+A wake may ask for hundreds of connections at once, and each takes the loop a tenth of a millisecond or two: they begin
+in turns of the loop, `_TURN` in each, in the order in which they were asked for.
+
 The last descriptors are not for replicas: whoever comes then is still accepted, and answered. The kernel gives out the
 lowest number that is free, so that a high one says how few are left.
 """
@@ -15,6 +18,7 @@ import functools
 import os
 import socket
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
 from gateway import tcp
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
 
 EXHAUSTED: Final = "connection_limit_reached"  # RFC 9209 2.3.9
+_TURN: Final = 32  # connects that begin at one go
 _PAUSE: Final = 0.1  # seconds until the next try when this machine has nothing left to connect with
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN}
 
@@ -43,14 +48,31 @@ class Connector:
         self._spacing = spacing
         self._limit = limit
         self._tasks: set[asyncio.Task[None]] = set()
+        self._asked: deque[tuple[Exchange, Replica]] = deque()  # for the next turn
+        self._begun = 0  # in this turn of the loop
 
     def connect(self, exchange: Exchange, replica: Replica) -> None:
         """Ends in `owner.connected`, and a little later `owner.settled`, or in `owner.unreached`."""
+        if self._begun >= _TURN:
+            self._asked.append((exchange, replica))
+        else:
+            self._begin(exchange, replica)
+
+    def _next_turn(self) -> None:
+        self._begun = 0
+        while self._asked and self._begun < _TURN:
+            self._begin(*self._asked.popleft())
+
+    def _begin(self, exchange: Exchange, replica: Replica) -> None:
+        if self._begun == 0:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        self._begun += 1
         task = asyncio.get_running_loop().create_task(self._connect(exchange, replica))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def close(self) -> None:
+        self._asked.clear()
         for task in self._tasks:
             task.cancel()
 
