@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import analytics, api, logs, machine, memory, report, throughput, wake
+from bench import analytics, api, held, logs, machine, memory, report, throughput, wake
 from bench.backend import Backend
 from bench.connections import raise_file_limit
 from bench.load import WORKS
@@ -17,7 +17,7 @@ from bench.process import BenchError
 from bench.product import Form, Product, backend_files, backend_service, forms
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("throughput", "memory", "wake", "api", "logs", "analytics")
+PARTS = ("throughput", "memory", "held", "wake", "api", "logs", "analytics")
 
 
 def arguments() -> argparse.Namespace:
@@ -27,6 +27,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--works", default=",".join(WORKS), help="comma-separated loads of the throughput part")
     parser.add_argument("--peers", default=",".join(PEERS), help="comma-separated; empty for none")
     parser.add_argument("--only", default=",".join(PARTS), help=f"comma-separated parts of {','.join(PARTS)}")
+    parser.add_argument("--held", type=int, default=held.HELD, help="requests that one worker holds at once")
     parser.add_argument("--services", type=int, default=10, help="services that wake side by side in the wake report")
     parser.add_argument("--wakes", type=int, default=5, help="wakes of each")
     parser.add_argument("--stored", type=int, default=10_000, help="services in the store of the API's figures")
@@ -39,7 +40,7 @@ def arguments() -> argparse.Namespace:
         parser.error(f"--works: no such load: {', '.join(sorted(unknown))}")
     if chosen.quick:
         chosen.rounds, chosen.seconds, chosen.services, chosen.wakes = 1, min(2, chosen.seconds), 4, 1
-        chosen.stored = min(1000, chosen.stored)
+        chosen.stored, chosen.held = min(1000, chosen.stored), min(1000, chosen.held)
     return chosen
 
 
@@ -87,6 +88,15 @@ def measure_memory(run: "Run") -> dict[str, object]:
     run.show(report.memory_table(rows))
     print(f"held requests released: {released}\n", flush=True)
     return {"rows": rows, "released": released}
+
+
+def measure_held(run: "Run") -> dict[str, object]:
+    """The first form only: compiled where there is one."""
+    if not run.forms:
+        return {}
+    rows = held.report(run.forms[0], run.directory / "queue", run.cores.proxy, run.chosen.held)
+    run.show(held.table(rows))
+    return {"rows": [asdict(row) for row in rows]}
 
 
 def measure_wake(run: "Run") -> dict[str, object]:
@@ -163,6 +173,7 @@ def main() -> int:
     parts: dict[str, Callable[[Run], dict[str, object]]] = {
         "throughput": measure_throughput,
         "memory": measure_memory,
+        "held": measure_held,
         "wake": measure_wake,
         "api": measure_api,
         "logs": measure_logs,

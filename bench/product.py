@@ -99,7 +99,9 @@ class Product:
     def metrics(self) -> str:
         connection = http.client.HTTPConnection("127.0.0.1", self.api_port, timeout=30)
         connection.request("GET", "/metrics")
-        return connection.getresponse().read().decode()
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return text
 
     def deploy(self, name: str, files: Mapping[str, str], wait: bool = True, **fields: object) -> dict[str, object]:
         """Commit `files` to a repository, create a service of it, return it once it runs."""
