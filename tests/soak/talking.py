@@ -48,11 +48,11 @@ class Connection:
             self.writer.write(data)
             await self.writer.drain()
 
-    async def reply(self, method: str = "GET") -> Reply:
+    async def reply(self, method: str = "GET", patience: float = PATIENCE) -> Reply:
         """The next response. Raises Cut, TimeoutError."""
         begun = False
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(patience):
                 interim: list[int] = []
                 while True:
                     first = await self.reader.readexactly(1)
