@@ -31,6 +31,7 @@ EVENTS: Final = 2
 INTERIM: Final = 3
 
 _REFRESH: Final = 1  # seconds until the page asks again; meanwhile nobody is held
+_BUSY: Final = 1.0  # seconds, at least, between two looks at a browser that busy replicas keep waiting
 
 
 def manner(request: Request, keepalive: bool, page: bool) -> int:
@@ -70,15 +71,22 @@ class Patience:
         if service is None or exchange not in service.room:
             return
         how = manner(exchange.request, service.keepalive, service.waiting_page)
-        if how == PAGE and not service.ready:
-            self._office.holding.leave(exchange)
-            exchange.answer(Waiting("starting", _REFRESH, False))
+        if how == PAGE:
+            self._show_page(exchange, service, now)
             return
         if how == EVENTS:
             exchange.keep_stream()
         elif how == INTERIM:
             exchange.keep_waiting(_interim(exchange.request))
         self.held(exchange, service, now)
+
+    def _show_page(self, exchange: Exchange, service: Service, now: float) -> None:
+        """Unless it waits for replicas that are there, and busy."""
+        if service.ready:
+            exchange.down.due(now + max(_BUSY, self._office.settings.waiting_page_after))
+            return
+        self._office.holding.leave(exchange)
+        exchange.answer(Waiting("starting", _REFRESH, False))
 
 
 def _interim(request: Request) -> Response:
