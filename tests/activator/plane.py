@@ -76,7 +76,7 @@ QUICK = Settings(node="n1", tick=0.2, stop_grace=2.0, health_interval=0.2, idle_
 
 
 async def until(
-    condition: Callable[[], object], timeout: float = 20.0, what: Callable[[], object] = lambda: ""
+    condition: Callable[[], object], timeout: float = 40.0, what: Callable[[], object] = lambda: ""
 ) -> None:
     """Wait for something outside this process."""
     deadline = time.monotonic() + timeout

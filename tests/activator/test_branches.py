@@ -252,7 +252,7 @@ async def test_trouble_is_told_once_and_its_end_too(rig):
     await until(lambda: rig.redeployed == ["s1"])
     await rig.put("s2", "late", A, branch="none")
     await rig.looked(4)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while await rig.told("s2") != ["branch.unreachable"]:
             await asyncio.sleep(0.01)
     assert await rig.told("s1") == ["branch.unreachable", "branch.reachable", "branch.moved"]

@@ -38,7 +38,7 @@ async def running(store: Store) -> AsyncIterator[Journal]:
 
 
 async def told(store: Store, count: int) -> list[str]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             with contextlib.suppress(Unavailable):
                 reasons = [one.event.reason for one in await store.events("svc")]

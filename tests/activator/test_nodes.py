@@ -98,7 +98,7 @@ async def test_replicas_of_a_killed_node_serve_until_others_are_ready_and_leave_
     )
     await until(lambda: lost(two) == set())
     await until(lambda: back.driver.observe is not None and not back.activation.agent.running)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while "node.returned" not in await kinds(plane, service):
             await asyncio.sleep(0.05)
     assert [r.id for r in first] != [r.id for r in ready(two, service)]

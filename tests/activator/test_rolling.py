@@ -231,7 +231,7 @@ async def test_a_push_that_turns_out_to_be_of_what_serves_starts_nothing(plane: 
 
 
 async def until_told(plane: Plane, service: str, reason: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not any((e.kind, e.reason) == ("push.settled", reason) for e in await plane.events(service)):
             await asyncio.sleep(0.01)
 

@@ -17,7 +17,7 @@ BREAKABLE = "web: if [ -e $STARTS.broken ]; then exit 7; fi; exec python3 app.py
 
 async def told(plane: Plane, service: str, kind: str, count: int = 1) -> list[Event]:
     """So many events of a kind, once they are there."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while len(found := [event for event in await plane.events(service) if event.kind == kind]) < count:
             await asyncio.sleep(0.005)
     return found

@@ -109,7 +109,7 @@ async def test_the_leader_tells_of_replicas_that_workers_leave_out(plane: Plane)
     await until(lambda: (seen := control.view(service)) is not None and seen.replicas)  # it leads
     counters = {"services": {service: {"requests": {"200": 9}, "ejections": 2}}}
     found: list[str] = []
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while not found:  # who does not listen yet hears of a later worker
             worker = f"n/s/9/{new_id()}"
             report = {"worker": worker, "seq": 1, "run_id": "r", "revision": 0, "services": {}, "counters": counters}

@@ -42,7 +42,7 @@ from tests.pebble import Pebble
 
 KEY = bytes(range(32))
 NAMESPACE, SERVICE = "acme", "service-1"
-DEADLINE = 60.0
+DEADLINE = 120.0
 QUICK = Patience(acknowledged=5.0, validated=20.0, issued=20.0, first_look=0.05, longest_pause=1.0)
 KINDS = [
     *(Kind.DOMAIN, Kind.ROUTE, Kind.CERTIFICATE, Kind.ISSUANCE, Kind.BUDGET, Kind.CHALLENGE, Kind.ACCOUNT, Kind.META)

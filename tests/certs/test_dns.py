@@ -223,7 +223,7 @@ def test_the_loop_that_control_runs_on_answers_the_same():
 
 
 async def _until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.01)
 

@@ -28,7 +28,7 @@ KEY = bytes(range(32))
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -74,7 +74,7 @@ class Control:
         return self.mirror.decoded(Kind.META, AUTHORITY, Authority)
 
     async def served(self) -> Certificate:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await self.duty.stored()
         found = self.certificate()
         assert found is not None

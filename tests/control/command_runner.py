@@ -49,6 +49,6 @@ async def proceed(rig: Any, state: DeploymentState, reason: str | None = None, n
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.005)

@@ -176,7 +176,7 @@ async def _use(mirror: Mirror, key_use: KeyUse, identity: str) -> None:
     key = mirror.decoded(Kind.KEY, identity, ApiKey)
     assert key is not None
     key_use.note(key)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (key := mirror.decoded(Kind.KEY, identity, ApiKey)) is None or key.used_at is None:
             await asyncio.sleep(0.002)
 

@@ -219,7 +219,7 @@ async def test_following_logs_misses_and_repeats_nothing(rig):
     process = await asyncio.create_subprocess_exec(*command, env=env, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     seen = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         seen.append(json.loads(await process.stdout.readline())["line"])
         for n in range(3):
             rig.logs.append(service, None, [f"line {n}", f"more {n}"])

@@ -215,7 +215,7 @@ async def test_the_list_of_deployments_has_pages(rig):
 
 async def waiter(rig):
     """Until a call waits."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not rig.catalogue.waiting._waiters:
             await asyncio.sleep(0.002)
 

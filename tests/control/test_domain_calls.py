@@ -220,7 +220,7 @@ async def test_what_is_removed_goes_in_one_commit_and_is_waited_for(rig, service
     before = await rig.store.revision()
     rig.workers.acknowledge.clear()
     removing, asked = asyncio.create_task(remove(rig, "www.acme.com")), len(rig.workers.asked)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(rig.workers.asked) == asked:
             await asyncio.sleep(0.005)
     assert await rig.store.revision() == before + 1

@@ -77,7 +77,7 @@ async def test_status_is_watched_until_all_are_active(rig, run, monkeypatch):
     await asyncio.sleep(0)
     await prove(rig, "www.acme.com")
     await put(rig, (Kind.CERTIFICATE, "www.acme.com", certificate("www.acme.com")))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         done = await watching
     states = [json.loads(line)["items"][0]["status"] for line in done.stdout.splitlines()]
     assert done.exit_code == 0

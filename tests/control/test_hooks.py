@@ -273,7 +273,7 @@ async def test_without_the_store_nothing_happens_and_the_delivery_may_come_again
     valkey.kill()
     assert (await forge.send(body, delivery="1")).status == 503
     valkey.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while (answer := await forge.send(body, delivery="1")).status == 503:
             await asyncio.sleep(0.05)
     assert answer.json["action"] == "redeploy"

@@ -322,7 +322,7 @@ async def exchange(rig, sent: bytes) -> tuple[int, dict[str, str], bytes]:
     host, port = rig.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(sent)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:-2])
         body = await reader.readexactly(int(fields["content-length"]))
@@ -402,7 +402,7 @@ async def test_a_silent_connection_is_closed(rig, monkeypatch):
     host, port = rig.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await reader.read() == b""
     writer.close()
     with contextlib.suppress(ConnectionError):
@@ -415,7 +415,7 @@ async def test_a_body_that_does_not_come_is_408(rig, monkeypatch):
     reader, writer = await asyncio.open_connection(host, int(port))
     head = f"POST {CREATE} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {rig.token}\r\n"
     writer.write((head + "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{").encode())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         answer = await reader.read()
     assert answer.startswith(b"HTTP/1.1 408 ")
     writer.close()
@@ -426,12 +426,12 @@ async def test_a_body_that_does_not_come_is_408(rig, monkeypatch):
 async def test_a_stop_lets_a_request_in_flight_finish(rig):
     rig.workers.acknowledge.clear()
     creating = asyncio.create_task(rig.create("api"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not rig.workers.asked:
             await asyncio.sleep(0.005)
     stopping = asyncio.create_task(rig.server.stop())
     host, port = rig.url.removeprefix("http://").split(":")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             try:
                 socket.create_connection((host, int(port)), 1).close()

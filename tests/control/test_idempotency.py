@@ -93,7 +93,7 @@ async def test_many_at_once_are_one(rig, neighbour):
 async def test_one_in_flight_is_409(rig):
     rig.workers.acknowledge.clear()
     first = asyncio.create_task(rig.api("POST", CREATE, BODY, headers=once("a")))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not rig.workers.asked:
             await asyncio.sleep(0.005)
     second = await rig.api("POST", CREATE, BODY, headers=once("a"))
@@ -178,7 +178,7 @@ async def test_a_crash_in_between_blocks_for_the_length_of_a_lease(rig, key, mon
     with pytest.raises(Problem) as busy:
         await next_one.once(Request(), key, never)
     assert busy.value.status == 409
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             try:
                 response = await next_one.once(Request(), key, answering("done"))

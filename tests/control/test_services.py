@@ -150,7 +150,7 @@ async def test_the_environment_is_sealed_in_the_store_and_masked_outside(rig):
 async def test_a_create_answers_only_after_the_workers_know_the_route(rig):
     rig.workers.acknowledge.clear()
     creating = asyncio.create_task(rig.create("api"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not rig.workers.asked:
             await asyncio.sleep(0.005)
     assert not creating.done()
@@ -206,7 +206,7 @@ async def test_a_delete_waits_for_the_workers(rig):
     rig.workers.acknowledge.clear()
     asked = len(rig.workers.asked)
     deleting = asyncio.create_task(rig.delete("api"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(rig.workers.asked) == asked:
             await asyncio.sleep(0.005)
     assert not deleting.done()
@@ -307,12 +307,12 @@ async def test_without_the_store_reads_go_on_and_writes_say_try_again(rig, valke
         assert answer.status == 503
         assert answer.headers["Retry-After"]
         assert answer.json["request_id"] == answer.headers["X-Request-Id"]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await rig.api("GET", "/readyz", token="")).status != 503:
             await asyncio.sleep(0.05)
     assert (await rig.api("GET", "/healthz", token="")).status == 200
     valkey.start()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await rig.api("GET", "/readyz", token="")).status != 200:
             await asyncio.sleep(0.05)
     assert (await rig.delete("api")).status == 204

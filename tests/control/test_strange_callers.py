@@ -32,7 +32,7 @@ async def test_who_leaves_in_the_middle_of_a_body_is_no_fault_of_ours(rig, caplo
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {rig.token}\r\nX-GitHub-Event: push\r\n"
     head += f"X-GitHub-Delivery: 1\r\nX-Hub-Signature-256: sha256={'0' * 64}\r\nContent-Type: application/json\r\n"
     writer.write(f'{head}Expect: 100-continue\r\n{framing}\r\n\r\n9\r\n{{"name":'.encode())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         ours = next(c for c in rig.server._runner.server.connections if _peer(c) == writer.get_extra_info("sockname"))
         if reset:

@@ -39,7 +39,7 @@ class Following:
     async def message(self) -> Any:
         """The data of the next message. Raises EOFError at the end of the stream."""
         kind, data = "message", None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             while line := (await self.response.content.readline()).decode():
                 name, _, value = line.rstrip("\n").partition(": ")
                 if line == "\n":
@@ -70,7 +70,7 @@ async def follow(rig: Any, path: str, last_id: str | None = None, token: str | N
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.005)
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], seconds: float = 20, what: str = "") -> T:
+def eventually(condition: Callable[[], T], seconds: float = 40, what: str = "") -> T:
     """The first truthy value of `condition`, looked at every 10 ms; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -28,7 +28,7 @@ HOST = "api-acme.apps.localhost"
 CERTIFICATES_KEY = derive(bytes(32), CERTIFICATES)
 
 
-async def until(condition: Callable[[], Any], what: str, seconds: float = 20) -> Any:
+async def until(condition: Callable[[], Any], what: str, seconds: float = 40) -> Any:
     """The first truthy value of `condition`."""
     try:
         async with asyncio.timeout(seconds):

@@ -81,7 +81,7 @@ class Kept:
 
 async def test_the_writer_writes_when_there_is_something_new(tmp_path: Path) -> None:
     path, kept = tmp_path / "routes", Kept()
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         running = tasks.create_task(kept.writer(path).run())
         kept.version = ("run", 1)
         while not path.exists():
@@ -114,7 +114,7 @@ async def test_what_a_killed_writer_left_is_removed_at_the_start(tmp_path: Path)
         file.write_bytes(b"half")
     kept = Kept()
     kept.version = ("run", 1)
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         running = tasks.create_task(kept.writer(tmp_path / "routes").run())
         while not (tmp_path / "routes").exists():
             await asyncio.sleep(0.005)

@@ -66,7 +66,7 @@ async def test_changes_count_at_once(store: Store) -> None:
     said: list[str] = []
     mirror = Mirror(store, KINDS)
     certificates = StoredCertificates(RecordSource(mirror, said.append), VAULT)
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         running = tasks.create_task(mirror.run())
         await mirror.synced()
         before = certificates.find("a.example")

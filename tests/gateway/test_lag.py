@@ -26,7 +26,7 @@ def late(lateness: Lateness) -> int:
 
 async def ticked(lag: LoopLag, more: int) -> None:
     goal = sum(lag.wall.buckets) + more
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while sum(lag.wall.buckets) < goal:
             await asyncio.sleep(PERIOD)
 

@@ -12,7 +12,7 @@ WORKER = "node/supervisor/1/incarnation"
 
 
 async def registered(store: Store, workers: set[str]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while await store.registered() != workers:
             await asyncio.sleep(0.005)
 
@@ -29,7 +29,7 @@ async def test_it_joins_and_leaves(store: Store) -> None:
 async def test_it_waits_for_the_store(valkey: Valkey, store: Store) -> None:
     valkey.kill()
     membership = Membership(store, WORKER)
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         joining = tasks.create_task(membership.join())
         assert not await membership.leave()
         assert not joining.done()

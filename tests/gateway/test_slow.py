@@ -44,7 +44,7 @@ async def test_a_dripping_head_has_its_time_from_the_first_byte_on(conversation:
     talk = await conversation(head_timeout=0.5)
     client = await talk.client()
     await client.send(b"GET / HTTP/1.1\r\nX: ")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for sent in drip(client, 0.1):
             assert sent < 100
     assert list(statuses(await client.rest())) == [408]
@@ -55,7 +55,7 @@ async def test_what_is_no_content_is_no_sign_of_life(conversation: Starter, code
     talk = await conversation(body_timeout=0.5)
     client, _, _ = await at_a_replica(talk, get("/", "Transfer-Encoding: chunked", method="POST"))
     await client.send(coded)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for sent in drip(client, 0.1):
             assert sent < 100
     assert list(statuses(await client.rest())) == [408]
@@ -64,7 +64,7 @@ async def test_what_is_no_content_is_no_sign_of_life(conversation: Starter, code
 async def test_empty_lines_keep_no_connection_open(conversation: Starter) -> None:
     talk = await conversation(keep_alive_timeout=0.5)
     client = await talk.client()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for sent in drip(client, 0.1, b"\r\n"):
             assert sent < 200
 
@@ -74,7 +74,7 @@ async def test_a_dripping_body_is_408_although_it_never_stops(conversation: Star
     talk = await conversation(body_timeout=0.5)
     client, replica, _ = await at_a_replica(talk, get("/", framing, method="POST"))
     piece = b"1\r\nx\r\n" if "chunked" in framing else b"x"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for sent in drip(client, 0.1, piece):
             assert sent < 100 * len(piece)
     assert list(statuses(await client.rest())) == [408]
@@ -224,7 +224,7 @@ async def test_a_client_slow_with_the_end_of_a_response_gets_all_of_it(conversat
     while not answer.endswith(b"0\r\n\r\n"):
         await asyncio.sleep(0.1)
         reads_again(client)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             piece = await client.reader.read(8_000)
         client.reader._transport.pause_reading()  # type: ignore[attr-defined]
         assert piece

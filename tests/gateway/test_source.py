@@ -20,7 +20,7 @@ async def test_the_mirror_takes_over_from_the_cache(store: Store) -> None:
     mirror = Mirror(store, (Kind.ROUTE, Kind.BACKEND))
     source = RecordSource(mirror, print)
     source.start_from({Kind.ROUTE: {"old.example": Record(encode(ROUTE), 1)}, Kind.BACKEND: {}})
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         running = tasks.create_task(mirror.run())
         await mirror.synced()
         assert (source.following, source.route("old.example"), source.route("new.example")) == (False, ROUTE, None)

@@ -21,14 +21,14 @@ from tests.conftest import Valkey
 async def running(mirror: Mirror) -> AsyncIterator[Mirror]:
     async with asyncio.TaskGroup() as group:
         task = group.create_task(mirror.run())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await mirror.synced()
         yield mirror
         task.cancel()
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -36,7 +36,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def restart(store: Store, valkey: Valkey) -> None:
     """Start the server again and let the client find out that its old connections are dead."""
     valkey.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             with contextlib.suppress(Unavailable):
                 return await store.ping()

@@ -117,7 +117,7 @@ async def test_published_levels_reach_subscribers(store: Store) -> None:
             return message
         raise AssertionError
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
         reader = group.create_task(first())
         while not reader.done():  # a level is repeated until it is heard
             await store.publish(REPORTS, b"hello")
@@ -180,7 +180,7 @@ async def test_a_subscription_on_a_silent_path_connects_anew(valkey: Valkey, sto
 
     async with TcpPath(valkey) as path:
         far = Store(path.url)
-        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             listening = group.create_task(listen(far))
             await say_until_heard(b"before")
             path.silence()

@@ -25,7 +25,7 @@ async def test_what_is_said_before_the_pipe_is_open_comes_right_after_the_start(
         await child.connect(ours, {"gone": []}, lambda *_: None)
         child.send({"ping": 1})
         reader, writer = await asyncio.open_unix_connection(sock=theirs)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             told = [json.loads(await reader.readline()) for _ in range(5)]
         writer.close()
     finally:

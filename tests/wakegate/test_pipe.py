@@ -29,7 +29,7 @@ async def ends() -> tuple[Channel, list[Message], socket.socket]:
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.001)
 

@@ -27,7 +27,7 @@ class Home:
     async def start(self) -> Process:
         process = self.store.start(0.0)
         self.running.append(process)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 try:
                     if await self.store.ping() == "+PONG":

@@ -96,7 +96,7 @@ async def compare(which: str, only: str) -> None:
 
 
 async def listening(port: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             with contextlib.suppress(ConnectionError):
                 _, writer = await asyncio.open_connection("127.0.0.1", port)

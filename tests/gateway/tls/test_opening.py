@@ -393,7 +393,7 @@ async def test_with_openssl(talk: TlsConversation, more: tuple[str, ...]) -> Non
     peer = await origin.peer()
     await peer.head()
     await peer.send(ok(b"hello"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert (await process.stdout.read()).endswith(b"\r\n\r\nhello")
         process.stdin.close()
         await process.wait()
@@ -412,7 +412,7 @@ async def test_renegotiation_is_off(talk: TlsConversation) -> None:
     assert process.stdout is not None
     await until(lambda: talk.handshakes["handshakes"] == 1)
     process.stdin.write(b"R\n")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert b"no renegotiation" in await process.stdout.read()
         await process.wait()
     assert talk.handshakes["handshakes"] == 1
@@ -432,7 +432,7 @@ async def test_new_keys_on_the_way(talk: TlsConversation) -> None:
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         process.stdin.write(b"GET / HTTP/1.1\r\n")
         await until(lambda: any(one._buffer for one in talk.edge._office.clients.all()))  # type: ignore[attr-defined]
         process.stdin.write(b"K\n")  # read by itself: in the middle of what it reads it would be text
