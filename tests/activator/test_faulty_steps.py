@@ -140,7 +140,7 @@ def _alive(pid: int) -> bool:
     return stat is not None and stat.alive
 
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)  # some sixty lives of real processes in each
 
 Live = Callable[[Iterable[Fault]], Coroutine[Any, Any, None]]
 

@@ -204,7 +204,6 @@ def test_two_nodes_make_one_order_for_each_of_their_domains(
     assert len(names) <= net.orders() <= len(names) + 1  # control was killed: one order may have been asked for twice
 
 
-@pytest.mark.timeout(300)
 def test_a_certificate_of_fifteen_seconds_renews_ten_times_under_load(
     internet: Callable[..., Internet], make_node: Callable[..., Node]
 ) -> None:

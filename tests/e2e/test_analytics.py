@@ -82,7 +82,6 @@ def reached(node: Node, requests: int) -> Mapping[str, Any]:
     return eventually(told, 30, f"{requests} requests are told")
 
 
-@pytest.mark.timeout(180)
 async def test_counts_are_exact_over_drains_and_kills(make_node):
     """A known load, a reload under load, a killed control, an end with requests that had to be cut, killed workers."""
     node = make_node(options=["--drain-timeout", "1"])

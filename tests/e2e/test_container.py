@@ -19,7 +19,6 @@ from tests.podman import Engines, image_files
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.root,
-    pytest.mark.timeout(240),
     pytest.mark.xdist_group("podman"),
 ]
 

@@ -13,7 +13,7 @@ from scenes import REPLICA, Notes, host
 
 from activator.drivers.process.procfs import read_stat
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e]
 
 SERVICES = "/auth/v1/seed/acme/services"
 LONGEST = 1.5  # seconds from a call to the kill: about what it takes until the replica is ready

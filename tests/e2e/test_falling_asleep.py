@@ -79,7 +79,6 @@ def before_the_exit(sleeper: Sleeper) -> int:
     return count
 
 
-@pytest.mark.timeout(300)
 async def test_five_hundred_requests_while_fifty_services_fall_asleep(make_node):
     node = make_node(workers=2).start()
     store = Store(f"unix://{node.data}/store.sock")

@@ -50,7 +50,6 @@ def browse(node: Node) -> list[int]:
         time.sleep(float(answer.headers["Refresh"]))
 
 
-@pytest.mark.timeout(120)
 def test_each_gets_what_it_understands_and_then_the_answer(make_node):
     node = make_node(workers=1, options=["--hold-keepalive-every", "1", "--waiting-page-after", "0.5"]).start()
     notes = deploy(node, "acme", "slow", min_replicas=0, env={"START_DELAY": "2.5"}, scaling={"hold_keepalive": True})

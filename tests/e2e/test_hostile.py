@@ -78,7 +78,6 @@ def alive(sock: socket.socket) -> bool:
     return False
 
 
-@pytest.mark.timeout(180)
 async def test_normal_traffic_flows_beside_5000_slow_connections(web: Node, files: int, connected: Connect) -> None:
     """Half of them dribble a head, half say nothing at all."""
     count = min(MANY, files - 1000)
@@ -129,7 +128,6 @@ def settled(value: Callable[[], int], times: int = 20) -> int:
     return seen[-1]
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("target", ["/big", "/chunks"])
 def test_a_client_that_stops_reading_1_gib_costs_1_mib_and_is_cut(web: Node, target: str, connected: Connect) -> None:
     worker = web.child("worker 1")
@@ -157,7 +155,6 @@ def taken(sock: socket.socket) -> int:
     return size
 
 
-@pytest.mark.timeout(120)
 def test_a_replica_that_stops_reading_1_gib_costs_1_mib_and_gives_504(web: Node, connected: Connect) -> None:
     worker = web.child("worker 1")
     assert web.request(NAME).status == 200
@@ -187,7 +184,6 @@ def test_a_replica_that_stops_reading_1_gib_costs_1_mib_and_gives_504(web: Node,
     eventually(lambda: metric(web, "wakegate_in_flight ") == 0, 30, "nothing is left")
 
 
-@pytest.mark.timeout(120)
 async def test_a_worker_out_of_files_closes_the_idle_and_serves_who_comes(web: Node, connected: Connect) -> None:
     """Accepting goes on after EMFILE, and so does connecting: by the same worker."""
     worker = web.child("worker 1")
@@ -206,7 +202,6 @@ async def test_a_worker_out_of_files_closes_the_idle_and_serves_who_comes(web: N
     await asyncio.to_thread(eventually, lambda: metric(web, "wakegate_connections ") == 0, 20, "all are closed")
 
 
-@pytest.mark.timeout(120)
 async def test_without_files_to_connect_with_requests_wait_and_no_replica_is_blamed(
     make_node: Callable[..., Node], connected: Connect
 ) -> None:
@@ -236,7 +231,6 @@ def answer(sock: socket.socket) -> bytes:
 STREAM = f"GET /stream HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode()
 
 
-@pytest.mark.timeout(120)
 async def test_streams_of_one_address_leave_files_for_others(web: Node, connected: Connect) -> None:
     worker = await asyncio.to_thread(with_files, web, 400)
     streams = [connected(web, STREAM, "127.0.0.2") for _ in range(220)]
@@ -248,7 +242,6 @@ async def test_streams_of_one_address_leave_files_for_others(web: Node, connecte
     assert web.child("worker 1") == worker
 
 
-@pytest.mark.timeout(120)
 async def test_who_is_idle_makes_room_beside_streams(web: Node, connected: Connect) -> None:
     worker = await asyncio.to_thread(with_files, web, 400)
     streams = [connected(web, STREAM, f"127.0.0.{2 + n % 2}") for n in range(160)]
@@ -262,7 +255,6 @@ async def test_who_is_idle_makes_room_beside_streams(web: Node, connected: Conne
     assert web.child("worker 1") == worker
 
 
-@pytest.mark.timeout(120)
 async def test_streams_of_many_leave_files_to_answer_with(web: Node, connected: Connect) -> None:
     """Nobody is idle, and there is nothing to connect with: who comes is told."""
     worker = await asyncio.to_thread(with_files, web, 400)

@@ -81,7 +81,6 @@ async def strike(node: Node, role: str, number: int, recovered: Callable[[int], 
     return held
 
 
-@pytest.mark.timeout(240)
 async def test_kill_9_of_control_a_worker_and_the_store_in_turn_three_rounds(make_node):
     node, notes = await warm(make_node)
     async with traffic(node.http_port, host("acme", "web"), rate=200, connections=CONNECTIONS) as seen:
@@ -104,7 +103,6 @@ async def test_kill_9_of_control_a_worker_and_the_store_in_turn_three_rounds(mak
     await end(node, notes)
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("role", ["control", "worker 1", "valkey-server"])
 async def test_a_stopped_process_is_worked_around_then_replaced(make_node, role: str):
     node, notes = await warm(make_node)

@@ -26,7 +26,6 @@ def workers(node: Node) -> int:
     return sum(len(pids) for role, pids in node.pids().items() if role.startswith("worker"))
 
 
-@pytest.mark.timeout(180)
 async def test_neither_a_connection_nor_a_request_is_lost_over_reloads_under_load(make_node):
     """Keep-alive clients find no connection closed under their next request, new ones are accepted all the time."""
     node = make_node().start()
@@ -60,7 +59,6 @@ async def test_neither_a_connection_nor_a_request_is_lost_over_reloads_under_loa
     assert all(after[role] != before[role] for role in ("worker 1", "worker 2", "control"))
 
 
-@pytest.mark.timeout(300)
 def test_tunnels_outlive_reloads_and_old_workers_never_pile_up(make_node):
     """Five in a row. The service doesn't sleep while a tunnel of an old worker is open, and does when all are gone."""
     node = make_node(workers=1, options=["--drain-timeout", "2", "--idle-timeout", "1"]).start()
@@ -97,7 +95,6 @@ def in_flight(node: Node) -> float:
     return float(next(line.split()[1] for line in text.splitlines() if line.startswith("wakegate_in_flight ")))
 
 
-@pytest.mark.timeout(120)
 def test_a_stop_ends_the_tunnels_of_old_workers_after_the_drain_timeout(make_node):
     node = make_node(workers=1, options=["--drain-timeout", "2"]).start()
     deploy_echo(node, min_replicas=1)
@@ -112,7 +109,6 @@ def test_a_stop_ends_the_tunnels_of_old_workers_after_the_drain_timeout(make_nod
     assert node.strays() == []
 
 
-@pytest.mark.timeout(120)
 def test_deleting_a_service_gives_its_tunnels_the_drain_timeout_and_cuts_them(make_node):
     """They go on meanwhile, and nobody waits for ever."""
     node = make_node(workers=1, options=["--drain-timeout", "3"]).start()
@@ -127,7 +123,6 @@ def test_deleting_a_service_gives_its_tunnels_the_drain_timeout_and_cuts_them(ma
     assert notes.lines("tunnels")[0] == ["open"]
 
 
-@pytest.mark.timeout(120)
 def test_a_service_with_an_open_tunnel_or_stream_does_not_sleep(make_node):
     node = make_node(workers=1, options=["--idle-timeout", "2"]).start()
     deploy_echo(node, min_replicas=0)

@@ -26,7 +26,7 @@ from state.kinds import Kind
 from state.models import Backend
 from state.store import Store
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e]
 
 REPLICA = (Path(__file__).parent / "rolling_replica.py").read_text()
 DRAIN = 7  # seconds

@@ -11,7 +11,6 @@ from tests.soak.watch import MIB, Process, samples, slope, spans, trends
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(300)
 @pytest.mark.xdist_group("soak")
 def test_half_a_minute_of_everything() -> None:
     lines = list(soaked(30, kills=False))

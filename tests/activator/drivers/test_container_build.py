@@ -20,7 +20,7 @@ from activator.drivers.process import Limits
 from activator.drivers.process.procfs import living, uid_of
 from tests.podman import Engines, image_files
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(120), pytest.mark.xdist_group("podman")]
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("podman")]
 
 DOCKERFILE = """\
 FROM scratch

@@ -16,7 +16,7 @@ from activator.drivers import Artifact, ArtifactMissing, StartFailed
 from activator.drivers.container import ContainerDriver, Engine, EngineMissing
 from tests.podman import Engines
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(120), pytest.mark.xdist_group("podman")]
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("podman")]
 
 
 @pytest.fixture
