@@ -139,7 +139,10 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A replica of this node as the driver finds it, alive or ended and not yet forgotten."""
+    """A replica of this node as the driver finds it, alive or ended and not yet forgotten.
+
+    `gpus`: those that it has, by their numbers on the node (`activator.drivers.gpus`) or their UUIDs.
+    """
 
     replica_id: str
     service_id: str
@@ -150,6 +153,7 @@ class Observed:
     alive: bool
     pid: int | None = None
     exit: Exit | None = None
+    gpus: tuple[str, ...] = ()
 
 
 OnExit = Callable[[str, Exit], None]

@@ -6,7 +6,7 @@ environment. Labels say whose a container is, so that another control finds it (
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,18 +128,3 @@ def resources(cpu: int, memory: int, flavour: Flavour) -> dict[str, int]:
     limit = memory * GIB
     swap = {"MemorySwap": limit} if flavour.swap_limit else {}
     return {"NanoCpus": min(cpu, flavour.cpus) * 1_000_000_000, "Memory": limit, **swap}
-
-
-def free_gpus(offer: Mapping[str, int], kind: str, count: int, in_use: Collection[str]) -> Sequence[str] | None:
-    """Numbers of `count` free GPUs of that kind; `None`: there are not so many.
-
-    The kinds of `--gpus` are numbered through in the order that they are written in, as the node's driver shows them:
-    `T4=2,L4=1` is T4 0 and 1, L4 2. A GPU belongs to one replica at a time.
-    """
-    first = 0
-    for name, number in offer.items():
-        if name == kind:
-            free = [str(device) for device in range(first, first + number) if str(device) not in in_use]
-            return free[:count] if len(free) >= count else None
-        first += number
-    return None

@@ -31,12 +31,13 @@ from activator.drivers import (
     StartFailed,
 )
 from activator.drivers.files import told
+from activator.drivers.gpus import free_gpus
 from activator.drivers.process import Limits
 from activator.drivers.process.forge import Forge
 from activator.drivers.process.ports import NoPortError, Ports, local_port_range, own_range
 from activator.logs import ReplicaLogs
 
-from .body import HOST, Identity, container_body, container_name, free_gpus, node_label
+from .body import HOST, Identity, container_body, container_name, node_label
 from .credentials import Credentials
 from .engine import Engine, EngineError
 from .failures import start_failed

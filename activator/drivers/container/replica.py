@@ -49,6 +49,7 @@ class Replica:
             port=self.identity.port,
             alive=self.exit is None,
             exit=self.exit,
+            gpus=self.identity.gpus,
         )
 
 

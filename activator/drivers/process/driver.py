@@ -13,7 +13,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Collection, Coroutine
+from collections import Counter
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary
@@ -31,6 +32,7 @@ from activator.drivers import (
     StartFailed,
 )
 from activator.drivers.files import told
+from activator.drivers.gpus import cuda_environment, least_used
 from activator.logs import ReplicaLogs, Source, last_lines
 
 from . import relay
@@ -62,7 +64,8 @@ _STOP_GRACE = 10.0
 class ProcessDriver:
     """The driver of one data directory; `open` it in the running loop, and `close` it.
 
-    `logs` takes in the replicas' output; `uids` are for namespaces, used only where we are root (`isolated`).
+    `logs` takes in the replicas' output; `uids` are for namespaces, used only where we are root (`isolated`); `gpus`
+    are those of `--gpus`.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class ProcessDriver:
         uids: range = PROCESS_UIDS,
         ports: range | None = None,
         limits: Limits | None = None,
+        gpus: Mapping[str, int] | None = None,
     ) -> None:
         self._isolated = os.geteuid() == 0
         self._layout = Layout(data_dir.absolute(), self._isolated)
@@ -82,6 +86,8 @@ class ProcessDriver:
         self._uids = uids
         self._addresses = Addresses(ports or own_range(local_port_range()))
         self._build_limits = limits or Limits()
+        self._gpus = gpus or {}
+        self._given: dict[str, Sequence[str]] = {}  # GPUs of replicas that are being started
         self._records = Records(self._layout.replicas)
         self._replicas: dict[str, Replica] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -174,30 +180,42 @@ class ProcessDriver:
             return Started(HOST, known.record.port, known.process.pid)
 
     async def _start(self, launch: Launch) -> Replica:
+        self._given[launch.replica_id] = gpus = self._devices(launch)
         try:
-            record, command = await asyncio.to_thread(self._ready, launch)
+            record, command = await asyncio.to_thread(self._ready, launch, gpus)
             # no await from here until it is known: a cancelled start has either not begun or is in `_replicas`
             process, relays = self._spawn(record, command)
         except (OSError, UsersError) as error:
             raise StartFailed("the node could not start it", told(error)) from error
+        finally:
+            del self._given[launch.replica_id]
         return self._know(record, process, relays)
 
-    def _ready(self, launch: Launch) -> tuple[Record, Command]:
+    def _devices(self, launch: Launch) -> Sequence[str]:
+        """The numbers of the GPUs that the replica is to use. Nothing keeps a process from others, and where all are
+        in use it shares one: a new deployment starts beside the old one."""
+        if launch.gpu == "none":
+            return ()
+        alive = (replica.record.gpus for replica in self._replicas.values() if replica.exit is None)
+        uses = Counter(device for devices in (*alive, *self._given.values()) for device in devices)
+        return least_used(self._gpus, launch.gpu, max(1, launch.gpu_count), uses)
+
+    def _ready(self, launch: Launch, gpus: Sequence[str]) -> tuple[Record, Command]:
         """Write the record. File work."""
         checkout = self._builder.find(launch.namespace, launch.service_id, launch.artifact)
         if checkout is None:
             raise ArtifactMissing("it is not built on this node", f"commit {launch.artifact}")
         who = self._builder.identity(launch.namespace)
-        env = self._environment(launch, checkout, who)
-        record = Record.of(launch, env["HOME"], who, self._boot)
+        env = self._environment(launch, checkout, who, gpus)
+        record = Record.of(launch, env["HOME"], who, self._boot, gpus)
         self._records.create(record)
         return record, Command(checkout.web, checkout.source, env, who)
 
-    def _environment(self, launch: Launch, checkout: Checkout, who: Identity) -> dict[str, str]:
-        """SPEC section 5: a plain environment, the service's own, and nothing else of the node."""
+    def _environment(self, launch: Launch, checkout: Checkout, who: Identity, gpus: Sequence[str]) -> dict[str, str]:
+        """SPEC section 5: a plain environment, the service's own, and nothing else of the node but its GPUs."""
         home = self._layout.home(launch.namespace, launch.service_id, who)
         base = base_environment(home, checkout.bin_dir)
-        return {**base, "HOST": HOST, **launch.env, "PORT": str(launch.port)}
+        return {**base, "HOST": HOST, **cuda_environment(gpus), **launch.env, "PORT": str(launch.port)}
 
     def _spawn(self, record: Record, command: Command) -> tuple[Process, Relays]:
         """Its port and the relays first: the process must never find another there, nor write to nobody."""

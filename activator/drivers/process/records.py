@@ -10,7 +10,7 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from activator.drivers import Launch
@@ -35,9 +35,10 @@ class Record:
     home: str
     uid: int | None
     boot: str
+    gpus: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, launch: Launch, home: str, who: Identity, boot: str) -> Record:
+    def of(cls, launch: Launch, home: str, who: Identity, boot: str, gpus: Sequence[str] = ()) -> Record:
         return cls(
             replica_id=launch.replica_id,
             service_id=launch.service_id,
@@ -48,6 +49,7 @@ class Record:
             home=home,
             uid=who.uid,
             boot=boot,
+            gpus=tuple(gpus),
         )
 
 
@@ -69,7 +71,8 @@ class Records(Endings):
             if content is None:
                 shutil.rmtree(directory, ignore_errors=True)
             else:
-                yield Record(**json.loads(content))
+                record = json.loads(content)
+                yield Record(**{**record, "gpus": tuple(record.get("gpus", ()))})
 
     def process(self, replica_id: str) -> Stat | None:
         """What the child wrote of itself; `None` if it has not (yet) or the line is not whole."""

@@ -72,6 +72,7 @@ class Replica:
             alive=self.exit is None,
             pid=self.process.pid if self.process is not None and self.exit is None else None,
             exit=self.exit,
+            gpus=self.record.gpus,
         )
 
     def ended(self, code: int | None, number: int | None, last_lines: tuple[str, ...]) -> Exit:

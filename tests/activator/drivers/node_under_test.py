@@ -7,7 +7,7 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,6 +63,7 @@ class World:
     place: Path
     limits: Limits = field(default_factory=Limits)
     git_url: str = ""
+    gpus: Mapping[str, int] = field(default_factory=dict)
     exits: dict[str, Exit] = field(default_factory=dict)
     built: list[str] = field(default_factory=list)
     failed_commit: str | None = None
@@ -80,7 +81,9 @@ class World:
         self.collector = Collector(self.store)
         self.collecting = asyncio.get_running_loop().create_task(self.collector.run())
         git_url = self.git_url or f"file://{self.place}/git/{{repo}}"
-        self.driver = ProcessDriver(self.data_dir, git_url=git_url, logs=self.collector, limits=self.limits)
+        self.driver = ProcessDriver(
+            self.data_dir, git_url=git_url, logs=self.collector, limits=self.limits, gpus=self.gpus
+        )
         await self.driver.open(self._exited)
 
     async def close(self, *, keep: bool = False) -> None:
@@ -114,7 +117,13 @@ class World:
         return await self.driver.build(self.job(**job), self.built.extend)  # type: ignore[arg-type]
 
     async def start(
-        self, artifact: Artifact, service: str = "svc", namespace: str = "acme", env: dict[str, str] | None = None
+        self,
+        artifact: Artifact,
+        service: str = "svc",
+        namespace: str = "acme",
+        env: dict[str, str] | None = None,
+        gpu: str = "none",
+        gpu_count: int = 1,
     ) -> tuple[str, Started]:
         launch = Launch(
             replica_id=new_id(),
@@ -124,6 +133,8 @@ class World:
             artifact=artifact.ref,
             port=self.driver.allocate(()),
             env=env or {},
+            gpu=gpu,
+            gpu_count=gpu_count,
         )
         return launch.replica_id, await self.driver.start(launch)
 

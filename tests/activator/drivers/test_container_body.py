@@ -9,12 +9,12 @@ from activator.drivers.container.body import (
     Identity,
     container_body,
     container_name,
-    free_gpus,
     network_name,
     node_label,
     resources,
 )
 from activator.drivers.container.flavour import Flavour
+from activator.drivers.gpus import cuda_environment, free_gpus, least_used
 
 DOCKER = Flavour(podman=False, version="28.2.2", cpus=8, swap_limit=True)
 PODMAN = Flavour(podman=True, version="4.3.1", cpus=8, swap_limit=True)
@@ -95,6 +95,16 @@ def test_a_gpu_belongs_to_one_replica_and_kinds_are_numbered_through() -> None:
     assert free_gpus(offer, "T4", 2, {"1"}) is None
     assert free_gpus(offer, "L4", 2, {"0", "1", "3"}) == ["2", "4"]
     assert free_gpus(offer, "H100-80GB", 1, set()) is None
+
+
+def test_processes_get_the_gpus_that_the_fewest_have() -> None:
+    offer = {"T4": 2, "L4": 3}
+    assert least_used(offer, "L4", 2, {"2": 1}) == ["3", "4"]
+    assert least_used(offer, "L4", 2, {"2": 1, "3": 1, "4": 2}) == ["2", "3"]
+    assert least_used(offer, "T4", 8, {}) == ["0", "1"]
+    assert least_used({}, "T4", 1, {}) == []
+    assert cuda_environment(["3", "4"]) == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "3,4"}
+    assert cuda_environment([]) == {}
 
 
 def test_the_engine_tells_what_it_is() -> None:

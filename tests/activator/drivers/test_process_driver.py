@@ -39,6 +39,22 @@ async def test_the_environment_is_plain(world: World, monkeypatch: pytest.Monkey
     }
 
 
+async def test_replicas_are_shown_their_gpus_and_keep_them_over_an_adoption(world: World) -> None:
+    await world.close()
+    world.gpus = {"L4": 1, "T4": 2}
+    await world.open()
+    show = "echo $CUDA_DEVICE_ORDER/$CUDA_VISIBLE_DEVICES; " + FOREVER
+    replicas = [(await world.run(show, gpu="T4"))[0] for _ in range(3)]
+    replicas.append((await world.run(show, gpu="T4", env={"CUDA_VISIBLE_DEVICES": "GPU-mine"}))[0])
+    shown = ["PCI_BUS_ID/1", "PCI_BUS_ID/2", "PCI_BUS_ID/1", "PCI_BUS_ID/GPU-mine"]
+    for replica, line in zip(replicas, shown, strict=True):
+        await world.until(lambda replica=replica, line=line: world.lines(replica=replica) == [line])  # type: ignore[misc]
+    await world.close(keep=True)
+    await world.open()
+    given = {observed.replica_id: observed.gpus for observed in await world.driver.observe()}
+    assert [given[replica] for replica in replicas] == [("1",), ("2",), ("1",), ("2",)]
+
+
 async def test_nothing_else_is_inherited(world: World) -> None:
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
