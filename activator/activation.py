@@ -28,6 +28,9 @@ from activator.demand import NEWBORN, Demand, MalformedReport, Report, parse
 from activator.draft import Note
 from activator.drivers import Driver
 from activator.ejections import Ejections
+from activator.gpu import Source
+from activator.gpu.levels import Levels, MalformedLevel, decode
+from activator.gpu.meter import Meter
 from activator.journal import Journal
 from activator.leader import Leader
 from activator.ledger import Ledger
@@ -40,7 +43,7 @@ from state.kinds import Kind
 from state.leases import Lease
 from state.mirror import Mirror
 from state.models import Offer
-from state.store import BEATS, REPORTS, WAKES, Fence, Store
+from state.store import BEATS, GPUS, REPORTS, WAKES, Fence, Store
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +69,9 @@ class Activation:
         cold_starts: ColdStarts | None = None,
         on_unacknowledged: Callable[[list[str]], None] = lambda _: None,
         on_report: OnReport = lambda _: None,
+        gpus: Sequence[Source] = (),
     ) -> None:
+        """`gpus`: what knows how busy those of this node are."""
         self._store = store
         self._on_report = on_report
         self.demand = Demand()
@@ -86,6 +91,7 @@ class Activation:
         )
         ledger = Ledger(store, mirror, self.catalog)
         self.nodes = Nodes(store, mirror, lease, self.catalog, settings, offer)
+        self.gpus = Levels(settings.gpu_patience)
         self.leader = Leader(
             store,
             mirror,
@@ -97,6 +103,7 @@ class Activation:
             journal=self.journal,
             settings=settings,
             nodes=self.nodes,
+            gpus=self.gpus,
         )
         self.agent = Agent(
             mirror,
@@ -111,6 +118,14 @@ class Activation:
             environment=environment,
             build_log=build_log,
         )
+        self.meter = Meter(
+            settings.node,
+            gpus,
+            self.agent.gpus,
+            lambda level: store.publish(GPUS, level),
+            interval=settings.gpu_interval,
+            patience=settings.gpu_patience,
+        )
 
     async def run(self) -> None:
         """For ever. Raises NodeUnfit."""
@@ -121,6 +136,7 @@ class Activation:
             tasks.create_task(self.registrations.run(), name="registrations")
             tasks.create_task(self.agent.run(), name="agent")
             tasks.create_task(self.leader.run(), name="leader")
+            tasks.create_task(self.meter.run(), name="GPUs")
 
     def changed(self, touched: Sequence[tuple[Kind, str]]) -> None:
         """For the mirror's `on_change`."""
@@ -130,6 +146,7 @@ class Activation:
             self.leader.changed(services)
         if any(kind is Kind.NODE for kind, _ in touched):
             self.nodes.changed()
+            self.gpus.keep(self.catalog.mirror.records(Kind.NODE))
             self.leader.fleet_changed()
         if any(kind is Kind.DEPLOYMENT and self.catalog.mirror.get(kind, i) is None for kind, i in touched):
             self.agent.forgotten()
@@ -156,12 +173,14 @@ class Activation:
         await self.agent.close(keep=keep)
 
     async def _listen(self) -> None:
-        async for channel, data in self._store.subscribe(REPORTS, WAKES, BEATS):
+        async for channel, data in self._store.subscribe(REPORTS, WAKES, BEATS, GPUS):
             if channel == WAKES:
                 self._woken(data.decode(errors="replace"))
             elif channel == BEATS:
                 if self.nodes.heard(data):
                     self.leader.fleet_changed()
+            elif channel == GPUS:
+                self._measured(data)
             else:
                 self._reported(data)
 
@@ -170,6 +189,16 @@ class Activation:
             self.demand.hint(service, time.monotonic())
             self.leader.woken(service)
             self.agent.wanted(service)
+
+    def _measured(self, data: bytes) -> None:
+        """What a node says of its GPUs. A node that is not on record is not known to anybody."""
+        try:
+            level = decode(data)
+        except MalformedLevel as error:
+            log.warning("%s", error)
+            return
+        if level.node in self.catalog.mirror.records(Kind.NODE):
+            self.gpus.take(level, time.monotonic())
 
     def _reported(self, data: bytes) -> None:
         try:

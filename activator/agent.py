@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from activator.acks import Acknowledgements
@@ -130,6 +130,12 @@ class Agent:
     def running(self) -> frozenset[str]:
         """The replicas that run on this node, as far as the driver said."""
         return frozenset(self._node.running)
+
+    async def gpus(self) -> Mapping[str, Sequence[str]]:
+        """Those of each replica that runs on this node, by number or UUID."""
+        if not self.adopted:
+            return {}
+        return {one.replica_id: one.gpus for one in await self._driver.observe() if one.alive and one.gpus}
 
     def changed(self, services: Iterable[str], replicas: Iterable[str]) -> None:
         """The mirror has something new about these."""

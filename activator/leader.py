@@ -22,6 +22,7 @@ from activator.acks import Acknowledgements
 from activator.agenda import Agenda
 from activator.backends import ALIVE
 from activator.demand import Demand, Load
+from activator.gpu.levels import Levels
 from activator.housekeeping import Housekeeping
 from activator.journal import Journal
 from activator.ledger import Ledger
@@ -63,6 +64,7 @@ class Leader:
         journal: Journal,
         settings: Settings,
         nodes: Nodes,
+        gpus: Levels,
     ) -> None:
         self._store = store
         self._mirror = mirror
@@ -72,7 +74,7 @@ class Leader:
         self._demand = demand
         self._journal = journal
         self._settings = settings
-        self._outlooks = Outlooks(mirror, demand, acks, settings, nodes.fleet, catalog.per_node)
+        self._outlooks = Outlooks(mirror, demand, acks, settings, nodes.fleet, catalog.per_node, gpus)
         self._housekeeping = Housekeeping(store, catalog, settings, self._outlooks.watches)
         self._agenda = Agenda(_AT_ONCE)
         self._alarms = Alarms()

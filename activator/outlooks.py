@@ -6,7 +6,7 @@ for the last seconds of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -16,6 +16,7 @@ from activator.autoscaler import Decision, Memory, decide
 from activator.averages import Average
 from activator.backends import backoff
 from activator.demand import Demand, Load
+from activator.gpu.levels import Levels, mean
 from activator.placement import Fleet, Needs
 from activator.planning import Outlook
 from activator.settings import Settings
@@ -38,6 +39,7 @@ class Watch:
         self.memory = memory
         self.average = Average(now)
         self.rate = Rate(had, now)
+        self.gpus: Average | None = None  # percent of all ready replicas together; None: not measured
         self.since: dict[tuple[str, ReplicaState], float] = {}
         self.stored_at = now
         self.requested_at: float | None = None  # the last request that reports told of
@@ -67,6 +69,7 @@ class Outlooks:
         settings: Settings,
         fleet: Callable[[], Fleet],
         replicas_of: Mapping[str, int],
+        gpus: Levels,
     ) -> None:
         self.watches: dict[str, Watch] = {}
         self.roster = NOBODY_READ
@@ -76,6 +79,7 @@ class Outlooks:
         self._settings = settings
         self._fleet = fleet
         self._replicas_of = replicas_of
+        self._gpus = gpus
         self._noted: set[str] = set()
 
     def clear(self) -> None:
@@ -192,17 +196,32 @@ class Outlooks:
         watch.rate.observe(self._demand.traffic.of(service.id), now)
         watch.requested_at = self._demand.active_at(service.id)
         active_at = max(watch.memory.active_at, watch.requested_at or watch.memory.active_at)
-        ready = sum(r.state is ReplicaState.READY for r in view.of(view.serving))
+        ready = [r for r in view.of(view.serving) if r.state is ReplicaState.READY]
         signals = Signals(
             busy=load.busy,
             concurrency=Averages(watch.average.over(STABLE_WINDOW, now), watch.average.over(PANIC_WINDOW, now)),
-            ready=ready,
+            ready=len(ready),
             complete=settled,
             rate=Averages(watch.rate.requests(STABLE_WINDOW), watch.rate.requests(PANIC_WINDOW)),
             held=load.held,
             queue_delay=max(load.oldest, watch.rate.wait(PANIC_WINDOW)),
+            gpu_utilization=self._gpu_utilization(watch, ready, now),
         )
         return decide(spec, signals, replace(watch.memory, active_at=active_at), now)
+
+    def _gpu_utilization(self, watch: Watch, ready: Sequence[Replica], now: float) -> float | None:
+        """Percent, the mean over the ready replicas; those that are not measured count as the others do.
+
+        What is averaged over time is their sum: it stays as it is when others come to take a part of it.
+        """
+        measured = mean(p for r in ready if (p := self._gpus.of(r.node, r.id, now)) is not None)
+        if measured is None:
+            watch.gpus = None
+            return None
+        if watch.gpus is None:
+            watch.gpus = Average(now, self._settings.gpu_window)
+        watch.gpus.observe(measured * len(ready), now)
+        return min(100.0, watch.gpus.over(self._settings.gpu_window, now) / len(ready))
 
     def _settled(self, view: View) -> bool:
         """Every registered worker has been heard under this run of the store (law 3)."""

@@ -28,3 +28,6 @@ class Settings:
     activity_interval: float = 10.0  # how often the last activity is stored
     beat: float = 1.0  # how often a node says that it lives
     beat_patience: float = 5.0  # silence of a node until it is given nothing new
+    gpu_interval: float = 2.0  # how often a node measures how busy its GPUs are
+    gpu_patience: float = 10.0  # for how long a measurement counts
+    gpu_window: float = 15.0  # over which it is averaged

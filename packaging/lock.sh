@@ -10,7 +10,7 @@ lock() {
     "$compile" --quiet --upgrade --generate-hashes --strip-extras --no-emit-index-url --no-emit-trusted-host \
         --no-emit-find-links "$@"
 }
-lock --allow-unsafe --extra dev --extra bench --extra otel --output-file requirements.lock pyproject.toml packaging/older-python.in
+lock --allow-unsafe --extra dev --extra bench --extra gpu --extra otel --output-file requirements.lock pyproject.toml packaging/older-python.in
 lock --constraint requirements.lock --output-file requirements-runtime.lock pyproject.toml packaging/older-python.in
 lock --allow-unsafe --constraint requirements.lock --output-file requirements-build.lock packaging/build.in
 lock --allow-unsafe --constraint requirements.lock --output-file requirements-fuzz.lock packaging/fuzz.in

@@ -30,6 +30,7 @@ ANY: Final = -1
 REPORTS: Final = "wg:reports"
 WAKES: Final = "wg:wakes"
 BEATS: Final = "wg:beats"  # of nodes: their control lives
+GPUS: Final = "wg:gpus"  # of nodes: how busy the GPUs of their replicas are
 EVENTS: Final = "wg:events"  # the ids of services that have a new one
 WINDOWS: Final = "wg:windows"
 

@@ -49,6 +49,7 @@ class Config:
     engine_socket: Path | None
     region: str
     gpus: str  # auto, none, or "T4=2,L4=1"
+    dcgm_url: tuple[str, ...]
     git_url: str
     git_poll: float
     builds: int  # at once
@@ -251,6 +252,8 @@ def _disagreements(settings: Mapping[str, Any], given: Mapping[str, _Given]) -> 
         yield "--acme-fallback-eab: needs --acme-fallback"
     if settings["acme_fallback"] and settings["acme_fallback"] == settings["acme_directory"]:
         yield "--acme-fallback: is the same as --acme-directory"
+    if any(settings["dcgm_url"]) and settings["gpus"] in ("auto", "none"):
+        yield "--dcgm-url: this node offers no GPUs: say which, as in --gpus T4=2"
     if not settings["http"] and role in ("all", "gateway"):
         yield f"{given['http'].source}: expected at least one address"
     if settings["api_host"] and not settings["https"] and not settings["public_https"] and role != "control":

@@ -62,7 +62,7 @@ from state.store import ABSENT, Change, Conflict, Fence, Store, StoreError
 from wakegate.client import KEY_FILE, URL_FILE
 from wakegate.config import Config
 from wakegate.counters import FILE, CountersFile
-from wakegate.drivers import driver_of, engine_of, git_uid
+from wakegate.drivers import driver_of, engine_of, git_uid, gpu_sources
 from wakegate.issuing import Means, acme_session, issuer, platform, resolver_of, verifier
 from wakegate.metrics import (
     Metrics,
@@ -142,6 +142,7 @@ class Control:
         self._lease = Lease(self._store, _LEASE, holder=holder, owner=start["node"])
         self._metrics = Metrics(CountersFile(config.data_dir / FILE))
         self._analytics = Analytics(self._store, self._mirror, lambda: self._lease.fence)
+        offer = offer_of(config, self._driver)
         self._activation = Activation(
             self._store,
             self._mirror,
@@ -151,10 +152,11 @@ class Control:
             supervisor=start["supervisor"],
             environment=self._environment,
             build_log=self._logs.build_log,
-            offer=offer_of(config, self._driver),
+            offer=offer,
             cold_starts=self._metrics.cold_starts,
             on_unacknowledged=lambda missing: pipe.send({"unacknowledged": missing}),
             on_report=self._metrics.report,
+            gpus=gpu_sources(config, offer),
         )
         self._certificates = internal.InternalCertificates(
             self._store,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from activator.drivers import Driver
 from activator.drivers.container import ContainerDriver, Credentials, Engine, EngineMissing, find_socket
 from activator.drivers.process import ProcessDriver
+from activator.gpu import Source
+from activator.gpu.dcgm import DcgmExporter
+from activator.gpu.nvml import Nvml
 from activator.logs import ReplicaLogs
+from state.models import Offer
 from wakegate.config import Config
 
 _PATIENCE: Final = 10.0  # seconds for an engine whose socket is there, but which is being started
@@ -39,7 +43,8 @@ def driver_of(config: Config, node: str, logs: ReplicaLogs, engine: Engine | Non
     """`engine` as `engine_of` gave it."""
     if engine is None:
         uids = range(config.process_uids.first, config.process_uids.last + 1)
-        return ProcessDriver(config.data_dir, git_url=config.git_url, logs=logs, uids=uids)
+        gpus = gpus_of(config.gpus)
+        return ProcessDriver(config.data_dir, git_url=config.git_url, logs=logs, uids=uids, gpus=gpus)
     return ContainerDriver(
         config.data_dir,
         node=node,
@@ -50,6 +55,11 @@ def driver_of(config: Config, node: str, logs: ReplicaLogs, engine: Engine | Non
         gpus=gpus_of(config.gpus),
         credentials=Credentials.of(os.environ),
     )
+
+
+def gpu_sources(config: Config, offer: Offer) -> Sequence[Source]:
+    """What knows how busy the GPUs are that this node offers; where both do, an exporter counts over NVML."""
+    return [*map(DcgmExporter, config.dcgm_url), Nvml()] if offer.gpus else []
 
 
 def git_uid(config: Config) -> int | None:

@@ -179,6 +179,18 @@ def git_url(text: str) -> str:
     return text
 
 
+def exporter_url(text: str) -> str:
+    """`http://127.0.0.1:9400/metrics` or https; without a path it is `/metrics`."""
+    try:
+        parts = urlsplit(text)
+        usable = bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:
+        usable = False
+    if not usable or parts.scheme not in ("http", "https") or any(c.isspace() for c in text):
+        raise ValueError("expected a URL without credentials, as in http://127.0.0.1:9400/metrics")
+    return text if parts.path.strip("/") else parts._replace(path="/metrics").geturl()
+
+
 def store_url(text: str) -> str:
     """`redis://`, `rediss://` or `unix://`."""
     try:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from node_under_test import Repository
 
 from activator.activation import Activation
 from activator.drivers.process import ProcessDriver
+from activator.gpu import Source
 from activator.logs import Collector, LogStore
 from activator.settings import Settings
 from activator.views import KINDS, View
@@ -109,13 +110,15 @@ class Control:
         store: Store | None,
         wrapped: Callable[[ProcessDriver], Any] = lambda driver: driver,
         offer: Offer = OFFER,
+        gpus: Sequence[Source] = (),
     ) -> None:
         self.store = store or Store(plane.url)
         self.mirror = Mirror(self.store, [*KINDS], lambda touched: self.activation.changed(touched), slices=True)
         self.lease = Lease(self.store, "leader", holder=f"c{number}", owner=f"{settings.node}-{supervisor}", ttl=1.0)
         self.collector = Collector(plane.logs)
         data_dir = plane.data_of(settings.node)
-        self.driver = ProcessDriver(data_dir, git_url=f"file://{plane.place}/git/{{repo}}", logs=self.collector)
+        git_url = f"file://{plane.place}/git/{{repo}}"
+        self.driver = ProcessDriver(data_dir, git_url=git_url, logs=self.collector, gpus=offer.gpus)
         self.unacknowledged: list[list[str]] = []
         self.activation = Activation(
             self.store,
@@ -128,6 +131,7 @@ class Control:
             build_log=plane.logs.build_log,
             offer=offer,
             on_unacknowledged=self.unacknowledged.append,
+            gpus=gpus,
         )
         self._tasks = [
             Running(self.collector.run()),
@@ -333,10 +337,12 @@ class Plane:
         store: Store | None = None,
         wrapped: Callable[[ProcessDriver], Any] = lambda driver: driver,
         offer: Offer = OFFER,
+        gpus: Sequence[Source] = (),
         **changes: Any,
     ) -> Control:
         """`wrapped` makes of the real driver the one that it calls. Another `node` has a directory of its own."""
-        control = Control(self, next(self._numbers), replace(settings, **changes), supervisor, store, wrapped, offer)
+        changed = replace(settings, **changes)
+        control = Control(self, next(self._numbers), changed, supervisor, store, wrapped, offer, gpus)
         self.controls.append(control)
         return control
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from wakegate.config import Config, ConfigError, Loaded, load
 from wakegate.options import OPTIONS
-from wakegate.values import Address, Span, listener, public, resolver, size
+from wakegate.values import Address, Span, exporter_url, listener, public, resolver, size
 
 
 def mistakes(flags=None, environment=None, file=None) -> list[str]:
@@ -191,6 +191,7 @@ def test_other_values():
         "git_url": "x",
         "redis": "http://x",
         "gpus": "T5=1",
+        "dcgm_url": "http://user:secret@127.0.0.1:9400/metrics",
         "process_uids": "0-1",
         "hsts": "x",
         "log_size": "999k",
@@ -200,6 +201,8 @@ def test_other_values():
 
 
 EXAMPLES = {
+    "gpus": "T4=2",
+    "dcgm_url": "http://127.0.0.1:9400/metrics",
     "public_http": "edge.example.com:80",
     "public_https": "443",
     "api_host": "api.example.com",
@@ -228,6 +231,18 @@ def test_the_configuration_travels_as_json(tmp_path):
 
 def test_the_table_and_the_object_name_the_same_options():
     assert sorted(Config.__dataclass_fields__) == sorted(option.name for option in OPTIONS)
+
+
+def test_exporters_of_gpus():
+    given = {"gpus": ["T4=2"], "dcgm_url": ["http://127.0.0.1:9400", "https://[::1]/gpus?x=1"]}
+    assert load(given, {}).config.dcgm_url == ("http://127.0.0.1:9400/metrics", "https://[::1]/gpus?x=1")
+    assert load({}, {}).config.dcgm_url == ()
+    for wrong in ("127.0.0.1:9400", "ftp://h/metrics", "http://", "http://h:0/metrics", "http://h/a b"):
+        with pytest.raises(ValueError, match="expected a URL"):
+            exporter_url(wrong)
+    assert mistakes({"dcgm_url": ["http://127.0.0.1:9400"]}) == [
+        "--dcgm-url: this node offers no GPUs: say which, as in --gpus T4=2"
+    ]
 
 
 def test_the_apis_host_needs_https():
