@@ -28,6 +28,7 @@ _SHOWN: Final[tuple[tuple[str, str, _Figure], ...]] = (
     ("HELD", "held", figures.count),
     ("HOLD P95", "hold_p95_ms", figures.milliseconds),
     ("COLD STARTS", "cold_starts", figures.count),
+    ("COLD P95", "cold_start_p95_ms", figures.milliseconds),
     ("REPLICAS", "replicas", figures.count),
     ("GPU %", "gpu_utilization", figures.count),
 )
@@ -39,6 +40,7 @@ _DRAWN: Final[tuple[tuple[str, str, _Figure], ...]] = (
     ("held", "held", figures.count),
     ("replicas", "replicas", figures.count),
 )
+_COLD: Final = ("cold_start_p95_ms",)
 _BESIDE: Final = 32  # columns that the name and the highest value of a sparkline take
 _SECONDS: Final = len("2026-03-18T12:00:00")
 
@@ -70,8 +72,9 @@ def _list(body: Mapping[str, Any]) -> None:
 
 
 def _figures(point: Mapping[str, Any]) -> Sequence[str]:
-    """A latency of no requests is none."""
-    known = {**point, **dict.fromkeys(figures.LATENCIES if not point["requests"] else ())}
+    """A latency of no requests is none, nor of no starts."""
+    none = (*(figures.LATENCIES if not point["requests"] else ()), *(_COLD if not point["cold_starts"] else ()))
+    known = {**point, **dict.fromkeys(none)}
     return [figure(known.get(name)) for _, name, figure in _SHOWN]
 
 
@@ -84,7 +87,17 @@ def _draw(body: Mapping[str, Any]) -> None:
         facts[title] = f"{figures.sparkline(values, width)}  up to {figure(highest)}"
     totals = body["totals"]
     facts["total"] = f"{figures.count(totals['requests'])} requests, {figures.count(totals['errors'])} errors"
+    if totals.get("cold_starts"):
+        facts["cold starts"] = _cold_starts(totals)
     print_facts(facts)
+
+
+def _cold_starts(totals: Mapping[str, Any]) -> str:
+    """How many, and how long 95 % of them took at most, as a whole and by phase."""
+    phases = totals["cold_start_phases"].items()
+    slowest = [f"{phase.replace('_', ' ')} {figures.milliseconds(seconds['p95_ms'])}" for phase, seconds in phases]
+    whole = figures.milliseconds(totals["cold_start_p95_ms"])
+    return f"{figures.count(totals['cold_starts'])}, ready after {whole} at p95" + "".join(f", {s}" for s in slowest)
 
 
 def _short(time: str) -> str:

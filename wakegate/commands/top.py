@@ -23,7 +23,8 @@ from wakegate.commands.rates import STEP, Watch
 from wakegate.terminal import visible
 
 _COLUMNS: Final = (
-    *("SERVICE", "STATUS", "REPLICAS", "RATE/S", "ERRORS/S", "IN FLIGHT", "HELD", "P50", "P95", "P99", "COLD STARTS"),
+    *("SERVICE", "STATUS", "REPLICAS", "RATE/S", "ERRORS/S", "IN FLIGHT", "HELD"),
+    *("P50", "P95", "P99", "COLD STARTS", "COLD P95"),
 )
 _NAMESPACES: Final = 20  # of a key of every namespace that are looked at
 _EDGE: Final = 4  # lines of a terminal that are not rows
@@ -121,6 +122,7 @@ def _cells(row: Mapping[str, Any]) -> list[Any]:
         figures.count(row["held"]),
         *(figures.milliseconds(row[name] if row["rate"] else None) for name in figures.LATENCIES),
         figures.count(row["cold_starts"]),
+        figures.milliseconds(row["cold_start_p95_ms"] if row["cold_starts"] else None),
     ]
 
 

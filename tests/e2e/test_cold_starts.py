@@ -1,0 +1,82 @@
+"""A cold start of a real node, as everybody sees it: the client, the owner, the operator; and one that fails."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from e2e_node import Node, eventually
+from scenes import REPLICA, Reply, ask, host
+
+pytestmark = pytest.mark.e2e
+
+BEFORE = ("decide", "schedule", "start", "ready")  # the phases of a start from what is built already…
+PHASES = (*BEFORE, "first_byte")  # …for which somebody is held
+PROCFILE = "web: [ ! -e $OUT/broken ] || exit 9; exec python3 server.py\n"
+
+
+def events(node: Node, kind: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = node.api("GET", f"/acme/service/web/events?kind={kind}").json()["items"]
+    return items
+
+
+def asleep(node: Node) -> bool:
+    service = node.service("acme", "web")
+    return service["status"] == "stopped" and not any(service["replicas"].values())
+
+
+async def woken(node: Node) -> Reply:
+    reply = await ask(node.http_port, host("acme", "web"))
+    assert isinstance(reply, Reply)
+    return reply
+
+
+def counted(node: Node, metric: str) -> dict[str, float]:
+    text = node.api("GET", "/metrics", key="").body.decode()
+    return {phase: float(n) for phase, n in re.findall(rf'^{metric}\{{phase="(\w+)"\}} (\S+)$', text, re.M)}
+
+
+async def test_a_start_is_told_by_phases_and_a_failed_one_with_its_reason(make_node) -> None:
+    node = make_node().start()
+    notes = node.root / "notes"
+    notes.mkdir()
+    notes.chmod(0o777)
+    node.commit("acme/web", {"Procfile": PROCFILE, "server.py": REPLICA})
+    node.create("acme", "web", env={"OUT": str(notes)}, min_replicas=0, scaling={"idle_timeout": 1})
+    eventually(lambda: asleep(node), 60, "the service sleeps")
+
+    reply = await woken(node)
+    assert reply.status == 200
+    names = [metric.partition(";")[0] for metric in reply.fields["server-timing"].split(", ")]
+    assert names == ["wake", *PHASES]
+    (answered,) = eventually(lambda: events(node, "replica.answered"))
+    assert list(answered["phases"]) == [f"{phase}_ms" for phase in (*PHASES, "total")]
+    ready = next(event for event in events(node, "replica.ready") if event["replica"] == answered["replica"])
+    assert [ready["phases"][f"{phase}_ms"] for phase in BEFORE] == [
+        answered["phases"][f"{phase}_ms"] for phase in BEFORE
+    ]
+
+    def told() -> bool:
+        totals = node.api("GET", "/acme/service/web/analytics").json()["totals"]
+        return totals["cold_starts"] == 2 and list(totals["cold_start_phases"]) == list(PHASES)
+
+    eventually(told, 20, "analytics have both starts, and the first byte")
+    found = counted(node, "wakegate_cold_start_seconds_count")
+    assert (found["ready"], found["first_byte"]) == (2, 1)
+
+    eventually(lambda: asleep(node), 60, "the service sleeps")
+    (notes / "broken").touch()
+    reply = await woken(node)
+    assert reply.status == 503
+    assert json.loads(reply.body)["detail"] == "exited with code 9 while starting"
+    (failed,) = eventually(lambda: events(node, "replica.failed"))
+    assert failed["phase"] == "ready"
+    assert list(failed["phases"]) == [f"{phase}_ms" for phase in (*BEFORE, "total")]
+    assert counted(node, "wakegate_cold_start_failures_total")["ready"] == 1
+
+    assert node.stop() == 0
+    node.start()
+    assert counted(node, "wakegate_cold_start_seconds_count")["ready"] >= 2
+    assert counted(node, "wakegate_cold_start_failures_total")["ready"] >= 1
