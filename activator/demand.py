@@ -183,6 +183,10 @@ class Demand:
             held = 1
         return Load(in_flight, held, replicas, oldest)
 
+    def in_flight(self, replica: str) -> int:
+        """At one replica, whichever service it is of."""
+        return sum(load.replicas.get(replica, 0) for r in self._reports.values() for load in r.services.values())
+
     def services(self, now: float) -> set[str]:
         """Those with any load, or woken just now."""
         self._drop_old_hints(now)

@@ -36,6 +36,7 @@ AILING_AFTER: Final = 3  # checks in a row
 CONDEMNED_AFTER: Final = 6
 _LINE: Final = 300  # characters of a log line that go into a reason
 _PATIENCE: Final = 2.0  # seconds of waiting for acknowledgements before looking again whether it is still asked for
+_LOOK_AGAIN: Final = 0.2  # seconds between looks at what is still in flight
 _BACKING_OFF: Final = 1.3
 _ROOM_AGAIN: Final = 2.0  # seconds until a node that had no room is asked again
 _SPOILT: Final = "its checkout was changed or removed: it is built again"
@@ -59,6 +60,8 @@ class Keeper:
         self._crowded_out = False
         self._clock: Stopwatch | None = None
         self._first_byte: int | None = None
+        self._let_go = False  # every worker knows that it is gone, and so does the driver
+        self._unknown_since: float | None = None  # when all workers had let go of what the store does not know
 
     def nudge(self) -> None:
         self._changed.set()
@@ -85,6 +88,7 @@ class Keeper:
                 if await self._leave():
                     return
             else:
+                self._unknown_since = None
                 await self._step(replica)
 
     async def _step(self, replica: Replica) -> None:
@@ -328,29 +332,44 @@ class Keeper:
             return
         if await node.acks.wait(record.version, _PATIENCE):
             await node.driver.forget(self._id)
+            self._let_go = True
             await self._change(replica, lambda v: verdicts.removed(v, self._id), ordered=True)
 
     async def _leave(self) -> bool:
         """The store knows nothing of it: it was removed, or the store is older than it is. Whether that is the end.
 
-        What runs may still be in a worker's memory, so it ends like any other: after the acknowledgements.
+        It may still be in a worker's memory, so it ends like any other: what runs once nothing is in flight there or
+        the drain time is over, and its address is free after the acknowledgements only.
         """
         node = self._node
         if self._id in node.catalog.unreadable(Kind.REPLICA):  # no proof that nobody wants it
             await self._changed.wait()
             return False
-        if self._id in node.running:
-            if not await node.acks.wait(node.catalog.mirror.revision, node.settings.drain_timeout):
+        if not self._let_go:
+            if not await node.acks.wait(node.catalog.mirror.revision, _PATIENCE) or not await self._drained():
                 return False
             if node.catalog.replica(self._id) is not None:
                 return False
-            log.warning("stopping replica %s, which the store does not know", self._id)
-            await node.driver.stop(self._id, node.settings.stop_grace)
+            if self._id in node.running:
+                log.warning("stopping replica %s, which the store does not know", self._id)
+                await node.driver.stop(self._id, node.settings.stop_grace)
         await node.driver.forget(self._id)
         node.running.discard(self._id)
         node.exits.pop(self._id, None)
         node.ports.pop(self._id, None)
         return node.catalog.replica(self._id) is None
+
+    async def _drained(self) -> bool:
+        """Whether nothing is in flight there, or enough time has been given to it. All workers have let go of it."""
+        node, now = self._node, time.monotonic()
+        if self._unknown_since is None:
+            self._unknown_since = now
+        if self._id not in node.running or now - self._unknown_since >= node.settings.drain_timeout:
+            return True
+        if node.demand.in_flight(self._id) == 0:
+            return True
+        await within(self._changed, _LOOK_AGAIN)
+        return False
 
     async def _change(self, replica: Replica, step: Callable[[View], View], *, ordered: bool = False) -> View | None:
         return await self._node.ledger.change(replica.service, step, ordered=ordered)
