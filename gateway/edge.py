@@ -162,11 +162,18 @@ class Edge:
                 self.update(backend)
 
     def mark(self, stale: bool) -> None:
-        """`stale`: from now on new requests get 503, whatever their host; else they are routed again.
-
-        Those that are held or in flight go on.
+        """`stale`: from now on new requests get 503, whatever their host, and so do those that are held or would be sent
+        again: replicas may be gone, and their addresses be others'. Those in flight go on. Else all are routed again.
         """
         self._table.mark(stale)
+        if not stale:
+            self.resync()
+            return
+        now = time.monotonic()
+        for service in list(self._table.services.values()):
+            for replica in service.suspend():
+                self._office.connections.pool.close(replica)
+            self._office.holding.settle(service, now)
 
     def loads(self) -> dict[str, Load]:
         """By service id; services with nothing in flight and nothing held are left out (zero)."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from activator.room import Room
 from gateway import affinity, rendezvous
+from gateway.errors import stale
 from gateway.health import WARMING
 from gateway.replica import UNLIMITED, Replica
 from gateway.retry_budget import RetryBudget
@@ -111,6 +112,11 @@ class Service:
     def remove(self) -> list[Replica]:
         """The backend is gone: nothing is ready, requests in flight finish. The replicas that left the rotation."""
         self.deleted = True
+        return self._rotate(set())
+
+    def suspend(self) -> list[Replica]:
+        """What is known of it is too old: nobody is sent or held until `apply`. The replicas that left the rotation."""
+        self.refusing, self.reason = True, stale().details
         return self._rotate(set())
 
     def _endpoint(self, endpoint: Endpoint, now: float) -> None:
