@@ -162,8 +162,8 @@ class Edge:
                 self.update(backend)
 
     def mark(self, stale: bool) -> None:
-        """`stale`: from now on new requests get 503, whatever their host, and so do those that are held or would be sent
-        again: replicas may be gone, and their addresses be others'. Those in flight go on. Else all are routed again.
+        """`stale`: from now on requests get 503, whatever their host, also those that are held or would be sent again:
+        replicas may be gone, and their addresses be others'. Those in flight go on. Else all are routed again.
         """
         self._table.mark(stale)
         if not stale:

@@ -1,4 +1,4 @@
-"""When a replica is asked to end: SIGTERM with nothing in flight, SIGKILL after the grace. Real store, real processes."""
+"""How a replica is asked to end: SIGTERM with nothing in flight, SIGKILL after the grace. Real store and processes."""
 
 from __future__ import annotations
 
