@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-from simulate import fleet
+from simulate import fleet, reserve
 from simulate.document import table, write_into
 from simulate.drawing import draw
 from simulate.runs import Run, run
@@ -15,10 +15,11 @@ from simulate.traces import HOUR, TRACES
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 FLEET = "fleet"
+RESERVE = "reserve"
 
 
 def arguments() -> argparse.Namespace:
-    names = [*(trace.name for trace in TRACES), FLEET]
+    names = [*(trace.name for trace in TRACES), FLEET, RESERVE]
     parser = argparse.ArgumentParser(prog="python -m simulate", description=__doc__)
     parser.add_argument("--only", default=",".join(names), help=f"comma-separated traces of {','.join(names)}")
     parser.add_argument("--docs", type=Path, default=DOCS, help="where autoscaling.md is and the pictures go")
@@ -49,6 +50,10 @@ def main() -> None:
         figures = table([one.row for one in runs])
         write_into(chosen.docs / "autoscaling.md", name, f"![{title}]({picture.name})\n\n{figures}")
         print(f"{name}: {title}\n\n{figures}\n")
+    if RESERVE in chosen.only:
+        figures = reserve.table([reserve.run(habit) for habit in reserve.HABITS])
+        write_into(chosen.docs / "autoscaling.md", RESERVE, figures)
+        print(f"{RESERVE}:\n\n{figures}")
 
 
 if __name__ == "__main__":

@@ -45,10 +45,11 @@ class Knative:
     def hear(self, report: Report, now: float) -> None:
         self._buckets.append(report.mean)
 
-    def forget(self) -> None:
+    def forget(self, now: float) -> float | None:
         """Old buckets end with the window; so does a panic, with the replicas."""
         self._buckets.clear()
         self._panic_at, self._most, self._inactive_since = None, 0, None
+        return None
 
     def desired(self, report: Report, ready: int, desired: int, now: float) -> int:
         if not self._buckets:  # the activator tells of the first request at once

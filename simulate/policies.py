@@ -35,5 +35,5 @@ class Policy(Protocol):
         """How many replicas there should be. `report` is the last one, or tells of the request that wakes it; `desired`
         was the answer before, `ready` are so many."""
 
-    def forget(self) -> None:
-        """The service is asleep, and nothing of it is left."""
+    def forget(self, now: float) -> float | None:
+        """The service is asleep, and nothing of it is left. When it is to be looked at again without a request."""

@@ -20,19 +20,20 @@ AS_KNATIVE: Final = 90.0  # seconds of its stable window and its grace period to
 
 def wakegate(trace: Trace) -> Policy:
     """As a service is without any `scaling`."""
-    return Wakegate(_spec(trace))
+    return Wakegate(spec_of(trace))
 
 
 def hasty(trace: Trace) -> Policy:
     """As quick to let go as Knative is."""
-    return Wakegate(replace(_spec(trace), scale_down_delay=0.0, idle_timeout=AS_KNATIVE))
+    return Wakegate(replace(spec_of(trace), scale_down_delay=0.0, idle_timeout=AS_KNATIVE))
 
 
 def knative(trace: Trace) -> Policy:
     return Knative(Config(trace.model.concurrency, trace.model.max_replicas))
 
 
-def _spec(trace: Trace) -> Spec:
+def spec_of(trace: Trace) -> Spec:
+    """A service without any `scaling`, but for the limit of the trace."""
     return Spec(
         min_replicas=0,
         max_replicas=trace.model.max_replicas,

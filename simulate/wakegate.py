@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
+from activator import forecast
 from activator.autoscaler import Memory, decide
 from activator.averages import Average
 from activator.signals import PANIC_WINDOW, STABLE_WINDOW, Averages, Signals, Spec
 from simulate.policies import Report
+from state.models import History
+
+MONDAY: Final = 2816 * 168 * 3600  # seconds since the epoch at which simulated weeks begin
 
 
 class Wakegate:
-    """One service's watch (`activator.outlooks.Watch`)."""
+    """One service's watch (`activator.outlooks.Watch`). `warm_reserve`: whether it learns from its history."""
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, *, warm_reserve: bool = False) -> None:
         self._spec = spec
+        self._warm_reserve = warm_reserve
         self._memory = Memory(0, 0.0)
         self._average: Average | None = None
         self._rate: Average | None = None
         self._heard = (0.0, 0)  # when, and how many requests had come
+        self._history: History | None = None
+        self._woken_at: float | None = None
+        self._start: float | None = None  # seconds that the last wake took
 
     def hear(self, report: Report, now: float) -> None:
         at, requests = self._heard
         self._heard = now, report.requests
         if report.requests > requests or report.level:
             self._memory = replace(self._memory, active_at=now)
+            if self._warm_reserve:
+                self._history = forecast.noted(self._history, _wall(now), self._start)
         if self._average is not None and self._rate is not None:
             self._average.observe(report.level, now)
             self._rate.observe((report.requests - requests) / max(now - at, 1.0), now)
@@ -43,12 +54,26 @@ class Wakegate:
             queue_delay=report.oldest,
             gpu_utilization=report.gpu_utilization,
         )
-        self._memory = decide(self._spec, signals, replace(self._memory, desired=desired), now).memory
+        spec = replace(self._spec, reserve=int(forecast.reserved(self._history, _wall(now))))
+        self._memory = decide(spec, signals, replace(self._memory, desired=desired), now).memory
+        self._time_start(ready, now)
         return self._memory.desired
 
-    def forget(self) -> None:
-        self._average = self._rate = None
+    def _time_start(self, ready: int, now: float) -> None:
+        if ready and self._woken_at is not None:
+            self._start, self._woken_at = now - self._woken_at, None
+        elif not ready and self._woken_at is None and self._memory.desired:
+            self._woken_at = now
+
+    def forget(self, now: float) -> float | None:
+        self._average = self._rate = self._woken_at = None
+        return None if self._history is None else now + forecast.wait(self._history, _wall(now))
 
 
 def _averages(average: Average, now: float) -> Averages:
     return Averages(average.over(STABLE_WINDOW, now), average.over(PANIC_WINDOW, now))
+
+
+def _wall(now: float) -> int:
+    """Microseconds since the epoch."""
+    return round((MONDAY + now) * 1e6)

@@ -72,7 +72,7 @@ class Outcome:
     waits: list[float] = field(default_factory=list)
     failed: int = 0
     starts: int = 0
-    cold_starts: int = 0  # wakes from zero
+    cold_starts: int = 0  # wakes from zero that somebody waited for
     replica_seconds: float = 0.0
     changes: int = 0  # of how many are wanted
     samples: list[Sample] = field(default_factory=list)
@@ -198,12 +198,26 @@ class World:
             self._at(self._now + REPORT, self._report)
         elif self._live:
             self._live = False
-            self._policy.forget()
+            self._sleep()
 
     def _tick(self) -> None:
         if self._live:
             self._look(self._told)
             self._at(self._now + TICK, self._tick)
+
+    def _sleep(self) -> None:
+        again = self._policy.forget(self._now)
+        if again is not None and again < self.outcome.seconds:
+            self._at(again, self._look_at_the_sleeping)
+
+    def _look_at_the_sleeping(self) -> None:
+        if self._live:
+            return
+        self._look(Report(requests=self._arrived))
+        if self._replicas:
+            self._rouse()
+        else:
+            self._sleep()
 
     def _wake(self) -> None:
         if self._held:
@@ -215,7 +229,7 @@ class World:
         ready = sum(r.ready and not r.draining for r in self._replicas)
         desired = self._policy.desired(report, ready, self.desired, self._now)
         self.outcome.changes += desired != self.desired
-        self.outcome.cold_starts += desired > 0 and not self._replicas
+        self.outcome.cold_starts += desired > 0 and not self._replicas and bool(self._held)
         self.desired = desired
         present = [r for r in self._replicas if not r.draining]
         missing = desired - len(present)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simulate import fleet
+from simulate import fleet, reserve
 from simulate.document import COLUMNS, part, table, write_into
 from simulate.drawing import draw
 from simulate.runs import run
@@ -35,6 +35,15 @@ def test_most_of_a_fleet_sleeps_and_no_request_of_it_fails() -> None:
     assert ours.row.failed == 0
     assert ours.row.cold_starts > 20
     assert 0.9 < fleet.asleep(ours.samples, 40) < 0.99
+
+
+def test_a_reserve_meets_a_habit_from_the_second_week_on() -> None:
+    habit = next(habit for habit in reserve.HABITS if "Monday" in habit.name)
+    without, reserved = reserve.run(habit, weeks=3)
+    assert (without.cold_starts, reserved.cold_starts) == (3, 1)
+    assert without.requests == reserved.requests
+    assert without.replica_seconds < reserved.replica_seconds < without.replica_seconds + 2 * 2 * 3600
+    assert "| 67 % |" in reserve.table([(without, reserved)])
 
 
 def test_a_picture_is_a_small_png(tmp_path: Path) -> None:

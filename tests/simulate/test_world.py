@@ -29,8 +29,8 @@ class Fixed:
     def desired(self, report: Report, ready: int, desired: int, now: float) -> int:
         return self.count
 
-    def forget(self) -> None:
-        pass
+    def forget(self, now: float) -> float | None:
+        return None
 
 
 def world(count: int, *, seconds: float = 60.0, **fields: float) -> tuple[World, Fixed]:
