@@ -105,6 +105,7 @@ def measure_wake(run: "Run") -> dict[str, object]:
         return {}
     told = wake.report(run.forms[0], run.directory / "wake", run.chosen.services, run.chosen.wakes)
     run.show(report.distribution_table("wake", "ms", told["milliseconds"]))  # type: ignore[arg-type]
+    print(f"CPU ms per wake, 0-10 s of health checks included: {told['cpu_milliseconds_per_wake']}", flush=True)
     print(f"cold start by phase: {told['cold_start_seconds_by_phase']}\n", flush=True)
     return told
 

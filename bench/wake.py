@@ -13,11 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.connections import answer, connect, first_readable, request
-from bench.process import BenchError, wait_until
+from bench.process import BenchError, Cpu, command_line, cpu, wait_until
 from bench.product import Form, Product, asleep
 from bench.report import distribution
 
 LOGGED = 0.7  # seconds by which the replica's lines are in the log
+ROLES = {
+    "control": re.compile(r"wakegate control"),
+    "worker": re.compile(r"wakegate worker \d"),
+    "store": re.compile(r"valkey-server"),
+}
 HELD = 3  # requests held per wake, each on a connection of its own
 FIELDS = {
     "min_replicas": 0,
@@ -51,7 +56,10 @@ def report(form: Form, directory: Path, services: int, wakes: int) -> dict[str, 
         for name in names:
             product.deploy(name, files, wait=False, **FIELDS)
         with ThreadPoolExecutor(services) as pool:
+            list(pool.map(lambda name: _deployed(product, name), names))
+            before = _cpu(product)
             samples = [wake for each in pool.map(lambda name: _series(product, name, wakes), names) for wake in each]
+            used = _cpu(product)
         phases = _phases(product.metrics())
     finally:
         product.stop()
@@ -65,13 +73,25 @@ def report(form: Form, directory: Path, services: int, wakes: int) -> dict[str, 
             "the replica's own random delay": distribution([wake.delay for wake in samples]),
             "from the request to its first byte": distribution([wake.from_request for wake in samples]),
         },
+        "cpu_milliseconds_per_wake": {
+            role: (used[role] - before[role]).total / 1000 / len(samples) for role in sorted(used)
+        },
         "cold_start_seconds_by_phase": phases,
     }
 
 
+def _cpu(product: Product) -> dict[str, Cpu]:
+    """What the node's own processes have used so far, by role."""
+    lines = {pid: command_line(pid) for pid in product.running.tree()}
+    return {role: cpu([pid for pid, line in lines.items() if word.search(line)]) for role, word in ROLES.items()}
+
+
+def _deployed(product: Product, name: str) -> None:
+    wait_until(lambda: product.get(name)["status"] in ("running", "stopped"), f"{name} deployed", 60)
+
+
 def _series(product: Product, name: str, wakes: int) -> list[Wake]:
     """Let it fall asleep, wake it, again and again."""
-    wait_until(lambda: product.get(name)["status"] in ("running", "stopped"), f"{name} deployed", 60)
     samples = []
     for _ in range(wakes):
         asleep(product, name)
