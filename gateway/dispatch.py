@@ -284,6 +284,9 @@ class Dispatcher(Keeper):
         else:
             self.holding.hold(exchange, service, now)
 
+    def resumed(self, exchange: Exchange) -> None:
+        self.holding.answered(exchange)
+
     def leave(self, exchange: Exchange) -> None:
         self.holding.leave(exchange)
 

@@ -390,6 +390,7 @@ class Exchange:
             self.down.due(now + self.limits.response_timeout)
         self.state = state
         if self.promised:
+            self.keeper.resumed(self)
             self.down.send_body(self, body, ended, trailers)
         else:
             self.down.send_head(self, response, body, ended, trailers)

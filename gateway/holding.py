@@ -21,6 +21,7 @@ from gateway.errors import Failure, Waiting, deleted
 from gateway.exchange import Exchange
 from gateway.histogram import count
 from gateway.service import Service
+from gateway.starts import Start
 from gateway.states import HEAD, HELD, HOLD, step
 from gateway.table import plain_host
 from state.ids import now_us
@@ -195,12 +196,18 @@ class Holding:
     def timing(self, exchange: Exchange) -> bytes:
         """Server Timing 3, of an exchange that was held: for how long, and how its replica started meanwhile."""
         wake = b"wake;dur=%d" % int(exchange.hold * 1000)
-        start = None if exchange.replica is None or exchange.error is not None else exchange.replica.start
-        if start is None or exchange.replica is None or exchange.held_since >= start.since:
-            return wake  # it waited for something else
+        start = None if exchange.promised else self.answered(exchange)
+        return wake if start is None else wake + start.phases
+
+    def answered(self, exchange: Exchange) -> Start | None:
+        """The first byte of the replica's answer is about to leave: the start that was held for, if it was for one."""
+        replica = exchange.replica
+        start = None if replica is None or exchange.error is not None else replica.start
+        if start is None or replica is None or exchange.held_since >= start.since or not exchange.held_since:
+            return None  # it waited for something else
         if start.answer(now_us()):
-            self._demand.answered(exchange.replica.id, start.first_byte)
-        return wake + start.phases
+            self._demand.answered(replica.id, start.first_byte)
+        return start
 
     def discharge(self, exchange: Exchange) -> None:
         """They have gone to a replica, or nowhere."""

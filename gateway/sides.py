@@ -159,6 +159,10 @@ class Keeper:
         """The replica failed before its final head. Send it again, hold it, or answer `failure`."""
         raise NotImplementedError
 
+    def resumed(self, exchange: Exchange) -> None:
+        """A stream that was begun while it was held goes on with what the replica says."""
+        raise NotImplementedError
+
     def leave(self, exchange: Exchange) -> None:
         """The client of a held exchange is gone."""
         raise NotImplementedError

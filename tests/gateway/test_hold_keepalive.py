@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from dataclasses import replace
 
 import h11
 import httptools
@@ -18,7 +19,8 @@ from gateway.errors import Failure
 from gateway.events import accepted, continues, error_event
 from gateway.messages import Request, Response
 from gateway.patience import EVENTS, INTERIM, PAGE, SILENT, manner
-from state.models import Phase
+from state.ids import now_us
+from state.models import Phase, StartPhases
 
 EVERY = {"hold_keepalive_every": 0.01}  # each tick of the sweep
 SSE = "Accept: text/event-stream"
@@ -263,6 +265,20 @@ async def test_comments_then_the_replicas_own_stream(talk: Conversation) -> None
     assert fields(await client.head())[b"content-length"] == [b"5"]
     await client.expect(b"plain")
     assert talk.count() == {"200": 2}
+
+
+async def test_the_first_byte_of_a_cold_start_is_the_replicas_not_a_comment(talk: Conversation) -> None:
+    client, _ = await streaming(talk)
+    await client.expect(b"b\r\n: waiting\n\n\r\n")
+    origin = await talk.origin()
+    started = replace(origin.endpoint(), ready_at=now_us(), phases=StartPhases(ready=1))
+    talk.serve(started, hold_keepalive=True)
+    replica = await origin.peer()
+    await replica.head()
+    assert talk.answers == []
+    await replica.send(lines(*STREAM, body=b"9\r\ndata: 1\n\n\r\n0\r\n\r\n"))
+    await client.expect(b"9\r\ndata: 1\n\n\r\n0\r\n\r\n")
+    assert [told for told, _ in talk.answers] == [started.id]
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 3])
