@@ -42,7 +42,7 @@ from activator.views import Catalog
 from state.kinds import Kind
 from state.leases import Lease
 from state.mirror import Mirror
-from state.models import Offer
+from state.models import Offer, ReplicaState
 from state.store import BEATS, GPUS, REPORTS, WAKES, Fence, Store
 
 log = logging.getLogger(__name__)
@@ -165,6 +165,15 @@ class Activation:
     def gone(self, incarnations: Iterable[str]) -> None:
         """These workers have ended, says the supervisor."""
         self.registrations.gone(incarnations)
+
+    def gpu_utilization(self) -> dict[str, float]:
+        """Percent, the mean over the ready replicas of each service that were measured."""
+        found: dict[str, list[float]] = {}
+        for node, replica_id, percent in self.gpus.all(time.monotonic()):
+            replica = self.catalog.replica(replica_id)
+            if replica is not None and replica.node == node and replica.state is ReplicaState.READY:
+                found.setdefault(replica.service, []).append(percent)
+        return {service: sum(values) / len(values) for service, values in found.items()}
 
     async def close(self, *, keep: bool) -> None:
         """Nothing is decided or started any more; replicas end unless they are to be kept for the next control."""

@@ -5,8 +5,9 @@ A `Window` is what one worker counted for its services in one slot of 10 s of it
 worker incarnation, from 1, and what is in it is final once the worker has delivered it.
 
 Wire form of a window: one line of JSON about it, then the services as JSON, compressed (`z` true) or not. A row is
-`[requests, errors, bytes in, bytes out, in flight ms, held ms, cold starts, [duration], [hold], {phase: [seconds]}]`,
-histograms as bucket, count, distance to the next bucket, its count, …; the last is left out where it is empty.
+`[requests, errors, bytes in, bytes out, in flight ms, held ms, cold starts, [duration], [hold], {phase: [seconds]},
+[GPU looks, GPU hundredths]]`, histograms as bucket, count, distance to the next bucket, its count, …; the last two are
+left out where they and what follows them are empty.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ class MalformedWindow(ValueError):
 
 @dataclass(slots=True)
 class Counts:
-    """All additive. `in_flight_ms` and `held_ms` are integrals over time: requests times milliseconds."""
+    """All additive. `in_flight_ms` and `held_ms` are integrals over time: requests times milliseconds.
+
+    `gpu_hundredths`: how busy the GPUs of its replicas were at `gpu_looks` looks, in hundredths of a percent, added up.
+    """
 
     requests: int = 0
     errors: int = 0  # of them, those with a status of 500 or more
@@ -42,6 +46,8 @@ class Counts:
     duration: Histogram = field(default_factory=dict)
     hold: Histogram = field(default_factory=dict)
     starts: dict[str, Histogram] = field(default_factory=dict)  # of the cold starts, by phase; "": until ready
+    gpu_looks: int = 0
+    gpu_hundredths: int = 0
 
     def add(self, more: Counts) -> None:
         self.requests += more.requests
@@ -55,10 +61,13 @@ class Counts:
         add(self.hold, more.hold)
         for phase, histogram in more.starts.items():
             add(self.starts.setdefault(phase, {}), histogram)
+        self.gpu_looks += more.gpu_looks
+        self.gpu_hundredths += more.gpu_hundredths
 
     def row(self) -> list[Any]:
         """Plain JSON."""
-        starts = [{phase: pairs(histogram) for phase, histogram in self.starts.items()}] if self.starts else []
+        starts = {phase: pairs(histogram) for phase, histogram in self.starts.items()}
+        gpu = [self.gpu_looks, self.gpu_hundredths] if self.gpu_looks else []
         return [
             self.requests,
             self.errors,
@@ -69,19 +78,20 @@ class Counts:
             self.cold_starts,
             pairs(self.duration),
             pairs(self.hold),
-            *starts,
+            *((starts, gpu) if gpu else (starts,) if starts else ()),
         ]
 
 
 def of_row(row: Sequence[Any]) -> Counts:
     """The inverse of `Counts.row`. Raises ValueError, TypeError, AttributeError."""
     requests, errors, bytes_in, bytes_out, in_flight_ms, held_ms, cold_starts, duration, hold, *more = row
+    starts, gpu = [*more, {}, ()][: max(2, len(more))]
+    looks, hundredths = gpu or (0, 0)
     scalars = (requests, errors, bytes_in, bytes_out, in_flight_ms, held_ms, cold_starts)
-    if not all(type(number) is int for number in scalars):
+    if not all(type(number) is int for number in (*scalars, looks, hundredths)):
         raise TypeError("a row of anything but whole numbers")
-    (starts,) = more or ({},)
     by_phase = {phase: unpaired(flat) for phase, flat in starts.items()}
-    return Counts(*scalars, unpaired(duration), unpaired(hold), by_phase)
+    return Counts(*scalars, unpaired(duration), unpaired(hold), by_phase, looks, hundredths)
 
 
 def pairs(histogram: Mapping[int, int]) -> list[int]:

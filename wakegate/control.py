@@ -73,6 +73,7 @@ from wakegate.metrics import (
     of_telling,
     of_the_agent,
     of_the_door,
+    of_the_gpus,
 )
 from wakegate.pipe import Message, Pipe
 from wakegate.site import log_limits, offer_of, settings, site_of
@@ -141,7 +142,9 @@ class Control:
         holder = f"{start['node']}/{start['supervisor']}/control/{start['incarnation']}"
         self._lease = Lease(self._store, _LEASE, holder=holder, owner=start["node"])
         self._metrics = Metrics(CountersFile(config.data_dir / FILE))
-        self._analytics = Analytics(self._store, self._mirror, lambda: self._lease.fence)
+        self._analytics = Analytics(
+            self._store, self._mirror, lambda: self._lease.fence, lambda: self._activation.gpu_utilization()
+        )
         offer = offer_of(config, self._driver)
         self._activation = Activation(
             self._store,
@@ -407,6 +410,8 @@ class Control:
         told = [*of_telling(self._streams, self._collector, self._activation.journal), *of_the_door(self._door)]
         told += [*of_pushes(self._hooks, self._branches), *of_analytics(self._analytics)]
         told += [of_orders(self._issuer), *of_domains(self._verifier), *of_the_agent(self._activation.agent.faults)]
+        gpus, failures = self._activation.gpu_utilization(), self._activation.meter.failures
+        told += of_the_gpus(self._activation.catalog, gpus, failures)
         return await self._metrics.exposition(self._activation.catalog, self._issuer.left(), told)
 
     def _unready(self) -> list[str]:

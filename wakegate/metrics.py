@@ -188,6 +188,22 @@ def of_the_agent(faults: Mapping[str, int]) -> Iterator[Metric]:
     yield met
 
 
+def of_the_gpus(catalog: Catalog, percent: Mapping[str, float], failures: Mapping[str, int]) -> Iterator[Metric]:
+    """How busy the GPUs of services are, by id, and how often this node could not measure its own, by source."""
+    text = "Mean utilization of the GPUs of a service's ready replicas, where it is measured."
+    busy = GaugeMetricFamily("wakegate_gpu_utilization_ratio", text, labels=["namespace", "service"])
+    for service_id, value in percent.items():
+        service = catalog.service(service_id)
+        if service is not None:
+            busy.add_metric([service.namespace, service.name], value / 100)
+    yield busy
+    text = "Looks at a source of GPU utilization that failed."
+    failed = CounterMetricFamily("wakegate_gpu_reads_failed", text, labels=["source"])
+    for source, count in failures.items():
+        failed.add_metric([source], count)
+    yield failed
+
+
 def of_analytics(analytics: Analytics) -> Iterator[Metric]:
     """What is missing in analytics."""
     text = "Windows of workers, lines and changes of replicas that analytics lost."

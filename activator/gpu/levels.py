@@ -6,7 +6,7 @@ A node that is silent, or leaves a replica out, has not measured it.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -71,6 +71,12 @@ class Levels:
     def keep(self, nodes: Collection[str]) -> None:
         """There are no others any more."""
         self._of = {node: level for node, level in self._of.items() if node in nodes}
+
+    def all(self, now: float) -> Iterator[tuple[str, str, float]]:
+        """Node, replica and percent of everything that counts."""
+        for node, (at, replicas) in self._of.items():
+            if now - at < self._patience:
+                yield from ((node, replica, percent) for replica, percent in replicas.items())
 
     def of(self, node: str, replica: str, now: float) -> float | None:
         """Percent that the GPUs of a replica of that node are busy; None: not measured."""

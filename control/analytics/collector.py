@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from control.analytics import chunks, series
 from control.analytics.chunks import LEVELS, Rows
+from control.analytics.gpus import GpuLooks
 from control.analytics.heard import LATE, Heard, window_counts
 from control.analytics.replicas import ReadyReplicas, ReplicaLevels
 from control.analytics.resolution import DAY, HOUR, Range, tier_of
@@ -47,14 +48,23 @@ _log = logging.getLogger("wakegate.analytics")
 class Analytics:
     """One per control process: `await run()` for ever, `changed` for the mirror, `read` for the API.
 
-    `fence` is of the lease, None for who does not lead.
+    `fence` is of the lease, None for who does not lead. `gpus`: percent that the GPUs of services are busy, by id, of
+    those for which it was measured.
     """
 
-    def __init__(self, store: Store, objects: Objects, fence: Callable[[], Fence | None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        objects: Objects,
+        fence: Callable[[], Fence | None],
+        gpus: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:
         self.unreadable = 0  # windows and lines that could not be read
         self._store = store
         self._objects = objects
         self._fence = fence
+        self._gpus = gpus
+        self._looks = GpuLooks()
         self._rollups = Rollups(store)
         self._heard = Heard()
         self._ready = ReadyReplicas(objects)
@@ -158,7 +168,10 @@ class Analytics:
 
     async def _put_down(self, fence: Fence, now: float) -> None:
         lines, ready = self._levels.take()
-        if ready or now - self._put_at >= _LOOKED:
+        self._looks.look(self._gpus(), now)
+        for service, of_gpus in self._looks.take().items():
+            lines.setdefault(service, []).extend(of_gpus)
+        if ready or lines or now - self._put_at >= _LOOKED:
             self._put_at = now
             await self._rollups.fold(Fold((), lines, ready, int(now)), fence, int(now), int(now) + _TENDED)
 

@@ -9,7 +9,8 @@ Of each step and of the whole range:
 - `p50_ms`, `p95_ms`, `p99_ms` (from head to end), `hold_p95_ms` (of those that were held): within 2 %, nearest rank.
 - `in_flight`, `held` (both looked at each second), `replicas` (ready): means over the step, or over what of it is not
   in the future.
-- `gpu_utilization`: 0, as long as nothing measures it.
+- `gpu_utilization`: percent, the mean over the replicas and over the looks at which any of them was measured (one a
+  second); 0 where nothing was.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def fields(counts: Counts, seconds: int, elapsed: int, replicas: float) -> dict[
         "cold_start_p95_ms": _round(start_p95 * 1000),
         "cold_start_phases": {phase: _phase(counts.starts[phase]) for phase in PHASES if phase in counts.starts},
         "replicas": _round(replicas),
-        "gpu_utilization": 0.0,
+        "gpu_utilization": _round(counts.gpu_hundredths / max(counts.gpu_looks, 1) / 100),
     }
 
 

@@ -235,7 +235,8 @@ def test_an_answer_has_every_step_and_the_whole_range() -> None:
     wanted = Range(0, 180, 60, FINE)
     rows = {
         10: Counts(5, 1, 500, 5000, 60_000, 30_000, 1, {bucket(0.1): 5}, {bucket(2.0): 1}),
-        50: Counts(1, 0, 1, 1, 0, 0, 1, {bucket(1.0): 1}, {}, STARTS),
+        50: Counts(1, 0, 1, 1, 0, 0, 1, {bucket(1.0): 1}, {}, STARTS, 3, 9_000),
+        70: Counts(gpu_looks=1, gpu_hundredths=10_000),
         130: some(2, 0.01),
         180: some(99),
     }
@@ -267,11 +268,12 @@ def test_an_answer_has_every_step_and_the_whole_range() -> None:
             "first_byte": {"p50_ms": pytest.approx(20, rel=0.02), "p95_ms": pytest.approx(20, rel=0.02)},
         },
         "replicas": 1,
-        "gpu_utilization": 0,
+        "gpu_utilization": 30,
     }
-    assert second == ZERO | {"time": "1970-01-01T00:01:00.000000Z", "replicas": 2}
+    assert second == ZERO | {"time": "1970-01-01T00:01:00.000000Z", "replicas": 2, "gpu_utilization": 100}
     assert (third["requests"], third["replicas"]) == (2, 1)
     assert (told["totals"]["requests"], told["totals"]["replicas"]) == (8, pytest.approx(4 / 3, abs=0.001))
+    assert told["totals"]["gpu_utilization"] == 47.5
     assert told["totals"].keys() | {"time"} == first.keys()
 
 

@@ -24,7 +24,7 @@ from state.counts import (
 histograms = st.dictionaries(st.integers(-400, 400), st.integers(1, 10**9), max_size=20)
 numbers = st.integers(0, 2**53)
 starts = st.dictionaries(st.sampled_from(["", "ready", "first_byte"]), histograms)
-counts = st.builds(Counts, *[numbers] * 7, histograms, histograms, starts)
+counts = st.builds(Counts, *[numbers] * 7, histograms, histograms, starts, st.integers(1, 99), numbers)
 
 
 @given(histograms)
