@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import json
 import os
@@ -152,6 +153,33 @@ async def test_an_engine_and_a_store_that_are_not_there(tmp_path: Path) -> None:
     found = await engines.look(given)
     assert [(finding.state, finding.subject) for finding in found] == [(State.FIX, "engine"), (State.FIX, "store")]
     assert all(finding.fix for finding in found)
+
+
+async def test_what_measures_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert await engines.gpus(config(tmp_path)) == []
+    (nothing,) = await engines.gpus(config(tmp_path, gpus="T4=1"))
+    assert nothing.line() == (
+        "note  gpus      nothing measures how busy they are, so no service scales by it: NVML (nvidia-ml-py is not "
+        "installed: pip install 'wakegate[gpu]'), or an exporter by --dcgm-url"
+    )
+    silent = f"http://127.0.0.1:{unused_tcp_port}/metrics"
+    first, second = await engines.gpus(config(tmp_path, gpus="T4=1", dcgm_url=silent))
+    assert (first.state, first.fix, second.state) == (State.FIX, "start it, or mend --dcgm-url", State.NOTE)
+    server = await asyncio.start_server(_exporter, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/metrics"
+        assert told(await engines.gpus(config(tmp_path, gpus="T4=1", dcgm_url=url))) == [
+            (State.OK, f"{url} measures GPUs 0, 1")
+        ]
+
+
+async def _exporter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    body = b'DCGM_FI_DEV_GPU_UTIL{gpu="0"} 5\nDCGM_FI_DEV_GPU_UTIL{gpu="1",UUID="GPU-x"} 7\n'
+    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_who_answers_at_a_port() -> None:

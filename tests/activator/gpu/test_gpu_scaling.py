@@ -16,7 +16,9 @@ from aiohttp import web
 from plane import QUICK, Control, Plane, Worker, states, until
 
 from activator.gpu.dcgm import DcgmExporter
+from activator.gpu.levels import Level
 from state.models import Offer, ReplicaState, Scaling
+from state.store import GPUS
 
 RECORDED = (Path(__file__).parent / "dcgm_t4.txt").read_text()
 OFFER = Offer("process", "us-east-1", {"T4": 3})
@@ -168,5 +170,10 @@ async def test_another_node_measures_its_own(plane: Plane, exporter: Exporter) -
     async with busy(worker, service):
         await until(lambda: ready(leading, service) == 3)
     assert leading.activation.leader.leads
+    for told in (b"junk", Level("nobody", {"x": 1.0}).encode(), Level("n1", {"x": 1.0}).encode()):
+        await plane.store.publish(GPUS, told)
+    await until(lambda: ("n1", "x", 1.0) in leading.activation.gpus.all(time.monotonic()))
+    assert {node for node, _, _ in leading.activation.gpus.all(time.monotonic())} == {"n1", "n2"}
+    assert leading.activation.gpu_utilization().keys() == {service}
     assert await gpus(leading) == []
     assert await gpus(other) == ["0", "1", "2"]
