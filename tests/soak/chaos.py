@@ -69,6 +69,7 @@ class Chaos:
     counts: Counter[str] = field(default_factory=Counter)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     began: float = 0.0
+    _doomed: set[int] = field(default_factory=set)  # ports of the clients of workers that were struck
     _known: dict[int, float] = field(default_factory=dict)  # when each living replica was seen first
 
     async def run(self) -> None:
@@ -115,6 +116,7 @@ class Chaos:
 
     async def _open(self) -> Link:
         link = Link(await Connection.open(self.node.http_port))
+        link.doomed = link.port in self._doomed  # it was accepted, and its worker struck, before we heard of it
         self.links.add(link)
         return link
 
@@ -185,9 +187,11 @@ class Chaos:
             os.kill(pid, signal.SIGCONT)
 
     def _doom(self, pid: int) -> None:
-        held = client_ports(pid, self.node.http_port)
+        while not _stopped(pid):
+            time.sleep(0.001)
+        self._doomed |= client_ports(pid, self.node.http_port)
         for link in self.links:
-            link.doomed = link.doomed or link.port in held
+            link.doomed = link.doomed or link.port in self._doomed
 
     # Afterwards
 

@@ -81,8 +81,12 @@ class Sleepers:
         )
 
     def _create(self, number: int) -> None:
-        self.node.create("acme", f"s{number}", repo="acme/static", min_replicas=0, max_replicas=1)
-        self.node.wait_status("acme", f"s{number}", "running", 120)
+        """Until its first replica was healthy."""
+        body = {"name": f"s{number}", "repo": "acme/static", "gpu": "none", "min_replicas": 0, "max_replicas": 1}
+        path = "/auth/v1/seed/acme/services?wait=running&timeout=300"
+        answer = self.node.api("POST", path, body, timeout=320)
+        if answer.status != 201:
+            self._fail(f"creating s{number}: {answer.status} {answer.body!r}")
 
     def _metrics(self) -> dict[str, float]:
         return samples(self.node.api("GET", "/metrics").body.decode())
@@ -130,7 +134,8 @@ class Sleepers:
             self.waits.append((time.monotonic() - began) * 1000)
 
     def _fail(self, what: str) -> None:
-        self.failures.append(f"{time.monotonic() - self.began:6.1f} s {what}")
+        at = time.monotonic() - self.began if self.began else 0.0
+        self.failures.append(f"{at:6.1f} s {what}")
 
     async def _look(self) -> None:
         while not self.stop.is_set():
