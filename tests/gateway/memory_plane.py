@@ -35,6 +35,7 @@ SETTINGS = GatewaySettings(
     hold_timeout=5.0,
     hold_limit=4,
     hold_bytes=8192,
+    hold_keepalive_every=1.0,
     response_timeout=8.0,
     head_timeout=3.0,
     body_timeout=4.0,

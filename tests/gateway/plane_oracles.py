@@ -75,6 +75,9 @@ _NO_TRAILERS = _HOP_BY_HOP | {
     b"trailer",
 }
 _NEVER = 10_000.0
+_HELD = (100, 102)  # what a held client is told
+_COMMENT = b": waiting\n\n"
+_ERROR_EVENT = re.compile(rb'(?:retry: [0-9]+\n)?event: error\ndata: \{[^\n]*"status":([0-9]{3})[^\n]*\}\n\n')
 
 
 class Wrong(AssertionError):
@@ -537,6 +540,9 @@ def _check_response(
     identity = response.all(b"x-request-id")
     if identity != [exchange.request.request_id]:
         _fail("a response with another id", exchange, response.fields)
+    if exchange.promised:
+        _check_promised(exchange, request, response, tries, gone)
+        return
     if response.code != exchange.status and not (exchange.status == 499 and not response.body.complete):
         _fail("another status than counted", exchange, response)
     old = request.minor == 0
@@ -552,9 +558,7 @@ def _check_response(
             (b"upgrade", b"websocket"),
         ):
             _fail("a hop-by-hop field went to a client", name, value)
-    interims = [code for attempt in tries for code in attempt.interims]
-    if [one.code for one in response.interims] != interims[: len(response.interims)]:
-        _fail("interim responses that no origin sent", response.interims, interims)
+    _check_interims(exchange, response, tries)
     origin = tries[-1].response if tries else None
     ours = exchange.error is not None and (exchange.state & 7) == COMPLETE
     if ours or not tries:
@@ -568,6 +572,46 @@ def _check_response(
         _fail("a response that no origin sent", exchange, response, tries[-1].trouble)
     else:
         _check_relayed(wire, exchange, response, origin, tries[-1], gone)
+
+
+def _check_interims(exchange: Exchange, response: Message, tries: list[Attempt]) -> None:
+    """Those of origins, in their order; in between those that say that it is held, where its service has that said."""
+    told = [one.code for one in response.interims]
+    interims = [code for attempt in tries for code in attempt.interims]
+    if exchange.service is not None and exchange.service.keepalive:
+        told = [code for code in told if code not in _HELD]
+        interims = [code for code in interims if code not in _HELD]
+    if told != interims[: len(told)]:
+        _fail("interim responses that no origin sent", response.interims, interims)
+
+
+def _check_promised(exchange: Exchange, request: Message, response: Message, tries: list[Attempt], gone: bool) -> None:
+    """A stream of events that began while the request was held: comments, and then an origin's, or one error."""
+    if response.code != 200 or response.all(b"content-type") != [b"text/event-stream"]:
+        _fail("no stream of events", response, response.fields)
+    if response.length != (-1 if request.minor else -2) or request.method == b"HEAD":
+        _fail("a stream for who can't read it", request, response, response.fields)
+    content = response.body.content
+    while content.startswith(_COMMENT):
+        content = content[len(_COMMENT) :]
+    error = _ERROR_EVENT.fullmatch(content)
+    origin = tries[-1].response if tries else None
+    if error is not None and int(error[1]) == exchange.status:
+        if not response.body.complete and not gone:
+            _fail("an error event is not the end", response)
+        return
+    if origin is None or origin.code != 200 or (b"text/event-stream" not in origin.all(b"content-type")):
+        if content and not _COMMENT.startswith(content) and not gone:
+            _fail("events that no origin sent", content, origin)
+        if response.body.complete and exchange.status != 499:
+            _fail("a stream ended without a word", exchange, response)
+        return
+    if not origin.body.content.startswith(content):
+        _fail("other events", content[:300], origin.body.content[:300])
+    whole = origin.body.complete and content == origin.body.content
+    if response.body.complete and not whole and (request.minor or not gone):
+        _fail("a stream that is whole for the client only", response, origin)
+    _check_trailers(origin, response)
 
 
 def _plain(attempt: Attempt) -> bool:

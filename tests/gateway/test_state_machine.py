@@ -17,11 +17,14 @@ from plane_oracles import check_always, check_concurrency, check_ended, check_se
 
 from state.models import Endpoint, Phase, Route
 
-HOSTS = st.sampled_from([b"one.test", b"one.test", b"two.test", b"two.test", b"asleep.test", b"gone.test"])
+HOSTS = st.sampled_from(
+    [b"one.test", b"one.test", b"two.test", b"two.test", b"asleep.test", b"kept.test", b"kept.test", b"gone.test"]
+)
 ONE = (Endpoint("one.test-1", "127.0.0.2", 1001, True), Endpoint("one.test-2", "127.0.0.2", 1002, True))
 LEAVING = Endpoint("one.test-1", "127.0.0.2", 1001, False)
 TWO = Endpoint("two.test-1", "127.0.0.3", 1003, True)
 ASLEEP = Endpoint("asleep.test-1", "127.0.0.4", 1004, True)
+KEPT = (Endpoint("kept.test-1", "127.0.0.5", 1005, True), Endpoint("kept.test-2", "127.0.0.5", 1006, True))
 LIMIT = 1  # concurrency of two.test
 
 METHODS = st.sampled_from([b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"BREW"])
@@ -36,6 +39,7 @@ REQUEST_FIELDS = st.sampled_from(
         b"Connection: te\r\nTE: trailers",
         b"Cookie: a=b",
         b"Max-Forwards: 1",
+        b"Accept: text/event-stream",
     ]
 )
 WRONG_FIELDS = st.sampled_from(
@@ -52,7 +56,15 @@ WRONG_FIELDS = st.sampled_from(
     ]
 )
 RESPONSE_FIELDS = st.sampled_from(
-    [b"X-R: 1", b"Connection: close", b"Connection: x-r", b"Keep-Alive: timeout=5", b"Set-Cookie: a=b", b"Trailer: X-T"]
+    [
+        b"X-R: 1",
+        b"Connection: close",
+        b"Connection: x-r",
+        b"Keep-Alive: timeout=5",
+        b"Set-Cookie: a=b",
+        b"Trailer: X-T",
+        b"Content-Type: text/event-stream",
+    ]
 )
 STATUSES = st.sampled_from([b"200 OK", b"204 No Content", b"304 Not Modified", b"404 Not Found", b"500 No"])
 CONTENT = st.sampled_from([b"", b"hello", b"x" * 700, b"y" * 5000])
@@ -85,6 +97,12 @@ START = st.builds(
     lambda method, host, version: b"%b /%b %b\r\nHost: %b" % (method, host[:2], version, host), METHODS, HOSTS, VERSIONS
 )
 REQUESTS = messages(START, REQUEST_FIELDS)
+TOLD_SO = (
+    b"GET / HTTP/1.1\r\nHost: kept.test\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: kept.test\r\nAccept: text/event-stream\r\n\r\n",
+    b"GET / HTTP/1.0\r\nHost: kept.test\r\nAccept: text/event-stream\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: kept.test\r\nAccept: text/event-stream\r\nContent-Length: 5\r\n\r\nhello",
+)
 SIMPLE_REQUESTS = st.sampled_from(
     [
         b"GET / HTTP/1.1\r\nHost: one.test\r\n\r\n",
@@ -93,10 +111,21 @@ SIMPLE_REQUESTS = st.sampled_from(
         b"GET / HTTP/1.0\r\nHost: one.test\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: one.test\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: two.test\r\nContent-Length: 5\r\n\r\nhello",
+        *TOLD_SO,
     ]
 )
 WRONG_REQUESTS = messages(START, WRONG_FIELDS)
+PROMPT = b'{"model":"m","messages":[{"role":"user","content":"hello"},{"role":"assistant","content":"you"}]}'
+PROMPT_START = b"POST /v1/chat/completions HTTP/1.1\r\nHost: kept.test\r\nContent-Type: application/json\r\n"
+PROMPTS = st.sampled_from(
+    [
+        PROMPT_START + b"Content-Length: %d\r\n\r\n" % len(PROMPT) + PROMPT,
+        PROMPT_START + b"Transfer-Encoding: chunked\r\n\r\n" + chunks(PROMPT, b"X-T: 1\r\n"),
+        PROMPT_START + b"Accept: text/event-stream\r\nContent-Length: 5\r\n\r\n{}   ",
+    ]
+)
 RESPONSES = messages(st.builds(lambda status: b"HTTP/1.1 " + status, STATUSES), RESPONSE_FIELDS)
+STREAMS = messages(st.just(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream"), RESPONSE_FIELDS)
 INTERIM = st.sampled_from([b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </s>\r\n\r\n"])
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 WHICH = st.integers(0, 7)
@@ -114,6 +143,11 @@ def _connects_wait(plane: Plane) -> None:
     plane.reachable = False
 
 
+def _serve_kept(plane: Plane, *endpoints: Endpoint, phase: Phase = Phase.SERVING) -> None:
+    """One that tells who is held so, and knows prompts again."""
+    plane.serve("kept.test", *endpoints, phase=phase, hold_keepalive=True, affinity="prefix")
+
+
 CHANGES: dict[str, Callable[[Plane], None]] = {
     "one has two replicas": lambda plane: plane.serve("one.test", *ONE),
     "one has one replica": lambda plane: plane.serve("one.test", *ONE[:1]),
@@ -122,6 +156,10 @@ CHANGES: dict[str, Callable[[Plane], None]] = {
     "the sleeper wakes": lambda plane: plane.serve("asleep.test", ASLEEP),
     "the sleeper sleeps": lambda plane: plane.serve("asleep.test"),
     "the sleeper is refused": lambda plane: plane.serve("asleep.test", phase=Phase.REFUSING),
+    "the kept one has two replicas": lambda plane: _serve_kept(plane, *KEPT),
+    "the kept one has one replica": lambda plane: _serve_kept(plane, *KEPT[1:]),
+    "the kept one sleeps": _serve_kept,
+    "the kept one is refused": lambda plane: _serve_kept(plane, phase=Phase.REFUSING),
     "connects wait": _connects_wait,
     "connects work": _connects_work,
     "a connect is refused": lambda plane: plane.refuse(502),
@@ -145,6 +183,7 @@ class Talk(RuleBasedStateMachine):
         self.plane.serve("one.test", *ONE)
         self.plane.serve("two.test", TWO, concurrency=LIMIT)
         self.plane.serve("asleep.test")
+        _serve_kept(self.plane)
         self.plane.routes["gone.test"] = Route("s-gone", "acme", "gone", deleted_at=1)
         self.plane.client()
 
@@ -212,6 +251,38 @@ class Talk(RuleBasedStateMachine):
     def a_request(self, which: int, data: bytes, share: float) -> None:
         with self.step():
             self._say(self.client(which), data, share)
+
+    @rule(which=WHICH, data=PROMPTS, share=st.sampled_from([1.0, 0.6, 0.7, 0.9]))
+    def a_prompt(self, which: int, data: bytes, share: float) -> None:
+        with self.step() as plane:
+            _serve_kept(plane, *KEPT)
+            self._say(self.client(which), data, share)
+
+    @rule(
+        data=st.sampled_from(TOLD_SO),
+        response=st.one_of(STREAMS, RESPONSES),
+        share=st.sampled_from([1.0, 1.0, 0.3, 0.8, 0.97]),
+        then=st.sampled_from(["all", "all", "closes", "resets", "the client leaves", "nothing"]),
+    )
+    def one_that_was_told_that_it_is_held(self, data: bytes, response: bytes, share: float, then: str) -> None:
+        with self.step() as plane:
+            _serve_kept(plane)
+            client = plane.client()
+            self._say(client, data, 1.0)
+            plane.run()
+            plane.wait(1.5)
+            plane.run()
+            _serve_kept(plane, *KEPT)
+            plane.run()
+            up = self.up(0)
+            if up is None:
+                return
+            self._say(up, b"HTTP/1.1 103 Early Hints\r\n\r\n" + response, share)
+            plane.run()
+            if then == "the client leaves":
+                client.reset()
+            elif then != "nothing":
+                self._do(up, then)
 
     @rule(which=WHICH, data=WRONG_REQUESTS)
     def a_wrong_request(self, which: int, data: bytes) -> None:
