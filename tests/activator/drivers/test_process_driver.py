@@ -274,7 +274,7 @@ async def test_control_is_killed_between_record_and_process(world: World) -> Non
     world.repository().commit({"Procfile": f"web: {FOREVER}\n"})
     artifact = await world.build()
     launch = Launch("r1", "svc", "acme", "dep", artifact.ref, world.driver.allocate(()))
-    world.driver._ready(launch)
+    world.driver._ready(launch, ())
     await world.close(keep=True)
     await world.open()
     assert await world.driver.observe() == []
