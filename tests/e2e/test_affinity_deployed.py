@@ -1,7 +1,8 @@
-"""Session affinity through a deployed service: from the API's field to the cookie, over all workers."""
+"""Affinity through a deployed service, over all workers: from the API's field to the cookie, and to prompts."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -35,3 +36,22 @@ def test_a_client_comes_back_to_its_replica_over_all_workers(node: Node) -> None
         assert again.body == first.body
         assert "Set-Cookie" not in again.headers
     assert len({ask().body for _ in range(40)}) == 2, "without a cookie to any"
+    assert node.api("PUT", "/auth/v1/seed/acme/services/shop", {"scaling": {"affinity": "prefix"}}).status == 200
+    eventually(lambda: not any("Set-Cookie" in ask().headers for _ in range(20)), 10, "both workers know")
+    prompts_come_back(node)
+
+
+def prompts_come_back(node: Node) -> None:
+    """Each conversation to one replica, in all of its turns, by either worker."""
+
+    def turn(name: int, number: int) -> bytes:
+        messages = [{"role": "user", "content": f"{name}"}, *[{"role": "assistant", "content": "x"}] * number]
+        body = json.dumps({"model": "m", "messages": messages}).encode()
+        headers = {"Content-Type": "application/json"}
+        return node.request(
+            host("acme", "shop"), "/v1/chat/completions", method="POST", body=body, headers=headers
+        ).body
+
+    used = [{turn(name, number) for number in range(6)} for name in range(8)]
+    assert all(len(replicas) == 1 for replicas in used), used
+    assert len(set.union(*used)) == 2, "all together to both"
