@@ -307,9 +307,8 @@ class Dispatcher(Keeper):
         if service is None:
             return
         exchange.state = step(exchange.state, HOLD)
-        self.holding.charge(exchange, len(exchange.down.early_body(exchange)[0]))
-        if not exchange.over:
-            self._place(exchange, service, now)
+        self._place(exchange, service, now)
+        exchange.down.wait_with_rest(exchange)
 
     # Books
 

@@ -52,7 +52,7 @@ class Prefixes:
 
     def _look(self, exchange: Exchange) -> bool:
         """Look for the key. Whether that is settled."""
-        body, whole = exchange.down.early_body(exchange)
+        body, whole = exchange.down.early_body(exchange, BOUND)
         exchange.looked = max(1, len(body))
         try:
             exchange.key = key(body, whole)

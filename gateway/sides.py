@@ -61,8 +61,14 @@ class Downstream(Timed):
         """The request's body may come now."""
         raise NotImplementedError
 
-    def early_body(self, exchange: Exchange) -> tuple[bytes, bool]:
-        """What of the request's body has come before anybody asked for it, as content; whether that is all of it."""
+    def early_body(self, exchange: Exchange, limit: int) -> tuple[bytes, bool]:
+        """What of the request's body has come before anybody asked for it, as content of at most `limit` bytes as they
+        were sent; whether that is all of it, or of those.
+        """
+        raise NotImplementedError
+
+    def wait_with_rest(self, exchange: Exchange) -> None:
+        """If it waits: so do the bytes behind its head, which count as held."""
         raise NotImplementedError
 
     def tunnel(self, exchange: Exchange) -> None:

@@ -309,10 +309,10 @@ class ServerConnection(ResponseWriter):
         exchange.bytes_in = end + 4
         office.begin(exchange)
         if self._buffer:
-            self._wait_with_rest(exchange)
+            self.wait_with_rest(exchange)
         return True
 
-    def _wait_with_rest(self, exchange: Exchange) -> None:
+    def wait_with_rest(self, exchange: Exchange) -> None:
         """Bytes behind the head that could not be used at once."""
         if self._exchange is exchange:
             self._office.holding.charge(exchange, len(self._buffer))
@@ -397,13 +397,13 @@ class ServerConnection(ResponseWriter):
                 self._transport.pause_reading()
                 self._office.clients.paused[self] = None
 
-    def early_body(self, exchange: Exchange) -> tuple[bytes, bool]:
+    def early_body(self, exchange: Exchange, limit: int) -> tuple[bytes, bool]:
         body = Body(exchange.request.length)
         try:
-            content = body.feed(self._buffer)
+            content = body.feed(self._buffer[:limit])
         except ChunkError:
             return b"", True
-        return content, body.done
+        return content, body.done or len(self._buffer) >= limit
 
     def tunnel(self, exchange: Exchange) -> None:
         data = self._buffer

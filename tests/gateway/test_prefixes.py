@@ -210,3 +210,20 @@ async def test_the_service_can_go_while_it_waits(talk: Conversation) -> None:
     await client.send(b'{"a": "b"}')
     head = await client.head()
     assert head.startswith(lines("HTTP/1.1 503 Service Unavailable")[:-4])
+
+
+async def test_of_what_comes_in_tiny_chunks_no_more_is_taken_than_is_looked_at(talk: Conversation) -> None:
+    origins = await several(talk)
+    client = await talk.client()
+    await client.send(get(CHAT, JSON, "Transfer-Encoding: chunked", method="POST"))
+    await client.silent()
+    content = b'{"messages":["' + b"x" * 30_000 + b'"]}'
+    coded = b"".join(b"1\r\n%c\r\n" % byte for byte in content) + b"0\r\n\r\n"
+    await client.send(coded)
+    at = await arrived(origins)
+    replica = await origins[at].peer()
+    await replica.head()
+    got = await replica.through(b"\r\n0\r\n\r\n")
+    assert got.count(b"x") == 30_000
+    await replica.send(ok())
+    assert (await client.head()).startswith(b"HTTP/1.1 200 ")

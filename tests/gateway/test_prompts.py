@@ -79,6 +79,14 @@ def test_of_a_long_one_so_much_counts_and_no_more_is_waited_for() -> None:
     assert key(behind, True) == key(behind[:BOUND], False) == 0
 
 
+@pytest.mark.parametrize("inside", [b"[", b"1,", b"{", b'{"a":'])
+def test_what_is_made_of_many_tokens_is_looked_at_no_further(inside: bytes) -> None:
+    body = b'{"messages":[' + inside * 4500
+    far = key(body, False)
+    assert far == key(body + b'{"role":"user"}', True) != 0
+    assert key(b'{"tools":[' + inside * 4500 + b']],"prompt":"x"}', True) == 0
+
+
 TEXTS = st.text(max_size=30)
 MESSAGES = st.lists(
     st.fixed_dictionaries({"role": st.sampled_from(["system", "assistant", "tool"]), "content": TEXTS}), max_size=3
