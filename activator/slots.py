@@ -1,0 +1,250 @@
+"""What a worker does with the slots that it owns of one service: use, keep, give back, ask for more. Pure.
+
+A slot is the right to have one request at one replica of a service with `concurrency`. The store has who owns which
+(`state/slots.py`); here is the worker's side, and these are its laws:
+
+- What is in flight at a replica never rises above what is owned there. A slot that is given back is not used any more
+  from that moment on, whenever the store hears of it.
+- Only one message is under way at a time, and each says everything, so that any may be lost; what its answer says is
+  exact, less what was given back meanwhile.
+- A slot that nobody here needs is given to who waits elsewhere at once; one that becomes free goes to whoever waited
+  longest, here or elsewhere. While nobody waits elsewhere, all are kept: then a request costs the store nothing.
+
+Times are seconds of a clock that never goes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from state.slots import MOST_WANTED, Answer, Message
+
+ASK: Final = 0.2  # until a want that was told is told again
+CLEAR: Final = 0.02  # after a message, until it is told that nothing is wanted any more
+RETRY: Final = 0.2  # after a message that the store did not answer
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the worker sees of the service now.
+
+    `version`, `limit` (0: none), `ready` (replica ids): by the newest backend. `known`: those that are listed, the
+    draining ones too. `busy`: requests at a replica, also those that were aborted and that it may still work on.
+    `shun`: ready replicas that no request would be sent to now. `held`: waiting requests, the first of them for
+    `waited` seconds.
+    """
+
+    version: int
+    limit: int
+    ready: tuple[str, ...] = ()
+    known: frozenset[str] = frozenset()
+    busy: Mapping[str, int] = field(default_factory=dict)
+    shun: frozenset[str] = frozenset()
+    held: int = 0
+    waited: float = 0.0
+
+
+class Account:
+    """Mutable; `owned` by replica, zeros left out, is always the same dict.
+
+    The order of calls: `settle` whenever a slot may have become free and before it is used; `next` when all that could
+    be sent was; `answered` or `failed` once for each message that `next` gave.
+    """
+
+    __slots__ = (
+        "_asked_at",
+        "_ending",
+        "_foreign",
+        "_foreign_since",
+        "_given",
+        "_limit",
+        "_look",
+        "_offered",
+        "_over",
+        "_retry_at",
+        "_told",
+        "_version",
+        "leaving",
+        "owned",
+        "recalls",
+        "run",
+        "waiting",
+    )
+
+    def __init__(self) -> None:
+        self.owned: dict[str, int] = {}
+        self.waiting = False  # for an answer
+        self.recalls = 0  # slots that were given to others who waited
+        self.run = ""  # of the store that answered last
+        self.leaving = False  # the worker ends
+        self._limit = 0  # as applied
+        self._version = 0  # as told
+        self._foreign = 0  # slots that others wait for
+        self._foreign_since = 0.0
+        self._over: dict[str, int] = {}  # by replica, slots that are to be given back for the limit is lower now
+        self._offered: dict[str, int] = {}  # given back since the message that is under way
+        self._ending = False  # something is in flight at a replica that is not listed any more
+        self._given = False  # something was given back that no message has said
+        self._look = False  # the store may know something that we don't
+        self._told = 0  # what we want, as the store has it
+        self._asked_at = float("-inf")
+        self._retry_at = float("-inf")
+
+    @property
+    def lending(self) -> bool:
+        """Whether `settle` is to be called when a request ends although nobody is held here."""
+        return self._foreign > 0 or bool(self._over) or self._ending or self.leaving
+
+    @property
+    def said(self) -> bool:
+        """Whether the store knows of everything that was given back."""
+        return not self.waiting and not self._given
+
+    def settle(self, view: View, now: float) -> bool:
+        """Give back what others need more. True: `owned` has changed."""
+        before = sum(self.owned.values())
+        if view.limit and not self._limit:
+            self._begin(view)
+        self._limit = view.limit
+        self._drop(view)
+        self._shed(view)
+        if self._foreign:
+            self._lend(view, now)
+        return sum(self.owned.values()) != before
+
+    def _begin(self, view: View) -> None:
+        """A limit is set on a service that had none: what is in flight counts as owned."""
+        self.owned.clear()
+        self.owned.update({replica: count for replica, count in view.busy.items() if count})
+        self._look = bool(self.owned)
+
+    def _drop(self, view: View) -> None:
+        """What can't be used any more."""
+        for replica in list(self.owned):
+            if not view.limit:
+                self._give(replica, self.owned[replica])
+            elif self.leaving or replica not in view.known:
+                self._give(replica, self._idle(view, replica))
+        self._ending = any(replica not in view.known for replica in self.owned)
+
+    def _shed(self, view: View) -> None:
+        """What the limit does not allow any more."""
+        for replica in list(self.owned):
+            idle, over = self._idle(view, replica), self._over.get(replica, 0)
+            count = min(idle, max(over, self.owned[replica] - view.limit))
+            if count > 0:
+                self._give(replica, count)
+                self._over[replica] = over - count
+        self._over = {replica: over for replica, over in self._over.items() if over > 0 and replica in self.owned}
+
+    def _lend(self, view: View, now: float) -> None:
+        """What others wait for: all that nobody waits for here, and one at a time if they have waited longer."""
+        idle = {replica: self._idle(view, replica) for replica in view.ready if replica in self.owned}
+        useful = sum(count for replica, count in idle.items() if replica not in view.shun)
+        if view.held and useful and self._foreign_since < now - view.waited:
+            useful -= 1
+        count = min(sum(idle.values()) - min(useful, view.held), self._foreign)
+        for replica in sorted(idle, key=lambda one: (one not in view.shun, -idle[one])):
+            part = min(idle[replica], count)
+            if part > 0:
+                self._give(replica, part)
+                count -= part
+                self._foreign -= part
+                self.recalls += part
+
+    def _idle(self, view: View, replica: str) -> int:
+        return max(0, self.owned[replica] - view.busy.get(replica, 0))
+
+    def _give(self, replica: str, count: int) -> None:
+        if count <= 0:
+            return
+        left = self.owned[replica] - count
+        if left:
+            self.owned[replica] = left
+        else:
+            del self.owned[replica]
+        if self.waiting:
+            self._offered[replica] = self._offered.get(replica, 0) + count
+        self._given = True
+
+    def next(self, view: View, seq: int, now: float) -> Message | None:
+        """The message that is to be sent now; `seq` is its number. None: there is nothing to say, or not yet."""
+        if self.waiting or now < self._retry_at:
+            return None
+        want = self._want(view)
+        if not self._due(view, want, now):
+            return None
+        self.waiting = True
+        self._given = self._look = False
+        self._offered.clear()
+        self._version, self._asked_at, self._told = view.version, now, want
+        waited = int(view.waited * 1000) if want else 0
+        return Message(
+            seq, dict(self.owned), want, waited, view.version, view.limit, view.ready, view.shun, self.leaving
+        )
+
+    def _want(self, view: View) -> int:
+        if not view.limit or self.leaving or not view.ready:
+            return 0
+        usable = sum(self._idle(view, one) for one in view.ready if one in self.owned and one not in view.shun)
+        return max(0, min(view.held - usable, MOST_WANTED))
+
+    def _due(self, view: View, want: int, now: float) -> bool:
+        if self._given or self._look:
+            return True
+        if want:
+            return not self._told or now - self._asked_at >= ASK or view.version != self._version
+        if self._told:
+            return now - self._asked_at >= CLEAR
+        return bool(self.owned) and view.version != self._version
+
+    def again(self) -> float | None:
+        """When `next` may have something to say although nothing happens; None: never."""
+        if self.waiting:
+            return None
+        if self._given or self._look:
+            return self._retry_at
+        return max(self._retry_at, self._asked_at + CLEAR) if self._told else None
+
+    def answered(self, answer: Answer | None, now: float) -> None:
+        """None: the message was overtaken by a later one, which can't be."""
+        self.waiting = False
+        if answer is None:
+            self._look = True
+            return
+        owned = {replica: count - self._offered.get(replica, 0) for replica, count in answer.own.items()}
+        self.owned.clear()
+        self.owned.update({replica: count for replica, count in owned.items() if count > 0})
+        self._offered.clear()
+        self.run = answer.run
+        self._told = answer.want
+        self._foreign = answer.foreign
+        self._foreign_since = now - answer.waited / 1000
+        self._over = dict(answer.over)
+
+    def failed(self, now: float) -> None:
+        """The message may have been heard, or not; what it gave back is not ours any more in either case."""
+        self.waiting = False
+        self._offered.clear()
+        self._given = True
+        self._retry_at = now + RETRY
+
+    def hinted(self, own: int, want: int, waited: float, now: float) -> None:
+        """The store says: we own `own` slots, and others wait for `want`, the first for `waited` seconds."""
+        if self.waiting or own != sum(self.owned.values()):
+            self._look = True
+        self._foreign, self._foreign_since = want, now - waited
+
+    def doubt(self) -> None:
+        """The store may not know what we own: say it."""
+        self._look = True
+
+    def forfeit(self, busy: Mapping[str, int]) -> None:
+        """Others may have been given what we owned: only what is in flight is left."""
+        for replica in list(self.owned):
+            self._give(replica, self.owned[replica] - busy.get(replica, 0))
+
+    def __repr__(self) -> str:
+        return f"<Account {self.owned} told={self._told} foreign={self._foreign} waiting={self.waiting}>"
