@@ -1,4 +1,4 @@
-"""What a leader writes for later, off the path of wakes: the last activity of services, and the end of tombstones."""
+"""What a leader does off the path of wakes: activity is stored, tombstones that are over and stray slots removed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from state.codec import encode
 from state.ids import now_us
 from state.kinds import Kind
 from state.models import History
+from state.slots import Slots
 from state.store import Change, Fence, Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -45,10 +46,20 @@ class Housekeeping:
             if time.monotonic() - self._swept_at > _SWEEP_EVERY:
                 self._swept_at = time.monotonic()
                 await tombstones.sweep(self._store, self._settings.tombstone_ttl, now_us(), fence)
+                await self._sweep_slots()
         except Exception:
             log.exception("what is only written for later is written later")
         finally:
             self.under_way = False
+
+    async def _sweep_slots(self) -> None:
+        """A worker that hears of a service's end late may write its document once more."""
+        slots = Slots(self._store)
+        try:
+            known = await slots.services()
+            await slots.forget(known - (await self._store.get_many(Kind.SERVICE, sorted(known))).keys())
+        except StoreError as error:
+            log.debug("slots of services that are no more stay until the next sweep: %s", error)
 
     async def _store_activity(self, fence: Fence) -> None:
         """Remember the last activity for a successor."""

@@ -70,6 +70,16 @@ def free(replicas: list[Replica], now: float, waiting: int) -> int:
     return min(waiting, total)
 
 
+def shunned(replicas: list[Replica], now: float) -> list[Replica]:
+    """Those that no request would be sent to now, whatever room they have."""
+    if _good(replicas) == len(replicas):
+        return []
+    panic = _good(replicas) == 0
+    return [
+        one for one in replicas if one.health != GOOD and not one.due(now) and not (panic and one.health == EJECTED)
+    ]
+
+
 def may_eject(replicas: list[Replica], one: Replica) -> bool:
     """Whether `one`, in the choice and failing, may be taken out of it.
 

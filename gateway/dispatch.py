@@ -21,7 +21,7 @@ from gateway.errors import Failure, Redirect, StaleConnection, unknown
 from gateway.exchange import Exchange, Limits
 from gateway.health import GOOD
 from gateway.histogram import count
-from gateway.holding import Demand, Holding
+from gateway.holding import Demand, Holding, Slots
 from gateway.patience import Patience
 from gateway.prefixes import Prefixes
 from gateway.refused import Refused
@@ -72,6 +72,7 @@ class Dispatcher(Keeper):
         demand: Demand,
         sweep: Sweep,
         telemetry: Telemetry | None = None,
+        slots: Slots | None = None,
     ) -> None:
         self.settings = settings
         self.sweep = sweep
@@ -100,7 +101,7 @@ class Dispatcher(Keeper):
         self.clients = Clients(
             settings.connection_limit, settings.trusted_proxies, settings.address_limit, settings.shed_age
         )
-        self.holding = Holding(self, demand, settings.hold_bytes)
+        self.holding = Holding(self, demand, settings.hold_bytes, slots)
         self.patience = Patience(self)
         self.prefixes = Prefixes()
         self.connections = Connections(self, settings)
@@ -281,6 +282,8 @@ class Dispatcher(Keeper):
         service.retries += 1
         if replica is not None:
             self.send(exchange, service, replica, fresh)
+            if service.lending:
+                self.holding.look(service, now)
         else:
             self.holding.hold(exchange, service, now)
 
@@ -321,7 +324,7 @@ class Dispatcher(Keeper):
         error = exchange.error
         if error is not None and service is not None and exchange.replica is not None:
             self._blame(exchange, service, exchange.replica, error)
-        if exchange.in_flight:
+        if exchange.replica is not None:
             self._let_go(exchange)
         books = service if service is not None else self._nobody
         status = exchange.status
@@ -335,8 +338,15 @@ class Dispatcher(Keeper):
             self._log.add(exchange)
         if exchange.request.parent is not None and self._telemetry is not None:
             self._telemetry.ended(exchange)
-        if service is not None and len(service.room):
+        if service is not None:
+            self._freed(service, now)
+
+    def _freed(self, service: Service, now: float) -> None:
+        """A replica may have room for one more."""
+        if len(service.room):
             self.holding.release(service, now)
+        elif service.lending:
+            self.holding.look(service, now)
 
     def _blame(self, exchange: Exchange, service: Service, replica: Replica, error: Failure) -> None:
         """The errors that didn't come by `lost`: a response that was cut, or did not come in time."""
@@ -354,13 +364,34 @@ class Dispatcher(Keeper):
             self._log.add_refused(refused)
 
     def _let_go(self, exchange: Exchange) -> None:
-        """The slot at the replica is free again."""
+        """The slot at the replica is free again, unless its connection sees to that (`entrust`)."""
         replica, service = exchange.replica, exchange.service
         if replica is None or service is None:
             return
-        exchange.in_flight = False
         if replica.probe is exchange:
             replica.probe = None
+        if exchange.in_flight:
+            exchange.in_flight = False
+            self._took_off(replica, service)
+
+    def entrust(self, exchange: Exchange) -> Service | None:
+        """The exchange is over for its client, and may not be for its replica.
+
+        Where requests at once are limited, its slot is not free before it is: its connection sees to that, and calls
+        `returned`. None: they are not.
+        """
+        service = exchange.service
+        if service is None or not service.concurrency or not exchange.in_flight:
+            return None
+        exchange.in_flight = False
+        return service
+
+    def returned(self, replica: Replica, service: Service) -> None:
+        """The replica is done with a request that was entrusted."""
+        self._took_off(replica, service)
+        self._freed(service, time.monotonic())
+
+    def _took_off(self, replica: Replica, service: Service) -> None:
         replica.in_flight -= 1
         service.in_flight -= 1
         if replica.in_flight == 0 and not replica.ready:

@@ -18,7 +18,7 @@ from gateway.api_host import ApiHost
 from gateway.dispatch import Dispatcher
 from gateway.doors import Doors
 from gateway.errors import Failure, deleted, unknown
-from gateway.holding import Demand
+from gateway.holding import Demand, Slots
 from gateway.lag import LoopLag
 from gateway.service import Service
 from gateway.settings import GatewaySettings
@@ -45,6 +45,7 @@ class Edge:
     """Construct, `start()` on the loop, pass `protocol_factory()` to the listeners; `await drain()`, `close()`.
 
     `certificates`: what the TLS listeners, if there are any, serve with. `telemetry`: who gets sampled requests.
+    `slots`: who knows how much of a service's `concurrency` is this worker's; None: all of it.
     """
 
     def __init__(
@@ -55,12 +56,15 @@ class Edge:
         demand: Demand,
         certificates: Certificates | None = None,
         telemetry: Telemetry | None = None,
+        slots: Slots | None = None,
     ) -> None:
         self._table = table
+        table.exact = slots is not None
+        self._slots = slots
         self._telemetry = telemetry
         self._log = access_log
         self._sweep = Sweep(time.monotonic())
-        self._office = Dispatcher(settings, table, access_log, demand, self._sweep, telemetry)
+        self._office = Dispatcher(settings, table, access_log, demand, self._sweep, telemetry, slots)
         self._api: Service | None = None  # the API's; no service of the store
         if settings.api is not None:
             api = ApiHost(settings.api, settings)
@@ -103,6 +107,10 @@ class Edge:
         for replica in service.apply(backend, self._table.hold_timeout, time.monotonic()):
             self._office.connections.pool.close(replica)
         self._office.holding.settle(service, time.monotonic())
+
+    def release(self, service: Service, now: float) -> None:
+        """There may be room for some who are held."""
+        self._office.holding.settle(service, now)
 
     def forget(self, service_id: str) -> None:
         """The backend is gone (service removed): held requests get 503, those in flight finish."""
@@ -207,6 +215,8 @@ class Edge:
          "upstream_closed": n,                     # idle connections to replicas closed for there were too many
          "loop_lag": {"<bucket>": n}, "loop_lag_sum": seconds,            # buckets of `lag.py`: how late the loop was
          "loop_lag_cpu": {"<bucket>": n}, "loop_lag_cpu_sum": seconds,    # of it, what the worker computed
+         "slots": n,                                    # owned now, of all services (`slots.py`); with a store only
+         "slots_recalled": n, "slots_unanswered": n,    # given to who waited elsewhere; messages without an answer
          "tls": {"handshakes": n, "resumed": n, "proved": n, "failed": {reason: n}},   # with certificates only
          "proxy_protocol": {"read": n, "malformed": n}}                   # with trusted proxies only
         Buckets are indices of `gateway.histogram` (`upper(index)` = its upper bound in seconds). Requests that reached
@@ -227,6 +237,7 @@ class Edge:
             "upstream_closed": self._office.connections.pool.closed,
             **self._lag.counters(),
             **self._office.clients.counters(),
+            **(self._slots.counters() if self._slots is not None else {}),
             **self._doors.counters(),
         }
 

@@ -476,7 +476,7 @@ class Exchange:
         up = self.up
         if up is not None:
             self.up = None
-            up.abort()
+            up.forsake(self)
 
     def _finish(self, whole: bool) -> None:
         """Everything that must happen exactly once."""

@@ -63,6 +63,7 @@ class _Worker:
     heard: float = 0.0
     seen: bool = False
     connections: int = 0
+    slots: int = 0
     loads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     services: dict[str, Counters] = field(default_factory=dict)
     own: Counters = field(default_factory=dict)
@@ -145,6 +146,7 @@ class Totals:
                 "in_flight": _load(alive, "in_flight"),
                 "held": _load(alive, "held"),
                 "connections": sum(worker.connections for worker in alive),
+                "slots": sum(worker.slots for worker in alive),
                 "workers": len(alive),
             },
             self.unreadable,
@@ -152,6 +154,7 @@ class Totals:
 
     def _count(self, worker: _Worker, counters: Mapping[str, Any]) -> None:
         worker.connections = int(counters.get("connections", 0))
+        worker.slots = int(counters.get("slots", 0))
         own = {key: counters[key] for key in (*OWN, *LAG) if key in counters} | dict(labelled(counters))
         grow(self._own, own, worker.own)
         worker.own = own

@@ -46,6 +46,15 @@ class Demand(Protocol):
         """The first who was held for the start of a replica has a byte, so many microseconds after it was ready."""
 
 
+class Slots(Protocol):
+    """Who knows which slots this worker owns: `gateway.slots.WorkerSlots`. On the loop; must not block or raise."""
+
+    def look(self, service: Service, now: float) -> None:
+        """Something of a service with `concurrency` has changed. It may own less when this returns."""
+
+    def counters(self) -> dict[str, int]: ...
+
+
 class Holding:
     """Of one worker. `limit`: bytes beyond the heads of all held requests together.
 
@@ -53,12 +62,13 @@ class Holding:
     for one more (dynamic thresholds, Choudhury and Hahne 1998). So none can take the hold of the others.
     """
 
-    __slots__ = ("_demand", "_limit", "_office", "_shares", "_turning", "bytes", "services")
+    __slots__ = ("_demand", "_limit", "_office", "_shares", "_slots", "_turning", "bytes", "services")
 
-    def __init__(self, office: Dispatcher, demand: Demand, limit: int) -> None:
+    def __init__(self, office: Dispatcher, demand: Demand, limit: int, slots: Slots | None) -> None:
         self._office = office
         self._demand = demand
         self._limit = limit
+        self._slots = slots
         self.services: dict[str, Service] = {}  # those with somebody in the room
         self.bytes = 0
         self._shares: dict[str, int] = {}  # bytes by namespace; zeros left out
@@ -88,6 +98,12 @@ class Holding:
         self._office.patience.held(exchange, service, now)
         if not service.ready:
             self._wake(service, now)
+        self.look(service, now)
+
+    def look(self, service: Service, now: float) -> None:
+        """Something that its slots depend on has changed."""
+        if self._slots is not None and service.owned is not None and (service.concurrency or service.owned):
+            self._slots.look(service, now)
 
     def _wake(self, service: Service, now: float) -> None:
         if now - service.woken_at >= _WAKE_EVERY:
@@ -97,14 +113,15 @@ class Holding:
     def settle(self, service: Service, now: float) -> None:
         """After a change: whoever is held goes, is told that it is in vain, or waits on."""
         if len(service.room) == 0:
-            return
-        if service.deleted or (service.refusing and not service.ready):
+            self.look(service, now)
+        elif service.deleted or (service.refusing and not service.ready):
             self._refuse(service, now)
         else:
             self.release(service, now)
 
     def release(self, service: Service, now: float) -> None:
         """Send as many held requests as there is capacity for, oldest first; of many the first now."""
+        self.look(service, now)
         able = free(service.ready, now, min(len(service.room), _TURN))
         sent = 0
         going = service.room.release(able)
@@ -131,6 +148,7 @@ class Holding:
         """One turn is over, in which so many left the room: a full one has another after it."""
         if not len(service.room):
             self.services.pop(service.id, None)
+            self.look(service, time.monotonic())
         elif done >= _TURN and service not in self._turning:
             self._turning.add(service)
             asyncio.get_running_loop().call_soon(self._turn, service)
@@ -155,9 +173,9 @@ class Holding:
     def leave(self, exchange: Exchange) -> None:
         service = exchange.service
         if service is not None and service.room.cancel(exchange):
-            self._unheld(exchange, service, time.monotonic())
-            if not len(service.room):
-                self.services.pop(service.id, None)
+            now = time.monotonic()
+            self._unheld(exchange, service, now)
+            self._turned(service, 0)
 
     def charge(self, exchange: Exchange, size: int) -> None:
         """Bytes of a held request's body are kept."""

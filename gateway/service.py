@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Service:
     """Mutable; lives as long as the worker, so that its counters never go back, or until it is deleted (`table.py`).
 
-    `id` "": no service at all.
+    `id` "": no service at all. `exact`: `concurrency` counts for all workers together, and this one has only what it
+    owns of it (`slots.py`).
     """
 
     __slots__ = (
@@ -39,8 +40,10 @@ class Service:
         "id",
         "in_flight",
         "keepalive",
+        "lending",
         "name",
         "namespace",
+        "owned",
         "ready",
         "reason",
         "refusing",
@@ -57,7 +60,7 @@ class Service:
         "woken_at",
     )
 
-    def __init__(self, service_id: str, hold_limit: int, hold_timeout: float) -> None:
+    def __init__(self, service_id: str, hold_limit: int, hold_timeout: float, exact: bool = False) -> None:
         self.id = service_id
         self.namespace = ""
         self.name = ""
@@ -65,6 +68,8 @@ class Service:
         self.replicas: dict[str, Replica] = {}  # those that leave included, until nothing is in flight there
         self.ready: list[Replica] = []
         self.concurrency = 0
+        self.owned: dict[str, int] | None = {} if exact else None  # slots by replica; None: all that there are
+        self.lending = False  # others wait for slots: whoever keeps them is to know when one is free
         self.refusing = False
         self.reason = ""
         self.retry_after = 1
@@ -155,8 +160,9 @@ class Service:
 
     def allot(self) -> None:
         """How many requests this worker may have in flight at each replica."""
+        limit, owned = self.concurrency or UNLIMITED, self.owned if self.concurrency else None
         for replica in self.replicas.values():
-            replica.slots = self.concurrency or UNLIMITED
+            replica.slots = limit if owned is None else owned.get(replica.id, 0)
 
     def call(self, namespace: str, name: str) -> None:
         self.namespace, self.name = namespace, name

@@ -147,6 +147,14 @@ class Upstream(Timed):
         """Close at once and call nobody."""
         raise NotImplementedError
 
+    def forsake(self, exchange: Exchange) -> None:
+        """Its exchange is over, or broken: call nobody of it.
+
+        Close at once, or, where requests at once are limited, only this side until the replica closes the other: it
+        may still be at work on the request.
+        """
+        raise NotImplementedError
+
     def close(self) -> None:
         """Close once what is written has been sent, for which there is a limit, and call nobody."""
         raise NotImplementedError

@@ -28,6 +28,7 @@ _GAUGES: Final = {
     "in_flight": ("wakegate_in_flight", "Requests at replicas now."),
     "held": ("wakegate_held", "Requests held now."),
     "connections": ("wakegate_connections", "Open client connections."),
+    "slots": ("wakegate_slots_owned", "Requests at once that workers own, of services with concurrency."),
     "workers": ("wakegate_workers", "Gateway workers that report."),
 }
 
@@ -42,6 +43,8 @@ _SUMS: Final = {
 OWN: Final = {
     "accepted": ("wakegate_connections_accepted", "Client connections accepted."),
     "shed": ("wakegate_connections_shed", "Idle client connections closed to make room for new ones."),
+    "slots_recalled": ("wakegate_slots_recalled", "Slots given to another worker where requests waited for them."),
+    "slots_unanswered": ("wakegate_slots_unanswered", "Messages about slots that the store did not answer."),
     "upstream_closed": ("wakegate_upstream_connections_shed", "Idle connections to replicas closed, being too many."),
     "log_dropped": ("wakegate_access_log_dropped", "Access log lines that could not be written."),
     "spans_dropped": ("wakegate_spans_dropped", "Sampled requests whose spans could not be exported."),

@@ -74,6 +74,7 @@ class Table:
         "_source",
         "_spelled",
         "_stale",
+        "exact",
         "hold_limit",
         "hold_timeout",
         "services",
@@ -83,6 +84,7 @@ class Table:
         self._source = source
         self.hold_limit = hold_limit
         self.hold_timeout = hold_timeout
+        self.exact = False  # whether new services have their slots from the store
         self.services: dict[str, Service] = {}
         self._spelled: dict[bytes, Service] = {}  # by the Host field as it came
         self._hosts: dict[bytes, _Known] = {}
@@ -193,7 +195,7 @@ class Table:
         return known
 
     def _build(self, route: Route) -> Service:
-        service = Service(route.service, self.hold_limit, self.hold_timeout)
+        service = Service(route.service, self.hold_limit, self.hold_timeout, self.exact)
         service.call(route.namespace, route.name)
         backend = self._source.backend(route.service)
         if backend is not None:

@@ -1,8 +1,8 @@
 """The runtime of one gateway worker: sockets, the copy of the store, reports, and the data plane between them.
 
 The order of its life keeps the acknowledgement protocol (DESIGN): register, read the snapshot, acknowledge, and only
-then accept; to end: stop accepting, finish what is in flight, report for the last time and deliver what was counted,
-and only then unregister.
+then accept; to end: stop accepting, finish what is in flight, report for the last time, deliver what was counted and
+give back the slots, and only then unregister.
 With the store out of reach at the start it serves from the local cache and makes up for the rest when it can (law 1);
 with a shared store, no longer than the stale limit.
 Every task has its owner here; one that fails ends the worker, loudly.
@@ -30,6 +30,7 @@ from gateway.freshness import Freshness
 from gateway.membership import Membership
 from gateway.reporter import Reporter
 from gateway.settings import GatewaySettings
+from gateway.slots import WorkerSlots
 from gateway.source import RecordSource
 from gateway.table import Table
 from gateway.telemetry import Telemetry
@@ -38,6 +39,7 @@ from state.mirror import Mirror
 from state.rollups import Rollups
 from state.secret_key import FINGERPRINT_ID, DerivedKey
 from state.secrets import Vault
+from state.slots import Slots
 from state.store import Store, StoreError
 
 _KINDS: Final = (Kind.ROUTE, Kind.BACKEND, Kind.CERTIFICATE, Kind.CHALLENGE)
@@ -92,7 +94,11 @@ class Worker:
         self._access_log = access_log
         table = Table(self._source, settings.gateway.hold_limit, settings.gateway.hold_timeout)
         self._certificates = StoredCertificates(self._source, Vault(settings.certificates_key))
-        self._edge = Edge(settings.gateway, table, access_log, self._reporter, self._certificates, telemetry)
+        self._slots = WorkerSlots(Slots(self._store), settings.registration, self._membership, self._version)
+        self._edge = Edge(
+            settings.gateway, table, access_log, self._reporter, self._certificates, telemetry, self._slots
+        )
+        self._slots.serve(self._edge.release)
         self._edge.complain_to(self._say)
         self._reporter.watch(self._edge)
         self._courier = Courier(self._store, Rollups(self._store), settings.registration, self._edge.books)
@@ -151,6 +157,7 @@ class Worker:
             if await self._unless_drained(tasks.create_task(self._first_state(), name="first state")):
                 background.append(tasks.create_task(self._reporter.run(), name="reporter"))
                 background.append(tasks.create_task(self._courier.run(), name="courier"))
+                background.append(tasks.create_task(self._slots.run(), name="slots"))
                 await self._serve(addresses, secure)
                 await self._last_words()
             for task in background:
@@ -189,6 +196,7 @@ class Worker:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._reporter.last(), name="last report")
             tasks.create_task(self._courier.last(), name="last windows")
+            tasks.create_task(self._slots.leave(), name="last slots")
 
     async def _finish(self) -> None:
         """Wait until all that was accepted is over, or it is time to cut it. The cache is the successor's to write."""
@@ -247,6 +255,7 @@ class Worker:
         if self._mirror.run_id != self._run_id:
             self._run_id = self._mirror.run_id
             self._membership.doubt()
+            self._slots.doubt()
             self._resync(touched)
         elif len(touched) > _MANY:
             self._resync(touched)
@@ -284,6 +293,7 @@ class Worker:
     def _turned_stale(self, stale: bool) -> None:
         self._edge.mark(stale)
         if stale:
+            self._slots.forfeit()
             self._say(f"cut off from the store for {self._settings.stale_limit:g} s (--stale-limit): answering 503")
         else:
             self._say("in sync with the store again: serving")
@@ -294,6 +304,11 @@ class Worker:
     def _applied(self) -> object:
         """What the cache is a copy of; None before the first snapshot."""
         return (self._mirror.run_id, self._mirror.revision) if self._mirror.run_id else None
+
+    def _version(self, service_id: str) -> int:
+        """The revision of a service's backend, as applied; 0: there is none, or it is the cache's."""
+        record = self._mirror.get(Kind.BACKEND, service_id)
+        return 0 if record is None else record.version
 
     def _say(self, text: str) -> None:
         self._supervisor.say(f"worker {self._settings.number}: {text}")

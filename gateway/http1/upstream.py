@@ -26,9 +26,11 @@ from gateway.states import DONE, NONE, TUNNEL
 if TYPE_CHECKING:
     from gateway.dispatch import Dispatcher
     from gateway.replica import Replica
+    from gateway.service import Service
 
 _INTERIM_LIMIT: Final = 100  # 1xx before one final head
 _RACE: Final = 1.0  # seconds in which the end of a kept connection, without a byte, has crossed the request
+_ABORTED: Final = 5.0  # seconds that a replica has to close once its client has left
 _NO_TRAILERS: Final[list[bytes]] = []  # never changed
 
 # What is being read.
@@ -51,6 +53,7 @@ class UpstreamConnection(Upstream):
         "_left",
         "_method",
         "_office",
+        "_owed",
         "_reading",
         "_response",
         "_reuse_for",
@@ -76,6 +79,7 @@ class UpstreamConnection(Upstream):
         self._reuse_for = 0
         self._reading = True
         self._closed = False
+        self._owed: Service | None = None  # whose slot is taken until the replica closes
 
     # The exchange's side
 
@@ -117,6 +121,25 @@ class UpstreamConnection(Upstream):
         if self._transport is not None:
             self._transport.abort()
 
+    def forsake(self, exchange: Exchange) -> None:
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            self._owed = self._office.entrust(exchange)
+        if transport is None or self._owed is None:
+            self.abort()
+            return
+        self._exchange = None
+        self.gate(True)
+        self._office.sweep.arm(self, time.monotonic() + _ABORTED)
+        transport.write_eof()
+
+    def _repay(self) -> None:
+        """The replica has closed, or has had the time to."""
+        service = self._owed
+        if service is not None:
+            self._owed = None
+            self._office.returned(self.replica, service)
+
     def close(self) -> None:
         self._exchange = None
         self._closed = True
@@ -140,6 +163,7 @@ class UpstreamConnection(Upstream):
             return
         self._office.connections.discard(self.replica, self)
         self.abort()
+        self._repay()
 
     # asyncio's side
 
@@ -149,6 +173,8 @@ class UpstreamConnection(Upstream):
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:
+            if self._owed is not None:
+                return  # nobody wants it any more
             self._office.connections.discard(self.replica, self)  # not asked for: never let it reach the next request
             self.abort()
         elif (exchange.state & ~7) == TUNNEL:
@@ -337,6 +363,7 @@ class UpstreamConnection(Upstream):
         if exchange is None:
             if not self._closed:
                 self._office.connections.discard(self.replica, self)
+            self._repay()
         elif self._body == _TO_THE_END and error is None and (exchange.state & ~7) != TUNNEL:
             exchange.response_body(b"", True, _NO_TRAILERS)
         elif self._body == _HEAD:
@@ -355,8 +382,10 @@ class UpstreamConnection(Upstream):
     def _fail(self, failure: Failure) -> None:
         """The response can't be read: nothing more of it is believed."""
         exchange = self._exchange
-        self.abort()
-        if exchange is not None:
+        if exchange is None:
+            self.abort()
+        else:
+            self.forsake(exchange)
             exchange.upstream_lost(failure)
 
     def _write(self, data: bytes) -> None:

@@ -126,6 +126,7 @@ def check_always(plane: Plane) -> None:
     office = plane.office
     going = [wire.protocol._exchange for wire in plane.clients if not wire.lost]
     in_flight = sum(exchange is not None and exchange.in_flight for exchange in going)
+    in_flight += sum(wire.protocol._owed is not None for wire in plane.upstreams)  # the replica may be at work on them
     if office.holding.bytes < 0 or office.connections.pool.size < 0:
         _fail("below zero", office.holding.bytes, office.connections.pool)
     for service in office.books:

@@ -85,6 +85,9 @@ def test_what_workers_count_of_themselves() -> None:
     own: dict[str, Any] = {
         "shed": 2,
         "upstream_closed": 9,
+        "slots": 6,
+        "slots_recalled": 12,
+        "slots_unanswered": 13,
         "spans_dropped": 3,
         "refused_full": 4,
         "refused_address": 5,
@@ -102,6 +105,8 @@ def test_what_workers_count_of_themselves() -> None:
     found = samples(totals)
     assert (found["wakegate_connections_shed_total",], found["wakegate_spans_dropped_total",]) == (2, 3)
     assert found["wakegate_upstream_connections_shed_total",] == 9
+    assert (found["wakegate_slots_recalled_total",], found["wakegate_slots_unanswered_total",]) == (12, 13)
+    assert found["wakegate_slots_owned",] == 6, "now"
     refused = "wakegate_connections_refused_total"
     assert (found[refused, "worker"], found[refused, "address"]) == (4, 5)
     handshakes, failed = "wakegate_tls_handshakes_total", "wakegate_tls_handshake_failures_total"

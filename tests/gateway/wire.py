@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from gateway.access_log import AccessLog
 from gateway.edge import Edge
+from gateway.holding import Slots
 from gateway.settings import GatewaySettings
 from gateway.table import Table
 from gateway.telemetry import Telemetry
@@ -152,7 +153,11 @@ class Conversation:
     """The edge, its source of routes, and everybody who talks to it."""
 
     def __init__(
-        self, settings: GatewaySettings, log_fd: int | None = None, telemetry: Telemetry | None = None
+        self,
+        settings: GatewaySettings,
+        log_fd: int | None = None,
+        telemetry: Telemetry | None = None,
+        slots: Slots | None = None,
     ) -> None:
         self.settings = settings
         self.routes: dict[str, Route] = {}
@@ -161,7 +166,7 @@ class Conversation:
         self.drained: list[str] = []
         self.answers: list[tuple[str, int]] = []
         self.log = AccessLog(log_fd)
-        self.edge = Edge(settings, Table(self), self.log, self, telemetry=telemetry)
+        self.edge = Edge(settings, Table(self), self.log, self, telemetry=telemetry, slots=slots)
         self.port = 0
         self.accidents: list[dict[str, object]] = []  # exceptions that nobody caught
         self._server: asyncio.Server | None = None
