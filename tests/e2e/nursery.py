@@ -71,10 +71,13 @@ class WorkerProcess:
 
 
 class Nursery:
-    """The sockets of N workers, and those workers that a test starts."""
+    """The sockets of N workers of a node, and those workers that a test starts."""
 
-    def __init__(self, data: Path, store_url: str, workers: int, given: Mapping[str, list[str]]) -> None:
+    def __init__(
+        self, data: Path, store_url: str, workers: int, given: Mapping[str, list[str]], node: str = "n"
+    ) -> None:
         self.data = data
+        self.node = node
         self.store_url = store_url
         self.http = listen([("--http", Address("127.0.0.1", 0))], workers)
         self.https = listen([("--https", Address("127.0.0.1", 0))], workers)
@@ -87,7 +90,7 @@ class Nursery:
         http, https = ([one.descriptors for one in listeners] for listeners in (self.http, self.https))
         start = {
             "config": self.config.to_json(),
-            "node": "n",
+            "node": self.node,
             "supervisor": "s",
             "incarnation": incarnation,
             "store": self.store_url,
@@ -106,7 +109,7 @@ class Nursery:
                 env=os.environ | {ENVIRONMENT: str(theirs.fileno()), "PYTHONPATH": str(ROOT)},
                 pass_fds=[theirs.fileno(), *(fd for of_address in (*http, *https) for fd in of_address)],
             )
-        worker = WorkerProcess(process, f"n/s/{number}/{incarnation}")
+        worker = WorkerProcess(process, f"{self.node}/s/{number}/{incarnation}")
         self.workers.append(worker)
         worker.channel = await Channel.open(ours, worker.heard.append, worker.ended.set)
         worker.tell({"start": start})
@@ -182,12 +185,15 @@ class ReplicaServer:
         return Endpoint(self.name, "127.0.0.1", self.port)
 
 
-async def publish(store: Store, *endpoints: Endpoint, service: str = "s1", host: str = HOST) -> int:
+async def publish(
+    store: Store, *endpoints: Endpoint, service: str = "s1", host: str = HOST, concurrency: int = 0
+) -> int:
     """Commit a service's route and backend."""
+    backend = Backend(service, "acme", "api", endpoints=endpoints, concurrency=concurrency)
     return await store.commit(
         [
             Change(Kind.ROUTE, host, encode(Route(service, "acme", "api"))),
-            Change(Kind.BACKEND, service, encode(Backend(service, "acme", "api", endpoints=endpoints))),
+            Change(Kind.BACKEND, service, encode(backend)),
         ]
     )
 
