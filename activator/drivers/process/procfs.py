@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _DEAD = frozenset("ZXx")
+_STATUS = 4096  # bytes of /proc/PID/status that have its uids: the command's name comes before, and little else
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +62,30 @@ def alive(pid: int, start: int) -> bool:
     return stat is not None and stat.start == start and stat.alive
 
 
+def pids() -> Iterator[int]:
+    """Of every process, zombies too."""
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
 def living() -> Iterator[Stat]:
     """Every process that is no zombie."""
-    for name in os.listdir("/proc"):
-        if name.isdigit() and (stat := read_stat(int(name))) is not None and stat.alive:
-            yield stat
+    return (stat for pid in pids() if (stat := read_stat(pid)) is not None and stat.alive)
 
 
 def uid_of(pid: int) -> int | None:
-    """The effective uid, also of a process that made itself undumpable (its /proc directory then is root's)."""
+    """The effective uid, also of a process that made itself undumpable (its /proc directory then is root's).
+
+    Asked of every process of the machine, so it does without the layers of `open`.
+    """
     try:
-        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if line.startswith("Uid:"):
-                    return int(line.split()[2])
-    except OSError:
-        pass
-    return None
+        descriptor = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            status = os.read(descriptor, _STATUS)
+        finally:
+            os.close(descriptor)
+        return int(status.partition(b"\nUid:")[2].split(None, 2)[1])
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 def environment(pid: int) -> dict[bytes, bytes]:

@@ -90,10 +90,11 @@ async def terminate(replica: Replica, sweeper: Sweeper, grace: float) -> None:
     replica.stopping = True
     replica.grace_over.clear()
     try:
+        members = await sweeper.members(name)
         if grace > 0:
-            _ask(replica, await sweeper.members(name))
-            await _all_gone(name, sweeper, grace)
-        for stat in await sweeper.members(name):
+            _ask(replica, members)
+            members = await _left_after(grace, members, name, sweeper)
+        for stat in members:
             kill(stat.pid, stat.start, signal.SIGKILL)
     finally:
         replica.grace_over.set()
@@ -112,9 +113,12 @@ def _ask(replica: Replica, members: Iterable[Stat]) -> None:
                 kill(stat.pid, stat.start, number)
 
 
-async def _all_gone(name: str, sweeper: Sweeper, grace: float) -> None:
+async def _left_after(grace: float, members: list[Stat], name: str, sweeper: Sweeper) -> list[Stat]:
+    """What of a replica still runs when the grace is over; nothing as soon as nothing does."""
     deadline = asyncio.get_running_loop().time() + grace
-    while members := await sweeper.members(name):
-        left = deadline - asyncio.get_running_loop().time()
-        if left <= 0 or not await gone(members, left):
-            return
+    while members:
+        in_time = await gone(members, deadline - asyncio.get_running_loop().time())
+        members = await sweeper.members(name)
+        if not in_time:
+            break
+    return members
