@@ -32,6 +32,7 @@ from tests.soak.watch import samples
 WORKERS = 4
 REPLICAS = 3
 CLIENTS = 64
+CONCURRENCY = 25  # of a replica, in half of the runs: with one replica fewer than clients
 RATE = 200.0  # requests a second
 LONG = 240.0  # seconds; runs from here on stop replicas for good, too
 PATIENCE = 200.0  # seconds that a client waits: a replica that was stopped is replaced within
@@ -87,7 +88,9 @@ class Chaos:
 
     def _deploy(self) -> None:
         self.node.commit("acme/web", {"Procfile": "web: exec python3 server.py\n", "server.py": PROGRAM.read_text()})
-        self.node.create("acme", "web", min_replicas=REPLICAS, max_replicas=REPLICAS)
+        scaling = {"concurrency": self.random.choice((0, CONCURRENCY))}
+        self.node.create("acme", "web", min_replicas=REPLICAS, max_replicas=REPLICAS, scaling=scaling)
+        self.lines.append(f"{scaling}")
         eventually(lambda: self._ready() == REPLICAS, 60, "all replicas are ready")
 
     def _ready(self) -> int:
