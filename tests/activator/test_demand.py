@@ -46,6 +46,9 @@ def test_loads_add_up_and_the_newest_report_counts() -> None:
     demand.report(report("w1", a=Load(2, 1, {"x": 2})), 0)
     demand.report(report("w2", a=Load(1, 0, {"y": 1})), 0)
     assert demand.load("a", 0) == Load(3, 1, {"x": 2, "y": 1})
+    demand.report(report("w3", b=Load(0, 2, {}, 1.5)), 0)
+    demand.report(report("w4", b=Load(0, 1, {}, 0.5)), 0)
+    assert demand.load("b", 0) == Load(0, 3, {}, 1.5)  # who waits longest says how long
     assert demand.report(report("w1", seq=2), 1) == {"a"}
     assert demand.load("a", 1) == Load(1, 0, {"y": 1})
     assert demand.report(report("w1", seq=1, a=Load(9, 9, {})), 2) == set()
