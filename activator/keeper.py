@@ -29,6 +29,7 @@ from activator.views import View
 from state.ids import now_us
 from state.kinds import Kind
 from state.models import Reason, Replica, ReplicaState, Service, StartPhases
+from state.store import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -324,6 +325,8 @@ class Keeper:
         """Nothing of it runs any more; once every worker knows, its address is free."""
         node = self._node
         if self._id in node.running:
+            if replica.state is ReplicaState.STOPPING and not await self._stands():
+                return
             await node.driver.stop(self._id, grace)
             node.running.discard(self._id)
         record = node.catalog.mirror.get(Kind.REPLICA, self._id)
@@ -348,7 +351,7 @@ class Keeper:
         if not self._let_go:
             if not await node.acks.wait(node.catalog.mirror.revision, _PATIENCE) or not await self._drained():
                 return False
-            if node.catalog.replica(self._id) is not None:
+            if node.catalog.replica(self._id) is not None or not await self._stands():
                 return False
             if self._id in node.running:
                 log.warning("stopping replica %s, which the store does not know", self._id)
@@ -358,6 +361,17 @@ class Keeper:
         node.exits.pop(self._id, None)
         node.ports.pop(self._id, None)
         return node.catalog.replica(self._id) is None
+
+    async def _stands(self) -> bool:
+        """Whether the store says at this moment what the mirror does. There is no way back from asking a replica to
+        end, and a store that has come back from an earlier moment may have workers that send there again."""
+        try:
+            if await self._node.ledger.stands(Kind.REPLICA, self._id):
+                return True
+        except StoreError as error:
+            log.debug("replica %s ends later: %s", self._id, error)
+        await within(self._changed, _LOOK_AGAIN)
+        return False
 
     async def _drained(self) -> bool:
         """Whether nothing is in flight there, or enough time has been given to it. All workers have let go of it."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from activator.views import Catalog, View, changes
+from state.kinds import Kind
 from state.mirror import Mirror
 from state.store import Conflict, Fence, Store, StoreError
 
@@ -55,6 +56,13 @@ class Ledger:
             return False
         # a store that lost its last second never brings it: then the step is taken again
         return await self._wait_for(revision)
+
+    async def stands(self, kind: Kind, object_id: str) -> bool:
+        """Whether the store has at this moment, in the same run, what the mirror has of it. Raises Unavailable."""
+        run_id, record = await self._store.look(kind, object_id)
+        known = self._mirror.get(kind, object_id)
+        version = None if known is None else known.version
+        return run_id == self._mirror.run_id and version == (None if record is None else record.version)
 
     async def commit(self, view: View, after: View | None, fence: Fence | None, *, ordered: bool = True) -> int:
         """Returns the revision, 0 if nothing is different. Raises Conflict, Fenced, Unavailable."""

@@ -8,13 +8,14 @@ death.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Protocol
 
 from state.store import StoreError
 
 _RETRY: Final = 0.2  # seconds between attempts to reach a store that is gone
 _CHECK: Final = 5.0  # seconds between looks whether the store still knows
+_PATIENCE: Final = 1.0  # seconds for the copy to have what the store has
 _LAST_WORD: Final = 1.0  # seconds that an ending worker waits for the store
 
 
@@ -24,6 +25,16 @@ class Registry(Protocol):
     async def register(self, worker: str) -> None: ...
     async def unregister(self, workers: Iterable[str]) -> None: ...
     async def registered(self) -> set[str]: ...
+    async def census(self) -> tuple[str, set[str]]: ...
+    async def revision(self) -> int: ...
+
+
+class Followed(Protocol):
+    """The worker's copy of the store: `state.mirror.Mirror`."""
+
+    @property
+    def run_id(self) -> str: ...
+    async def reached(self, revision: int) -> None: ...
 
 
 class Membership:
@@ -46,6 +57,26 @@ class Membership:
             else:
                 self.joined.set()
                 return
+
+    async def introduce(self, followed: Followed, report: Callable[[], Awaitable[object]]) -> None:
+        """Between the first snapshot and the first request: acknowledge what the store had after it knew us.
+
+        It may have been restarted from older files since we joined, without our registration, and control may have done
+        without us since what our copy is of. `keep` must be running. A store that doesn't answer keeps nobody waiting.
+        """
+        while True:
+            await report()
+            try:
+                run_id, registered = await self._registry.census()
+                revision = await self._registry.revision()
+            except StoreError:
+                return
+            known = run_id == followed.run_id and self._worker in registered
+            if known and await _reached(followed, revision) and run_id == followed.run_id:
+                break
+            self.doubt()
+            await asyncio.sleep(_RETRY)
+        await report()
 
     def doubt(self) -> None:
         """The store may have forgotten us (it was restarted): look now."""
@@ -75,3 +106,12 @@ class Membership:
         except (StoreError, TimeoutError):
             return False
         return True
+
+
+async def _reached(followed: Followed, revision: int) -> bool:
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await followed.reached(revision)
+    except TimeoutError:
+        return False
+    return True

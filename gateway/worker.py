@@ -220,7 +220,7 @@ class Worker:
             self._say("the store does not answer, and there is no cache of routes: waiting for it before accepting")
             await self._mirror.synced()
         await self._check_key()
-        await self._reporter.report()
+        await self._membership.introduce(self._mirror, self._reporter.report)
 
     async def _check_key(self) -> None:
         """Every node of a store must have the same secret key. Raises WrongKey."""

@@ -239,6 +239,14 @@ class Store:
             value: bytes | None = await self._client.hget(kind_key(kind), object_id)
         return None if value is None else _parse(value)
 
+    async def look(self, kind: Kind, object_id: str) -> tuple[str, Record | None]:
+        """The object, and the `run_id` of the server that has it, by one connection. Raises Unavailable."""
+        async with translated(), self._client.pipeline(transaction=False) as pipe:
+            pipe.info("server")
+            pipe.hget(kind_key(kind), object_id)
+            info, value = await pipe.execute()
+        return str(info["run_id"]), None if value is None else _parse(value)
+
     async def get_many(self, kind: Kind, ids: Sequence[str]) -> dict[str, Record]:
         """Those of `ids` that exist. Raises Unavailable."""
         if not ids:

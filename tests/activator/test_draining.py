@@ -8,12 +8,16 @@ import time
 from dataclasses import replace
 
 from node_under_test import Repository
-from plane import Plane, only, states, until
+from plane import Plane, Running, only, states, until
 
+from activator.ledger import Ledger
+from activator.views import Catalog
 from state.codec import encode
 from state.kinds import Kind
+from state.mirror import Mirror
 from state.models import ReplicaState, Scaling
-from state.store import Change
+from state.store import Change, Store, Unavailable
+from tests.conftest import Valkey
 
 # Tells of each SIGTERM how many requests it had then; goes on all the same if it is STUBBORN, else once none is left.
 TELLING = """
@@ -125,3 +129,34 @@ async def test_what_the_store_has_forgotten_drains_too(plane: Plane) -> None:
     assert (await request)[0] == 200
     await until(lambda: told(plane) == [0])
     await until(lambda: not runs(plane.starts()[0]))
+
+
+async def test_no_replica_is_asked_to_end_by_a_copy_that_is_behind(valkey: Valkey, store: Store) -> None:
+    """Within a run of the store or over a restart: there is no way back from SIGTERM."""
+    mirror = Mirror(store, [Kind.REPLICA])
+    ledger = Ledger(store, mirror, Catalog(mirror))
+    running = Running(mirror.run())
+    await mirror.synced()
+    assert await ledger.stands(Kind.REPLICA, "a")
+    await mirror.reached(await store.commit([Change(Kind.REPLICA, "a", b"{}")]))
+    assert await ledger.stands(Kind.REPLICA, "a")
+    await running.cancel()
+    await store.commit([Change(Kind.REPLICA, "a", b"{}")])
+    assert not await ledger.stands(Kind.REPLICA, "a")
+    running = Running(mirror.run())
+    await until(lambda: mirror.revision == 2)
+    await running.cancel()
+    assert await ledger.stands(Kind.REPLICA, "a")
+    valkey.kill()
+    await asyncio.to_thread(valkey.start)
+    await until_answered(store)
+    assert not await ledger.stands(Kind.REPLICA, "a")
+
+
+async def until_answered(store: Store) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await store.ping()
+            except Unavailable:
+                await asyncio.sleep(0)
