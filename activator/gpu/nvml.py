@@ -73,6 +73,8 @@ class Nvml:
             found = self._look()
         except NotMeasured as error:
             found = error
+        except Exception as error:  # whatever it is, nobody else would hear of it in this thread
+            found = NotMeasured(f"the driver can't be asked: {error!r}")
         finally:
             self._asked = False
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile

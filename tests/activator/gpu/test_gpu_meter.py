@@ -35,7 +35,7 @@ class Told:
     def __init__(self, *sources: Scripted, patience: float = 60.0, **devices: Sequence[str]) -> None:
         self.devices: Mapping[str, Sequence[str]] = devices
         self.levels: list[Level] = []
-        self.meter = Meter("n1", sources, self._devices, self._publish, interval=0.01, patience=patience)
+        self.meter = Meter("n1", sources, self._devices, self._publish, interval=60, patience=patience)
 
     async def _devices(self) -> Mapping[str, Sequence[str]]:
         return self.devices

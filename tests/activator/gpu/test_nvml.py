@@ -81,6 +81,14 @@ async def test_without_the_package_the_fix_is_told(monkeypatch: pytest.MonkeyPat
         await Nvml().read()
 
 
+async def test_whatever_goes_wrong_was_not_measured() -> None:
+    def broken() -> Any:
+        raise ZeroDivisionError("oh")
+
+    with pytest.raises(NotMeasured, match="oh"):
+        await Nvml(broken).read()
+
+
 async def test_a_driver_that_hangs_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("activator.gpu.nvml._TIMEOUT", 0.05)
     answers = threading.Event()
