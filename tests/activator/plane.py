@@ -199,7 +199,7 @@ class Worker:
     def backend(self, service: str) -> Backend | None:
         return self.mirror.decoded(Kind.BACKEND, service, Backend)
 
-    async def request(self, service: str, path: str = "/", timeout: float = 20.0) -> tuple[int, str]:
+    async def request(self, service: str, path: str = "/", timeout: float = 60.0) -> tuple[int, str]:
         """As the gateway answers it: pick, or hold until there is somebody to pick."""
         self.requests[service] += 1
         endpoint = self._pick(service)
