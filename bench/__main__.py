@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import analytics, api, held, logs, machine, memory, report, throughput, wake
+from bench import analytics, api, held, logs, machine, memory, report, slots, throughput, wake
 from bench.backend import Backend
 from bench.connections import raise_file_limit
 from bench.load import WORKS
@@ -17,7 +17,7 @@ from bench.process import BenchError
 from bench.product import Form, Product, backend_files, backend_service, forms
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("throughput", "memory", "held", "wake", "api", "logs", "analytics")
+PARTS = ("throughput", "memory", "held", "slots", "wake", "api", "logs", "analytics")
 
 
 def arguments() -> argparse.Namespace:
@@ -99,6 +99,15 @@ def measure_held(run: "Run") -> dict[str, object]:
     return {"rows": [asdict(row) for row in rows]}
 
 
+def measure_slots(run: "Run") -> dict[str, object]:
+    """The first form only: compiled where there is one."""
+    if not run.forms:
+        return {}
+    told = slots.measured(run.forms[0], run.directory / "slots", run.cores, run.chosen.rounds, run.chosen.seconds)
+    run.show(slots.table(told))
+    return told
+
+
 def measure_wake(run: "Run") -> dict[str, object]:
     """The first form only: compiled where there is one."""
     if not run.forms:
@@ -175,6 +184,7 @@ def main() -> int:
         "throughput": measure_throughput,
         "memory": measure_memory,
         "held": measure_held,
+        "slots": measure_slots,
         "wake": measure_wake,
         "api": measure_api,
         "logs": measure_logs,

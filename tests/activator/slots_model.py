@@ -96,7 +96,7 @@ class State:
 
     def copy(self) -> State:
         world = replace(self.world, registered=set(self.world.registered), claims=dict(self.world.claims))
-        doc, workers = copy.deepcopy(self.doc), [worker.copy() for worker in self.workers]
+        doc, workers = copied(self.doc), [worker.copy() for worker in self.workers]
         return replace(self, workers=workers, world=world, doc=doc, faults=dict(self.faults))
 
     def key(self) -> Any:
@@ -183,7 +183,7 @@ class State:
         assert worker.answer is not None, "the newest message is never stale"
 
     def _step(self, number: int, message: Message) -> Answer | None:
-        self.backup = copy.deepcopy(self.doc) if self.faults.get("restart") else None
+        self.backup = copied(self.doc) if self.faults.get("restart") else None
         answer, hints = step(self.doc, "s", f"w{number}", message, self.world)
         for name, hint in hints.items():
             found = self.workers[int(name[1:])].hints
@@ -340,6 +340,9 @@ class State:
                         state._end(number, one)
             state.settle()
         assert not any(worker.held or worker.busy for worker in state.workers), "somebody is left"
+        for one in self.setting.replicas:
+            owned = sum(worker.account.owned.get(one, 0) for worker in state.workers if worker.alive)
+            assert owned <= limit, f"{owned} slots of {one} are owned for ever"
 
     def settle(self) -> None:
         """Deliver everything and let time pass, by turns."""
@@ -359,6 +362,12 @@ class State:
     def _due(self) -> Act | None:
         free = ("ghost", "heard", "told", "hint", "unregister", "update", "claim")
         return next((act for act in self.acts() if act[0] in free), None)
+
+
+def copied(doc: dict[str, Any]) -> dict[str, Any]:
+    """As deep as it is changed in place."""
+    workers = {name: {**one, "own": dict(one["own"])} for name, one in doc["workers"].items()}
+    return {**doc, "workers": workers}
 
 
 @dataclass

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
-from slots_model import Setting, explore
+from slots_model import Act, Setting, State, explore
 
 # The states are counted, so that a model that became smaller by mistake is noticed.
 SETTINGS = {
@@ -27,3 +29,26 @@ SETTINGS = {
 def test_every_state_keeps_the_laws(name: str) -> None:
     setting, least = SETTINGS[name]
     assert explore(setting, 60_000).states >= least
+
+
+def test_a_message_that_is_heard_very_late_changes_nothing() -> None:
+    """Too long a story to be found among all."""
+    fetch = (("heard", 0), ("told", 0))
+    state = State.first(Setting(arrivals=4, faults=(("lost", 1),)))
+    state = follow(state, (("arrive", 0), *fetch, ("end", 0, "r1"), ("arrive", 1), ("heard", 1), ("told", 1)))
+    state = follow(state, (("hint", 0), ("given up", 0)))  # what is lost says that it gives its slot back
+    late = state.workers[0].ghosts.pop()  # on its way for long
+    state = follow(state, (("tick",), *fetch, ("hint", 1), *(("heard", 1), ("told", 1)) * 2, ("end", 1, "r1")))
+    state = follow(state, (("arrive", 0), *fetch, ("hint", 1), ("heard", 1), ("hint", 0), *fetch))
+    assert state.workers[0].busy == {"r1": 1}
+    state.workers[0].ghosts.append(late)
+    state = follow(state, (("ghost", 0, 0), ("told", 1), ("arrive", 1), ("heard", 1), ("told", 1)))
+    assert state.workers[1].busy == {}
+
+
+def follow(state: State, story: Iterable[Act]) -> State:
+    for act in story:
+        assert act in list(state.acts()), (act, list(state.acts()))
+        state = state.after(act)
+        state.check()
+    return state
