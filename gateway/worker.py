@@ -150,6 +150,7 @@ class Worker:
                 tasks.create_task(self._follow(), name="mirror"),
                 tasks.create_task(self._membership.keep(), name="membership"),
                 tasks.create_task(self._freshness.watch(), name="freshness"),
+                tasks.create_task(self._slots.run(), name="slots"),
             ]
             if self._settings.writes_cache:
                 self._caching = tasks.create_task(self._cache_writer().run(), name="cache")
@@ -157,7 +158,6 @@ class Worker:
             if await self._unless_drained(tasks.create_task(self._first_state(), name="first state")):
                 background.append(tasks.create_task(self._reporter.run(), name="reporter"))
                 background.append(tasks.create_task(self._courier.run(), name="courier"))
-                background.append(tasks.create_task(self._slots.run(), name="slots"))
                 await self._serve(addresses, secure)
                 await self._last_words()
             for task in background:
