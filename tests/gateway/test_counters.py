@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wire import Conversation, get, ok, until
+from wire import Conversation, get, lines, ok, until
 
 from gateway.windows import Windows
 from state.counts import decode_window
@@ -63,3 +63,24 @@ async def test_the_books_of_a_worker_are_cut_into_windows(talk: Conversation) ->
     counts = rows[SERVICE]
     assert (counts.requests, counts.errors, sum(counts.duration.values())) == (2, 1, 2)
     assert counts.in_flight_ms == 1000
+
+
+async def test_a_stream_counts_at_a_replica_that_leaves_until_it_ends(talk: Conversation) -> None:
+    origin = await talk.origin()
+    talk.serve(origin.endpoint())
+    client = await talk.client()
+    await client.send(get())
+    peer = await origin.peer()
+    await peer.head()
+    await peer.send(lines("HTTP/1.1 200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked"))
+    await client.head()
+
+    def counted() -> list[int]:
+        return [count for load in talk.edge.loads().values() for count in load.replicas.values()]
+
+    talk.serve()
+    await peer.send(b"8\r\ndata: 1\n\r\n")
+    await client.expect(b"8\r\ndata: 1\n\r\n")
+    assert counted() == [1]
+    await peer.send(b"0\r\n\r\n")
+    await until(lambda: counted() == [])

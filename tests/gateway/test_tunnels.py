@@ -79,3 +79,20 @@ async def test_what_the_client_sent_last_arrives_though_both_directions_are_over
     client.end()
     await until(lambda: talk.in_flight == 0, "the end of the second direction has come")
     await all_of(replica, sent)
+
+
+async def test_it_counts_at_a_replica_that_leaves_until_it_ends(ends: tuple[Peer, Peer], talk: Conversation) -> None:
+    """So that the replica is not asked to end before: while it drains, and when it is no endpoint any more."""
+    client, replica = ends
+
+    def counted() -> list[int]:
+        return [count for load in talk.edge.loads().values() for count in load.replicas.values()]
+
+    talk.serve()
+    assert counted() == [1]
+    await client.send(b"still here")
+    await replica.expect(b"still here")
+    assert counted() == [1]
+    client.end()
+    replica.end()
+    await until(lambda: counted() == [])
