@@ -31,7 +31,8 @@ _CODES: Final = {Kind.ROUTE: 1, Kind.BACKEND: 2, Kind.CERTIFICATE: 3}
 _KINDS: Final = {code: kind for kind, code in _CODES.items()}
 
 _SLICE: Final = 500  # records formatted at one go: about 0.5 ms of the loop
-_EVERY: Final = 2.0  # seconds between looks whether there is something new to write
+_LOOK: Final = 0.1  # seconds between looks whether there is something new to write
+_EVERY: Final = 2.0  # seconds from one write to the next
 _SHARE: Final = 100  # a write that takes s seconds is followed by _SHARE * s without one
 
 Contents = dict[Kind, dict[str, Record]]
@@ -134,6 +135,7 @@ def _sync(file: BinaryIO) -> None:
 class Writer:
     """Writes the file whenever `version()` has changed, at most every `_EVERY` seconds and a 100th of the time.
 
+    The first change after a quiet time is written at once: workers that start without the store know no later one.
     `version` is None while there is nothing worth keeping. A disk that refuses is told once until it works again.
     """
 
@@ -158,14 +160,14 @@ class Writer:
             tidy(self._path)
         written: object = None
         while True:
-            await asyncio.sleep(self._every)
+            await asyncio.sleep(min(_LOOK, self._every))
             version = self._version()
             if version is None or version == written:
                 continue
             began = time.monotonic()
             if await self.write():
                 written = version
-            await asyncio.sleep(_SHARE * (time.monotonic() - began))
+            await asyncio.sleep(max(self._every, _SHARE * (time.monotonic() - began)))
 
     async def write(self) -> bool:
         """Write now. False: the disk refused."""

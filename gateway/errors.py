@@ -52,6 +52,11 @@ def stale() -> Failure:
     return Failure(503, "destination_unavailable", "stale")
 
 
+def unsure() -> Failure:
+    """What all get who ask for a host that no service had when the cache was written, while the store is away."""
+    return Failure(503, "destination_unavailable", "no service is known to have this host; the store is away", 1)
+
+
 class StaleConnection(Failure):
     """The replica closed a connection that had been used before, just as a request was sent over it.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import Final, Protocol
 
-from gateway.errors import Failure, deleted, stale
+from gateway.errors import Failure, deleted, stale, unsure
 from gateway.service import Service
 from state.models import Backend, Route
 
@@ -77,6 +77,7 @@ class Table:
         "exact",
         "hold_limit",
         "hold_timeout",
+        "partial",
         "services",
     )
 
@@ -90,6 +91,7 @@ class Table:
         self._hosts: dict[bytes, _Known] = {}
         self._hosts_of: dict[str, dict[bytes, None]] = {}  # by service id
         self._reserved: dict[bytes, Special] = {}
+        self.partial = False  # there may be routes that the source does not have
         self._stale = False
         self._leaving: dict[str, float] = {}  # deleted services, and when they were last seen at work
 
@@ -176,7 +178,7 @@ class Table:
         if known is None:
             route = self._source.route(name.decode("ascii", "replace"))
             if route is None:
-                return None
+                return Unserved(unsure()) if self.partial else None
             if route.deleted_at is not None:
                 return Unserved(deleted())
             if route.redirect is not None:

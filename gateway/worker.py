@@ -92,7 +92,7 @@ class Worker:
         self._membership = Membership(self._store, settings.registration)
         self._reporter = Reporter(self._store, settings.registration, self._mirror)
         self._access_log = access_log
-        table = Table(self._source, settings.gateway.hold_limit, settings.gateway.hold_timeout)
+        self._table = table = Table(self._source, settings.gateway.hold_limit, settings.gateway.hold_timeout)
         self._certificates = StoredCertificates(self._source, Vault(settings.certificates_key))
         self._slots = WorkerSlots(Slots(self._store), settings.registration, self._membership, self._version)
         self._edge = Edge(
@@ -241,6 +241,7 @@ class Worker:
         if cached is None or self._mirror.run_id:
             return bool(self._mirror.run_id)
         self._source.start_from(cached)
+        self._table.partial = True
         count = len(cached[Kind.ROUTE])
         self._say(f"the store does not answer: serving {count} routes from the cache until it does")
         return True
@@ -283,6 +284,7 @@ class Worker:
 
     def _resync(self, touched: Sequence[tuple[Kind, str]]) -> None:
         self._source.follow()
+        self._table.partial = False
         for kind, object_id in touched:
             if kind in (Kind.CERTIFICATE, Kind.CHALLENGE):
                 self._apply(kind, object_id)

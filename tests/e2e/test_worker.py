@@ -182,9 +182,13 @@ async def test_it_starts_from_its_cache_and_catches_up(
     second = await (await nursery.spawn()).ready()
     assert "serving 1 routes from the cache" in second.said
     assert await nursery.get() == (200, b"r1")
+    status, text = await nursery.get("later-acme.apps.localhost")
+    assert status == 503, "it may have been created since"
+    assert b"the store is away" in text
 
     valkey.start()
     await until(lambda: reports.of(second)["revision"] >= 1, "it reports once the store is back")
+    assert (await nursery.get("later-acme.apps.localhost"))[0] == 404
     assert await store.registered() == {second.registration}
     async with ReplicaServer("r2").serving() as other:
         await reports.acknowledged(second, await publish(store, other.endpoint()))
