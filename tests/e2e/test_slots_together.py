@@ -15,6 +15,7 @@ from nursery import Nursery, publish, until
 
 from state.models import Endpoint
 from state.store import Store
+from tests.conftest import Valkey
 
 pytestmark = pytest.mark.e2e
 
@@ -124,3 +125,28 @@ async def test_what_a_killed_worker_had_is_free_after_its_end_is_known(
     assert asyncio.get_running_loop().time() - began >= 4.5
     one.answer()
     assert await other == (200, b"ok")
+
+
+async def test_a_store_that_is_killed_and_comes_back_changes_nothing(
+    nodes: list[Nursery], store: Store, valkey: Valkey, replicas: list[Gated]
+) -> None:
+    """Meanwhile each worker uses what it owns; afterwards all say so, before anybody gets more."""
+    some = replicas[:4]
+    await publish(store, *(Endpoint(one.name, "127.0.0.1", one.port) for one in some), concurrency=1)
+    asking = [asyncio.ensure_future(nodes[number % 2].get(path=f"/{number}")) for number in range(40)]
+    killed = False
+    while not all(one.done() for one in asking):
+        await until(lambda: any(one.busy for one in some) or all(one.done() for one in asking), "somebody is at work")
+        assert all(one.busy <= 1 for one in some)
+        for one in some:
+            if one.busy:
+                one.answer()
+        await asyncio.sleep(0)
+        if not killed and sum(one.done() for one in asking) >= 10:
+            killed = True
+            valkey.kill()
+            await asyncio.to_thread(valkey.start)
+    assert killed
+    assert [status for status, _ in await asyncio.gather(*asking)] == [200] * 40
+    for one in some:
+        assert one.never_two(), one.log
