@@ -18,17 +18,18 @@ from dataclasses import replace
 from typing import Final
 
 from activator import verdicts
-from activator.coldstarts import Stopwatch, told
-from activator.drivers import Exit, NoRoom, StartFailed
+from activator.coldstarts import Stopwatch
+from activator.drivers import Exit
 from activator.node import Node
-from activator.patience import Patience
 from activator.planning import Note
 from activator.prober import Finding, probe
 from activator.racing import unless, within
+from activator.record import Record
+from activator.starting import Starting
 from activator.views import View
 from state.ids import now_us
 from state.kinds import Kind
-from state.models import Reason, Replica, ReplicaState, Service, StartPhases
+from state.models import Reason, Replica, ReplicaState, Service
 from state.store import StoreError
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,6 @@ CONDEMNED_AFTER: Final = 6
 _LINE: Final = 300  # characters of a log line that go into a reason
 _PATIENCE: Final = 2.0  # seconds of waiting for acknowledgements before looking again whether it is still asked for
 _LOOK_AGAIN: Final = 0.2  # seconds between looks at what is still in flight
-_BACKING_OFF: Final = 1.3
-_ROOM_AGAIN: Final = 2.0  # seconds until a node that had no room is asked again
 _SPOILT: Final = "its checkout was changed or removed: it is built again"
 
 
@@ -49,17 +48,12 @@ class Keeper:
     def __init__(self, node: Node, replica_id: str) -> None:
         self._node = node
         self._id = replica_id
+        self._record = Record(node, replica_id)
         self._changed = asyncio.Event()
-        self._hurry = asyncio.Event()
-        self._proving_since: float | None = None
-        self._pace = node.settings.probe_fast
-        self._last = Finding("it did not answer")
+        self._starting = Starting(self._record, self._changed, self._probe)
         self._failures = 0
         self._check_at = 0.0
-        self._patience = Patience()
         self._usurped = False
-        self._crowded_out = False
-        self._clock: Stopwatch | None = None
         self._first_byte: int | None = None
         self._let_go = False  # every worker knows that it is gone, and so does the driver
         self._unknown_since: float | None = None  # when all workers had let go of what the store does not know
@@ -68,7 +62,7 @@ class Keeper:
         self._changed.set()
 
     def hurry(self) -> None:
-        self._hurry.set()
+        self._starting.hurry()
 
     def answered(self, first_byte: int) -> None:
         """Who was held for it has the first byte, so many microseconds after it was ready. The first word counts."""
@@ -99,7 +93,7 @@ class Keeper:
         elif replica.state in (ReplicaState.STOPPING, ReplicaState.FAILED):
             await self._end(replica, 0.0 if service.forced else self._node.settings.stop_grace)
         elif replica.state is ReplicaState.INTENT:
-            await self._start(replica, service)
+            await self._begin(replica, service)
         elif self._id in self._node.exits:
             await self._broke(replica, _how(self._node.exits[self._id], replica))
         elif self._id not in self._node.running:
@@ -107,7 +101,7 @@ class Keeper:
         elif self._usurped:
             await self._yield(replica)
         elif self._first_byte is not None and replica.ready_at is not None and replica.phases.first_byte is None:
-            await self._answered(replica, self._first_byte)
+            await self._starting.answered(replica, self._first_byte)
         elif replica.state is ReplicaState.STARTING:
             await self._prove(replica, service)
         elif replica.state is ReplicaState.DRAINING:
@@ -115,74 +109,17 @@ class Keeper:
         else:
             await self._watch(replica)
 
-    # -- starting
-
-    async def _start(self, replica: Replica, service: Service) -> None:
-        """Store the port, then start; an intent that an earlier control already acted upon is found by the driver."""
-        node, now = self._node, time.monotonic
-        clock = self._timed(replica)
-        try:
-            port = replica.port or node.allocate(self._id)
-            view = await self._change(replica, lambda v: verdicts.addressed(v, self._id, port))
-            deployment = None if view is None else view.deployments.get(replica.deployment)
-            if view is None or deployment is None or not self._is(view, ReplicaState.INTENT):
-                return
-            started = await node.launch(self._id, service, deployment, port, clock)
-        except NoRoom as error:
-            await self._wait_for_room(replica, error)
-            return
-        except StartFailed as error:
-            how = node.exits.get(self._id)
-            await self._broke(replica, error.reason if how is None else _how(how, replica))
-            return
-        node.running.add(self._id)
-        self._proving_since = now()
-        stamp, phases = now_us(), clock.enter("ready", self._proving_since)
-
-        def step(view: View) -> View:
-            return verdicts.started(view, self._id, started.host, started.port, stamp, phases)
-
-        view = await self._change(replica, step)
-        if view is not None and self._is(view, ReplicaState.STARTING):
-            path, limit = deployment.run.health_check_path, service.scaling.startup_timeout
-            self._tell(replica, "replica.started", f"it has {limit} s to answer 200 at {path}")
-
-    async def _wait_for_room(self, replica: Replica, error: NoRoom) -> None:
-        """The node's trouble, not the deployment's."""
-        if not self._crowded_out:
-            self._crowded_out = True
-            reason = replace(error.reason, public=f"{error.reason.public}: it starts as soon as one is")
-            self._tell(replica, "replica.waiting", reason)
-        await within(self._changed, _ROOM_AGAIN)
+    async def _begin(self, replica: Replica, service: Service) -> None:
+        reason = await self._starting.begin(replica, service)
+        if reason is not None:
+            how = self._node.exits.get(self._id)
+            await self._broke(replica, reason if how is None else _how(how, replica))
 
     async def _prove(self, replica: Replica, service: Service) -> None:
-        """Probe until it is healthy: as fast as can be while somebody is held."""
-        settings = self._node.settings
-        now = time.monotonic()
-        since = self._proving_since = now if self._proving_since is None else self._proving_since
-        limit = service.scaling.startup_timeout
-        if now - since >= limit:
-            reason = Reason(f"{self._last.problem} for {limit} s", self._last.detail)
+        reason = await self._starting.prove(replica, service)
+        if reason is not None:
             await self._broke(replica, reason, tried_enough=True)
-            return
-        finding = await unless(self._changed, self._probe(replica, since + limit - now))
-        if finding is None:
-            return
-        if finding.healthy:
-            await self._passed(replica)
-            return
-        if time.monotonic() - since >= limit:
-            return  # it was cut short, and says less than the one before
-        self._last = finding
-        if self._patience.over(finding.problem, now - since):
-            self._tell(replica, "replica.waiting", f"{finding.problem} for {now - since:.0f} s; the limit is {limit} s")
-        self._hurry.clear()
-        if self._node.demand.held(replica.service, time.monotonic()):
-            self._pace = settings.probe_fast
-        else:
-            self._pace = min(self._pace * _BACKING_OFF, settings.probe_slow)
-        next_at = min(now + self._pace, since + limit)
-        await unless(self._changed, within(self._hurry, next_at - time.monotonic()))
+        self._check_at = time.monotonic() + self._node.settings.health_interval
 
     async def _probe(self, replica: Replica, patience: float = math.inf) -> Finding:
         """Within `patience`: who has no more time is not to be asked for longer, while somebody waits for the word."""
@@ -195,36 +132,6 @@ class Keeper:
                 self.usurped()
             return Finding("another process answered on its port", f"port {replica.port}")
         return finding
-
-    def _timed(self, replica: Replica) -> Stopwatch:
-        """The clock of its start, which an earlier control may have begun."""
-        if self._clock is None:
-            self._clock = Stopwatch(replica, time.monotonic(), now_us())
-        return self._clock
-
-    async def _passed(self, replica: Replica) -> None:
-        clock = self._timed(replica) if replica.ready_at is None else None
-        stamp, phases = now_us(), None if clock is None else clock.enter("first_byte", time.monotonic())
-        view = await self._change(replica, lambda v: verdicts.passed(v, self._id, stamp, phases), ordered=True)
-        if view is None or not self._is(view, ReplicaState.READY):
-            return
-        self._failures = 0
-        self._node.mended.discard(replica.deployment)
-        self._check_at = time.monotonic() + self._node.settings.health_interval
-        if phases is None:
-            self._tell(replica, "replica.ready", "its health check passed")
-        elif view.replicas[self._id].cold:
-            self._node.cold_starts.ready(phases)
-            self._tell(replica, "replica.ready", f"cold start {told(phases)}", phases)
-        else:
-            self._tell(replica, "replica.ready", f"started in {told(phases)}", phases)
-
-    async def _answered(self, replica: Replica, first_byte: int) -> None:
-        view = await self._change(replica, lambda v: verdicts.answered(v, self._id, first_byte))
-        if view is not None and (after := view.replicas.get(self._id)) is not None:
-            if after.cold:
-                self._node.cold_starts.answered(first_byte / 1e6)
-            self._tell(replica, "replica.answered", f"first byte after {told(after.phases)}", after.phases)
 
     # -- in rotation
 
@@ -242,10 +149,17 @@ class Keeper:
         if finding.healthy:
             self._failures = 0
             if replica.state is ReplicaState.UNHEALTHY:
-                await self._passed(replica)
+                await self._recovered(replica)
             return
         self._failures += 1
         await self._ailing(replica, Reason(f"{finding.problem}, {self._failures} times in a row", finding.detail))
+
+    async def _recovered(self, replica: Replica) -> None:
+        stamp = now_us()
+        view = await self._record.change(replica, lambda v: verdicts.passed(v, self._id, stamp), ordered=True)
+        if self._record.in_state(view, ReplicaState.READY):
+            self._node.mended.discard(replica.deployment)
+            self._record.tell(replica, "replica.ready", "its health check passed")
 
     async def _ailing(self, replica: Replica, reason: Reason) -> None:
         if self._failures >= CONDEMNED_AFTER and replica.state is ReplicaState.UNHEALTHY:
@@ -253,8 +167,8 @@ class Keeper:
             step = functools.partial(verdicts.condemned, replica_id=self._id, reason=reason, now=stamp)
             await self._judge(replica, step, "replica.replaced", reason)
         elif self._failures >= AILING_AFTER and replica.state is ReplicaState.READY:
-            await self._change(replica, lambda v: verdicts.ailed(v, self._id, reason), ordered=True)
-            self._tell(replica, "replica.unhealthy", reason)
+            await self._record.change(replica, lambda v: verdicts.ailed(v, self._id, reason), ordered=True)
+            self._record.tell(replica, "replica.unhealthy", reason)
 
     # -- ending
 
@@ -262,12 +176,12 @@ class Keeper:
         """Out of rotation at the first finding: what is sent there is read by a stranger."""
         self._usurped = False
         reason = Reason("another process took its port", f"port {replica.port}")
-        view = await self._change(replica, lambda v: verdicts.usurped(v, self._id, reason), ordered=True)
-        if view is not None and not self._is(view, replica.state):
-            self._tell(replica, "replica.replaced", reason)
+        view = await self._record.change(replica, lambda v: verdicts.usurped(v, self._id, reason), ordered=True)
+        if view is not None and not self._record.in_state(view, replica.state):
+            self._record.tell(replica, "replica.replaced", reason)
 
     async def _broke(self, replica: Replica, reason: Reason, *, tried_enough: bool = False) -> None:
-        start = self._broken_start(replica)
+        start = self._starting.broken(replica)
         if replica.state is ReplicaState.STARTING and await self._spoilt(replica):
             await self._lost(replica, replace(reason, public=f"{_SPOILT}; {reason.public}"), start)
             return
@@ -278,18 +192,10 @@ class Keeper:
 
         await self._judge(replica, step, "replica.failed", reason, start)
 
-    def _broken_start(self, replica: Replica) -> Stopwatch | None:
-        """How far a start came that came to nothing; None: the replica had been ready."""
-        if replica.ready_at is not None:
-            return None
-        clock = self._timed(replica)
-        clock.enter(clock.phase, time.monotonic())
-        return clock
-
     async def _lost(self, replica: Replica, why: str | Reason, start: Stopwatch | None = None) -> None:
-        view = await self._change(replica, lambda view: verdicts.lost(view, self._id), ordered=True)
-        if view is not None and self._is(view, ReplicaState.STOPPING):
-            self._tell(replica, "replica.lost", why, *_where(start))
+        view = await self._record.change(replica, lambda view: verdicts.lost(view, self._id), ordered=True)
+        if self._record.in_state(view, ReplicaState.STOPPING):
+            self._record.tell_end(replica, "replica.lost", why, start)
 
     async def _judge(
         self,
@@ -301,12 +207,12 @@ class Keeper:
     ) -> None:
         """What befell the replica may end its deployment."""
         before = self._node.catalog.deployment(replica.deployment)
-        view = await self._change(replica, step, ordered=True)
+        view = await self._record.change(replica, step, ordered=True)
         if start is not None and view is not None and verdicts.alone(view, self._id):
             self._node.cold_starts.failed(start.phase)
         retry = None if view is None else verdicts.retry(view, self._id)
         why = reason if retry is None else replace(reason, public=f"{reason.public}; {retry}")
-        self._tell(replica, kind, why, *_where(start))
+        self._record.tell_end(replica, kind, why, start)
         after = None if view is None else view.deployments.get(replica.deployment)
         if before is not None and after is not None and before.state is not after.state:
             note = Note("deployment.failed", reason, deployment=after.id)
@@ -336,7 +242,7 @@ class Keeper:
         if await node.acks.wait(record.version, _PATIENCE):
             await node.driver.forget(self._id)
             self._let_go = True
-            await self._change(replica, lambda v: verdicts.removed(v, self._id), ordered=True)
+            await self._record.change(replica, lambda v: verdicts.removed(v, self._id), ordered=True)
 
     async def _leave(self) -> bool:
         """The store knows nothing of it: it was removed, or the store is older than it is. Whether that is the end.
@@ -384,29 +290,6 @@ class Keeper:
             return True
         await within(self._changed, _LOOK_AGAIN)
         return False
-
-    async def _change(self, replica: Replica, step: Callable[[View], View], *, ordered: bool = False) -> View | None:
-        return await self._node.ledger.change(replica.service, step, ordered=ordered)
-
-    def _is(self, view: View, state: ReplicaState) -> bool:
-        replica = view.replicas.get(self._id)
-        return replica is not None and replica.state is state
-
-    def _tell(
-        self,
-        replica: Replica,
-        kind: str,
-        reason: str | Reason,
-        phases: StartPhases | None = None,
-        phase: str | None = None,
-    ) -> None:
-        note = Note(kind, reason, replica.deployment, self._id, phases, phase)
-        self._node.journal.tell(replica.service, (note,))
-
-
-def _where(start: Stopwatch | None) -> tuple[StartPhases | None, str | None]:
-    """The phases of a start that came to nothing, and the one in which it did."""
-    return (None, None) if start is None else (start.phases, start.phase)
 
 
 def _how(how: Exit, replica: Replica) -> Reason:

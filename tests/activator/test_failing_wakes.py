@@ -10,7 +10,7 @@ from plane import Plane, states, until
 from activator.coldstarts import seconds
 from state.models import Event, Phase, ReplicaState, Scaling
 
-LIMIT = 2  # seconds in which it must be healthy
+LIMIT = 4  # seconds in which it must be healthy
 MUTE = "import os, socket, time; s = socket.create_server(('127.0.0.1', int(os.environ['PORT']))); time.sleep(600)"
 ILL = """
 import http.server, os
