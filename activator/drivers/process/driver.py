@@ -138,11 +138,19 @@ class ProcessDriver:
         self._layout.prepare(Forge(self._forge.template))
         setpriv()
         self._addresses.open()
+        self._reserve_again()
         users = self._addresses.users = Users(self._layout.uids, self._uids[:-1], admit=self._addresses.admit)
         if self._forge.private and self._git_uid in users.uids:
             users.close()
             raise UsersError(f"uid {self._git_uid}, git's own, is a namespace's already: widen --process-uids")
         return users
+
+    def _reserve_again(self) -> None:
+        """Before their namespaces are bound to what is reserved: what an earlier control started may be on its way to
+        its port, and must not be refused it."""
+        for record in self._records.all():
+            if self._records.exit(record.replica_id) is None:
+                self._addresses.reserve(record.port, record.uid)
 
     @property
     def _git_uid(self) -> int:
@@ -308,6 +316,7 @@ class ProcessDriver:
             self._know(record, process)
         elif record.boot == self._boot and self._records.process(name) is None:
             log.warning("replica %s was never started", name)
+            self._addresses.release(record.port)
             await asyncio.to_thread(self._records.remove, name)
         else:
             self._logs.add(self._source(record))

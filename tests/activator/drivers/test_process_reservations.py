@@ -104,6 +104,32 @@ async def test_a_replica_s_port_is_its_own_while_its_server_is_down(world: World
     assert bind(owner, started.port) == REFUSED
 
 
+async def test_who_is_on_his_way_to_his_port_when_control_is_replaced_gets_it(
+    world: World, reservations: Reservations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next control reserves what is given before it refuses anything."""
+    world.repository("app").commit({"Procfile": "web: sleep 67890\n"})
+    _, started = await world.start(await world.build())
+    owner = world.driver._builder.identity("acme").uid
+    await world.close(keep=True)
+    steps: list[tuple[str, int]] = []
+
+    def admit(self: Reservations, uid: int) -> None:
+        steps.append(("admit", uid))
+        real_admit(self, uid)
+
+    def give(self: Reservations, port: int, uid: int) -> None:
+        steps.append((f"give {port}", uid))
+        real_give(self, port, uid)
+
+    real_admit, real_give = Reservations.admit, Reservations.give
+    monkeypatch.setattr(Reservations, "admit", admit)
+    monkeypatch.setattr(Reservations, "give", give)
+    await world.open()
+    assert owner is not None
+    assert steps.index((f"give {started.port}", owner)) < steps.index(("admit", owner))
+
+
 async def test_a_build_takes_no_port_of_a_replica(world: World, reservations: Reservations) -> None:
     port = world.driver.allocate(())
     build = f"python3 bind.py 127.0.0.1 {port} 0"
