@@ -8,6 +8,7 @@ average is the integral divided by its span; over a span longer than what was ob
 from __future__ import annotations
 
 from collections import deque
+from itertools import chain, pairwise
 from typing import Final
 
 _SPACING: Final = 0.25  # seconds between the points that are kept
@@ -53,12 +54,20 @@ class Average:
         """By interpolation between the two points around it."""
         if time >= self._at:
             return self._area + self._level * (time - self._at)
-        after = (self._at, self._area)
+        end = (self._at, self._area)
+        if time - self._points[0][0] < self._at - time:  # from the nearer end
+            for before, after in pairwise(chain(self._points, (end,))):
+                if after[0] > time:
+                    return _between(time, before, after)
+        after = end
         for before in reversed(self._points):
             if before[0] <= time:
-                if after[0] <= before[0]:
-                    return before[1]
-                share = (time - before[0]) / (after[0] - before[0])
-                return before[1] + share * (after[1] - before[1])
+                return _between(time, before, after)
             after = before
         return self._points[0][1]
+
+
+def _between(time: float, before: tuple[float, float], after: tuple[float, float]) -> float:
+    if after[0] <= before[0] or time <= before[0]:
+        return before[1]
+    return before[1] + (time - before[0]) / (after[0] - before[0]) * (after[1] - before[1])

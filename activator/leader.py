@@ -131,10 +131,7 @@ class Leader:
         """A report told the load of these. Urgent is who is held, and what drains."""
         now = time.monotonic()
         for service in services:
-            watch = self._outlooks.watches.get(service)
-            if watch is not None:
-                load = self._demand.load(service, now)
-                watch.average.observe(load.in_flight + load.held, now)
+            self._outlooks.heard(service, now)
         self._look((service for service in services if self._demand.held(service, now)), urgent=True)
         self._look(self._draining, urgent=True)
 
@@ -275,7 +272,7 @@ class Leader:
         self._attention.discard(service)
         self._draining.discard(service)
         self._building.discard(service)
-        self._outlooks.watches.pop(service, None)
+        self._outlooks.forget(service)
         self._woken.pop(service, None)
         self._demand.forget(service)
 

@@ -17,6 +17,7 @@ from activator.averages import Average
 from activator.backends import backoff
 from activator.demand import Demand, Load
 from activator.gpu.levels import Levels, mean
+from activator.offered import Offered
 from activator.placement import Fleet, Needs
 from activator.planning import Outlook
 from activator.settings import Settings
@@ -34,10 +35,10 @@ _WATCHES_ITSELF: Final = 10.0  # seconds of idle time that a new leader does not
 class Watch:
     """What a leader remembers of a service that is not asleep. All times are monotonic seconds."""
 
-    def __init__(self, memory: Memory, had: Had, now: float) -> None:
-        """`had`: what the service has had before."""
+    def __init__(self, memory: Memory, had: Had, work: float | None, now: float) -> None:
+        """`had`: what the service has had before; `work`: what one request took then, if that is known."""
         self.memory = memory
-        self.average = Average(now)
+        self.load = Offered(now, had.requests, work)
         self.rate = Rate(had, now)
         self.gpus: Average | None = None  # percent of all ready replicas together; None: not measured
         self.since: dict[tuple[str, ReplicaState], float] = {}
@@ -81,14 +82,34 @@ class Outlooks:
         self._replicas_of = replicas_of
         self._gpus = gpus
         self._noted: set[str] = set()
+        self._work: dict[str, float] = {}  # what a request of a service takes, also while it sleeps
 
     def clear(self) -> None:
         """Another tenure remembers nothing of the one before."""
         self.watches.clear()
+        self._work.clear()
         for replica_id in self._noted:
             self._acks.note(replica_id, ())
         self._noted.clear()
         self.roster = NOBODY_READ
+
+    def forget(self, service: str) -> None:
+        """It is gone."""
+        self.watches.pop(service, None)
+        self._work.pop(service, None)
+
+    def heard(self, service: str, now: float) -> None:
+        """A report told its load."""
+        watch = self.watches.get(service)
+        if watch is not None:
+            self._observe(service, watch, self._demand.load(service, now), now)
+
+    def _observe(self, service: str, watch: Watch, load: Load, now: float) -> None:
+        had = self._demand.traffic.of(service)
+        watch.load.observe(load.in_flight, load.held, load.oldest, had.requests, now)
+        watch.rate.observe(had, now)
+        if watch.load.work is not None:
+            self._work[service] = watch.load.work
 
     async def read_roster(self) -> None:
         """Raises Unavailable."""
@@ -107,10 +128,9 @@ class Outlooks:
         service = view.service
         watch = self.watches.get(service.id)
         if watch is None:
-            idle = self._idle_before(view)
-            watch = self.watches[service.id] = Watch(
-                Memory(view.scale.desired, now - idle), self._demand.traffic.of(service.id), now
-            )
+            memory = Memory(view.scale.desired, now - self._idle_before(view))
+            had, work = self._demand.traffic.of(service.id), self._work.get(service.id)
+            watch = self.watches[service.id] = Watch(memory, had, work, now)
         watch.see(view, now)
         if watch.memory.desired != view.scale.desired:
             # what is stored rules: a switch or a wake that was given up is not this clock's decision
@@ -192,14 +212,13 @@ class Outlooks:
             target_gpu_utilization=service.target_gpu_utilization,
             reserve=int(reserved),
         )
-        watch.average.observe(load.in_flight + load.held, now)
-        watch.rate.observe(self._demand.traffic.of(service.id), now)
+        self._observe(service.id, watch, load, now)
         watch.requested_at = self._demand.active_at(service.id)
         active_at = max(watch.memory.active_at, watch.requested_at or watch.memory.active_at)
         ready = [r for r in view.of(view.serving) if r.state is ReplicaState.READY]
         signals = Signals(
             busy=load.busy,
-            concurrency=Averages(watch.average.over(STABLE_WINDOW, now), watch.average.over(PANIC_WINDOW, now)),
+            concurrency=Averages(watch.load.over(STABLE_WINDOW, now), watch.load.over(PANIC_WINDOW, now)),
             ready=len(ready),
             complete=settled,
             rate=Averages(watch.rate.requests(STABLE_WINDOW), watch.rate.requests(PANIC_WINDOW)),

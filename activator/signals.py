@@ -1,6 +1,6 @@
 """What the autoscaler is told of a service, and how many replicas each signal asks for. Pure (law 5).
 
-- Concurrency: what is in flight and held, averaged, divided by the target per replica.
+- Concurrency: what is in flight and held, averaged (`activator.offered`), divided by the target per replica.
 - Rate (opt-in): requests per second, averaged, divided by the target per replica.
 - Queue delay (opt-in): the replicas that are ready, times delay over target, but no more than take all who are held.
 - GPU utilization: the formula of Kubernetes' HorizontalPodAutoscaler, ceil(replicas * value / target), of a service
@@ -66,9 +66,9 @@ class Averages:
 class Signals:
     """`busy`: anything in flight or held now. `complete`: every registered worker has been heard.
 
-    `concurrency`: requests in flight and held. `rate`: requests per second. `queue_delay`: seconds, the larger of how
-    long the oldest request has been held and of the smoothed wait of those that were let through; `held`: how many are
-    held now. `gpu_utilization`: percent, the mean over the GPUs of the replicas that are ready.
+    `concurrency`: requests in flight, and held as far as they need a place. `rate`: requests per second. `queue_delay`:
+    seconds, the larger of how long the oldest request has been held and of the smoothed wait of those that were let
+    through; `held`: how many are held now. `gpu_utilization`: percent, the mean over the replicas that are ready.
     """
 
     busy: bool
