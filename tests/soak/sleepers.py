@@ -39,6 +39,7 @@ OFF = (ON + IDLE) / AWAKE - ON
 CREATORS = 8
 SETTLING = 120.0  # seconds
 CLOCK_TICK = 100
+PHASES = 'wakegate_cold_start_seconds_sum{phase="'
 
 
 @dataclass
@@ -150,8 +151,10 @@ class Sleepers:
         found = {role: sum(map(_cpu, pids)) for role, pids in self._pids().items()}
         with redis.Redis(unix_socket_path=str(self.node.data / "store.sock")) as store:
             found["commands"] = float(store.info("stats")["total_commands_processed"])
-        found["wakes"] = self._metrics()["wakegate_cold_starts_total"]
-        return found
+        metrics = self._metrics()
+        found["wakes"] = metrics["wakegate_cold_starts_total"]
+        sums = {name: value for name, value in metrics.items() if name.startswith(PHASES)}
+        return found | {f"phase {name.removeprefix(PHASES).rstrip(chr(34) + '}')}": s for name, s in sums.items()}
 
     def _pids(self) -> dict[str, list[int]]:
         return {"serve": [self.node.pid], **self.node.pids()}
@@ -166,6 +169,9 @@ class Sleepers:
         ranks = {f"p{share}": waits[min(len(waits) - 1, len(waits) * share // 100)] for share in (50, 90, 99)}
         told = ", ".join(f"{name} {value:.0f}" for name, value in {**ranks, "longest": waits[-1]}.items())
         self.lines.append(f"held requests waited (ms): {told}")
+        phases = {name: used.pop(name) for name in list(used) if name.startswith("phase ")}
+        means = ", ".join(f"{name[6:]} {1000 * took / max(wakes, 1):.0f}" for name, took in phases.items())
+        self.lines.append(f"phases of a start, on average (ms): {means}")
         self.lines.append(f"store: {commands:.0f} commands, {commands / max(wakes, 1):.0f} for each wake")
         for role, seconds in sorted(used.items()):
             resident = sum(one[0] for pid in self._pids().get(role, []) if (one := usage(pid)))
