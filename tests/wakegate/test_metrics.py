@@ -10,7 +10,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from activator.views import Catalog
-from wakegate.counters import CountersFile
+from gateway.exposition import Totals
+from state.models import StartPhases
+from wakegate.counters import CountersFile, Kept
 from wakegate.metrics import Metrics
 
 SERVICES = 2000
@@ -51,3 +53,29 @@ async def test_two_thousand_services(tmp_path: Path) -> None:
     assert text.count(b"\nwakegate_requests_total{") == 4 * SERVICES
     assert turns
     assert max(turns) < 0.05
+
+
+async def test_cold_starts_go_on_over_a_restart(tmp_path: Path) -> None:
+    catalog = cast("Catalog", SimpleNamespace(counts=dict))
+    file = CountersFile(tmp_path / "metrics.json")
+    before = Metrics(file)
+    before.cold_starts.ready(StartPhases(decide=1_000, ready=99_000))
+    before.cold_starts.failed("fetch")
+    await before.close()
+    after = Metrics(file)
+    after.cold_starts.ready(StartPhases(decide=1_000, ready=99_000))
+    text, _ = await after.exposition(catalog, {})
+    for line in (
+        b"wakegate_cold_starts_total 2.0",
+        b'wakegate_cold_start_seconds_count{phase="ready"} 2.0',
+        b'wakegate_cold_start_seconds_count{phase="first_byte"} 0.0',
+        b"wakegate_cold_start_total_seconds_sum 0.2",
+        b'wakegate_cold_start_failures_total{phase="fetch"} 1.0',
+    ):
+        assert line in text.splitlines()
+
+
+def test_cold_starts_of_other_buckets_begin_anew(tmp_path: Path) -> None:
+    file = CountersFile(tmp_path / "metrics.json")
+    file.write(Kept(Totals().state(), {"seconds": {"": [[1], 1.0]}, "failures": {}}))
+    assert Metrics(file).cold_starts.total == 0
