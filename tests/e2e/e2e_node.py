@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -166,6 +167,17 @@ class Node:
             return next((pid for pid in self.pids().get(role, []) if pid != old), 0)
 
         return eventually(other, seconds, f"{role} replaced")
+
+    def client_ports(self, pid: int) -> set[int]:
+        """The ports of the clients whose established connections to our plain listener a worker holds."""
+        inodes = set()
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                inodes.add(os.readlink(entry.path))
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        local = f":{self.http_port:04X}"
+        held = [row for row in rows if row[1].endswith(local) and row[3] == "01" and f"socket:[{row[9]}]" in inodes]
+        return {int(row[2].rpartition(":")[2], 16) for row in held}
 
     # Its addresses and answers
 

@@ -34,20 +34,6 @@ def replicas(notes) -> int:
     return sum(os.path.exists(f"/proc/{line[0]}") for line in notes.lines("starts"))
 
 
-def clients_of(pid: int, port: int) -> int:
-    """Established connections to `port` that a worker holds."""
-    inodes = set()
-    for entry in os.scandir(f"/proc/{pid}/fd"):
-        try:
-            inodes.add(os.readlink(entry.path))
-        except OSError:
-            continue
-    with open("/proc/net/tcp") as table:
-        rows = [line.split() for line in table.readlines()[1:]]
-    local = f":{port:04X}"
-    return sum(row[1].endswith(local) and row[3] == "01" and f"socket:[{row[9]}]" in inodes for row in rows)
-
-
 async def whole(node: Node) -> None:
     """Everything works: API, a wake of another service, all processes there."""
     await wait(lambda: len(node.pids()) == WORKERS + 2, what="every process is there")
@@ -75,7 +61,7 @@ async def end(node: Node, notes) -> None:
 async def strike(node: Node, role: str, number: int, recovered: Callable[[int], Awaitable[None]]) -> int:
     """Send the signal; returns how many client connections the process held."""
     pid = node.child(role)
-    held = clients_of(pid, node.http_port) if role.startswith("worker") else 0
+    held = len(node.client_ports(pid)) if role.startswith("worker") else 0
     os.kill(pid, number)
     await recovered(pid)
     return held

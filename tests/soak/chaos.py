@@ -192,7 +192,7 @@ class Chaos:
     def _doom(self, pid: int) -> None:
         while not _stopped(pid):
             time.sleep(0.001)
-        self._doomed |= client_ports(pid, self.node.http_port)
+        self._doomed |= self.node.client_ports(pid)
         for link in self.links:
             link.doomed = link.doomed or link.port in self._doomed
 
@@ -240,17 +240,6 @@ def _quietly(condition: object) -> bool:
         return bool(condition())
     except (OSError, KeyError, ValueError):
         return False
-
-
-def client_ports(pid: int, port: int) -> set[int]:
-    """The ports of the clients whose connections to `port` a worker holds."""
-    inodes = set()
-    for entry in os.scandir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(OSError):
-            inodes.add(os.readlink(entry.path))
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    local = f":{port:04X}"
-    return {int(row[2][-4:], 16) for row in rows if row[1].endswith(local) and f"socket:[{row[9]}]" in inodes}
 
 
 def _stopped(pid: int) -> bool:
