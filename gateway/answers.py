@@ -98,7 +98,8 @@ def trace_answer(request: Request) -> tuple[Response, bytes]:
 
 def proxy_status(failure: Failure) -> bytes:
     """RFC 9209 2: `wakegate; error=…; details="…"`; details are our own words, made safe for a quoted string."""
-    details = "".join(c if " " <= c <= "~" and c not in '"\\' else "'" for c in failure.details)
+    details = failure.details.replace("…", "...")
+    details = "".join(c if " " <= c <= "~" and c not in '"\\' else "'" for c in details)
     error = f" error={failure.error};" if failure.error else ""
     return f'Proxy-Status: wakegate;{error} details="{details}"'.encode("ascii")
 

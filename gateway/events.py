@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.errors import Failure
 from gateway.messages import Request, Response
-from gateway.negotiation import weight
+from gateway.negotiation import quality, weight
 
 COMMENT: Final = b": waiting\n\n"
 _KIND: Final = b"text/event-stream"
@@ -24,7 +24,7 @@ def accepted(request: Request) -> bool:
     """
     if request.method not in (b"GET", b"POST") or request.accept.find(_KIND) < 0 or request.expects_continue:
         return False
-    return weight(request.accept, (_KIND,)) > max(weight(request.accept, (b"application/json",)), 0.0)
+    return weight(request.accept, (_KIND,)) > quality(request.accept, b"application/json")
 
 
 def stream_head() -> Response:

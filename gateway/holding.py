@@ -201,7 +201,7 @@ class Holding:
         out = service.room.expired(now, _TURN)
         for exchange in out:
             self._unheld(exchange, service, now)
-            exchange.answer(Failure(504, "connection_timeout", "no replica was ready within the hold timeout"))
+            exchange.answer(_too_late(service))
         if len(out) == _TURN:
             asyncio.get_running_loop().call_soon(self._expire, service)
 
@@ -235,6 +235,13 @@ class Holding:
             self._shares[namespace] = share
         self.bytes -= exchange.held_bytes
         exchange.held_bytes = 0
+
+
+def _too_late(service: Service) -> Failure:
+    details = "no replica was ready within the hold timeout"
+    if service.ready and service.concurrency:
+        details = f"no replica had a slot within the hold timeout: {service.concurrency} requests at once each"
+    return Failure(504, "connection_timeout", details)
 
 
 def _refusal(service: Service) -> Failure:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from gateway.fields import elements
 
 
@@ -15,13 +17,24 @@ def prefers_html(accept: bytes) -> bool:
 
 def weight(accept: bytes, kinds: tuple[bytes, ...]) -> float:
     """The greatest weight (RFC 9110 12.4.2) that one of `kinds`, named as it is, has in `accept`; 0.0: none is."""
-    best = 0.0
+    return max((given for kind, given in _weights(accept) if kind in kinds), default=0.0)
+
+
+def quality(accept: bytes, kind: bytes) -> float:
+    """The weight that `kind` has by the range that fits it most closely: itself, its type, anything; 0.0: none does."""
+    weights = dict(_weights(accept))
+    for named in (kind, kind.partition(b"/")[0] + b"/*", b"*/*"):
+        if named in weights:
+            return weights[named]
+    return 0.0
+
+
+def _weights(accept: bytes) -> Iterator[tuple[bytes, float]]:
+    """Of each range that is named."""
     for element in elements(accept):
         kind, _, parameters = element.partition(b";")
-        if kind.strip() in kinds:
-            _, found, weight = parameters.replace(b" ", b"").partition(b"q=")
-            best = max(best, _number(weight) if found else 1.0)
-    return best
+        _, found, given = parameters.replace(b" ", b"").partition(b"q=")
+        yield kind.strip(), _number(given) if found else 1.0
 
 
 def _number(text: bytes) -> float:

@@ -7,8 +7,8 @@ one text it is that text. Both up to `_LONGEST` bytes, within the first `BOUND` 
 waited for.
 
 The bytes are compared as they are, not as JSON: a client writes the same message in the same way each time. They are
-read in one pass of a tokenizer, and of no more than `_TOKENS`, so that a body made of brackets costs some 5 ms, not 80;
-what has come by then counts. Nothing is validated, that is the replica's to do.
+read in one pass of a tokenizer, and of no more than `_TOKENS`, so that a body made of brackets costs little more than
+a millisecond, not 80; what has come by then counts. Nothing is validated, that is the replica's to do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gateway.messages import Request
 
 BOUND: Final = 64 * 1024  # bytes of a body that are looked at
 _LONGEST: Final = 32 * 1024  # bytes of a prompt
-_TOKENS: Final = 4000  # of the JSON up to its end
+_TOKENS: Final = 1000  # of the JSON up to its end
 
 # The APIs of OpenAI, Anthropic and Ollama, and those of vLLM, SGLang, TGI and llama.cpp.
 _PATHS: Final = (

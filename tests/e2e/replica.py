@@ -8,7 +8,8 @@ In the directory $OUT it appends to `starts` a line `<pid> <time>` when it start
   GET /events       answers one server-sent event
   anything else     answers `hello from <pid>`
 
-$START_DELAY: seconds from listening to the first 200 (before it, 503). $EXIT_AFTER: requests until it exits by itself.
+$START_DELAY: seconds from listening to the first 200 (before it, 503). $START_GATE: no 200 before $OUT has a file `go`.
+$EXIT_AFTER: requests until it exits by itself.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ import time
 OUT = os.environ.get("OUT")
 began = time.monotonic()
 ready_at = began + float(os.environ.get("START_DELAY", "0"))
+GATE = os.environ.get("START_GATE")
 told_ready = False
 
 
@@ -48,7 +50,7 @@ async def read_request(reader):
 
 async def answer(method, target, body):
     global told_ready
-    if time.monotonic() < ready_at:
+    if time.monotonic() < ready_at or (not told_ready and GATE and not os.path.exists(os.path.join(OUT, "go"))):
         return 503, b"starting\n"
     if not told_ready:
         told_ready = True

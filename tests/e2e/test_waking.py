@@ -24,9 +24,12 @@ def asleep(node, name: str) -> bool:
 async def test_five_hundred_requests_at_once_to_a_service_at_zero_start_it_once(make_node):
     node = make_node(workers=4).start()
     settings = {"min_replicas": 0, "max_replicas": 1, "scaling": {"idle_timeout": 1}}
-    notes = deploy(node, "acme", "web", env={"START_DELAY": "1"}, **settings)
+    notes = deploy(node, "acme", "web", env={"START_GATE": "1"}, **settings)
+    gate = notes.path / "go"
+    gate.touch()
     eventually(lambda: asleep(node, "web"), 60, "the service sleeps")
     assert len(notes.lines("starts")) == 1
+    gate.unlink()
 
     body = os.urandom(300_000)
     digest = hashlib.sha256(body).hexdigest()
@@ -35,7 +38,12 @@ async def test_five_hundred_requests_at_once_to_a_service_at_zero_start_it_once(
     held_by: dict[str, int] = {}
     async with asyncio.TaskGroup() as group:
         listener = group.create_task(listen(node, held_by))
-        replies = await asyncio.gather(*gets, *posts)
+        asking = [group.create_task(one) for one in (*gets, *posts)]
+        async with asyncio.timeout(60):
+            while sum(held_by.values()) < 500:
+                await asyncio.sleep(0.02)
+        gate.touch()
+        replies = await asyncio.gather(*asking)
         listener.cancel()
 
     assert [r.status if isinstance(r, Reply) else r for r in replies] == [200] * 500
