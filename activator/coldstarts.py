@@ -5,7 +5,8 @@ commits that are made anyway: so they survive a control that is killed, and are 
 measured on one process' monotonic clock, but for what one process hands to another (`schedule`, `first_byte`, and what
 a killed control had begun): that is told by the wall clock, and is never below 0.
 
-A start is *cold* if nobody else of its service is ready as it gets ready: it is what ends a wake.
+A start is *cold* if it ends a wake (`activator.verdicts.ends_wake`): a wake asked for it or somebody is held as it gets
+ready, and nobody else of its service is ready then.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class ColdStarts:
         self.seconds["first_byte"].observe(first_byte)
 
     def failed(self, phase: str) -> None:
-        """A start came to nothing while nobody was ready."""
+        """A start came to nothing that was to end a wake."""
         self.failures[phase] += 1
 
     def state(self) -> dict[str, Any]:

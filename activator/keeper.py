@@ -207,8 +207,9 @@ class Keeper:
     ) -> None:
         """What befell the replica may end its deployment."""
         before = self._node.catalog.deployment(replica.deployment)
+        held = self._node.demand.held(replica.service, time.monotonic())  # the commit lets them go
         view = await self._record.change(replica, step, ordered=True)
-        if start is not None and view is not None and verdicts.alone(view, self._id):
+        if start is not None and view is not None and verdicts.ends_wake(view, replica, held=held):
             self._node.cold_starts.failed(start.phase)
         retry = None if view is None else verdicts.retry(view, self._id)
         why = reason if retry is None else replace(reason, public=f"{reason.public}; {retry}")

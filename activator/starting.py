@@ -125,7 +125,10 @@ class Starting:
     async def _passed(self, replica: Replica) -> None:
         record = self._record
         stamp, phases = now_us(), self._timed(replica).enter("first_byte", time.monotonic())
-        view = await record.change(replica, lambda v: verdicts.passed(v, record.id, stamp, phases), ordered=True)
+        held = self._node.demand.held(replica.service, time.monotonic())
+        view = await record.change(
+            replica, lambda v: verdicts.passed(v, record.id, stamp, phases, held=held), ordered=True
+        )
         if view is not None and record.in_state(view, ReplicaState.READY):
             self._node.mended.discard(replica.deployment)
             self._tell_ready(view.replicas[record.id], phases)

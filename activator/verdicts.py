@@ -39,23 +39,25 @@ def started(view: View, replica_id: str, host: str, port: int, now: int, phases:
     return view.put(replace(replica, state=ReplicaState.STARTING))
 
 
-def passed(view: View, replica_id: str, now: int, phases: StartPhases | None = None) -> View:
-    """A check saw 200: it takes requests from the next revision on. `phases`: of its start, if this is its end.
-
-    A start is cold if nobody else is ready at its end.
+def passed(view: View, replica_id: str, now: int, phases: StartPhases | None = None, *, held: bool = False) -> View:
+    """A check saw 200: it takes requests from the next revision on. `phases`: of its start, if this is its end;
+    `held`: somebody is held for the service.
     """
     replica = view.replicas.get(replica_id)
     state = None if replica is None else REPLICA.get((replica.state, ReplicaEvent.PASSED))
     if replica is None or state is None:
         return view
     if replica.ready_at is None:
-        replica = replace(replica, ready_at=now, phases=phases or replica.phases, cold=alone(view, replica_id))
+        cold = ends_wake(view, replica, held=held)
+        replica = replace(replica, ready_at=now, phases=phases or replica.phases, cold=cold)
     return view.put(replace(replica, state=state, reason=None))
 
 
-def alone(view: View, replica_id: str) -> bool:
-    """Whether no other replica is ready."""
-    return not any(r.state is ReplicaState.READY for r in view.replicas.values() if r.id != replica_id)
+def ends_wake(view: View, replica: Replica, *, held: bool) -> bool:
+    """Whether the end of its start, a good or a bad one, is that of a wake: a wake asked for the start, or somebody is
+    `held` at its end, and no other replica is ready."""
+    asked = held or replica.phases.decide is not None
+    return asked and not any(r.state is ReplicaState.READY for r in view.replicas.values() if r.id != replica.id)
 
 
 def answered(view: View, replica_id: str, first_byte: int) -> View:

@@ -192,7 +192,7 @@ class Replica:
     ready_at: int | None = None
     reason: str | None = None  # for anybody
     phases: StartPhases = StartPhases()
-    cold: bool = False  # nobody else of its service was ready as it got ready: it ended a wake
+    cold: bool = False  # its start ended a wake (`activator.verdicts.ends_wake`)
 
 
 @dataclass(frozen=True, slots=True)

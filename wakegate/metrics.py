@@ -83,7 +83,7 @@ def _of_control(catalog: Catalog, starts: ColdStarts) -> Iterator[Metric]:
     for state, count in catalog.counts().items():
         replicas.add_metric([state.value], count)
     yield replicas
-    yield CounterMetricFamily("wakegate_cold_starts", "Wakes from zero replicas.", value=starts.total)
+    yield CounterMetricFamily("wakegate_cold_starts", "Starts that ended a wake.", value=starts.total)
     seconds = HistogramMetricFamily("wakegate_cold_start_seconds", "Seconds of cold starts by phase.", labels=["phase"])
     for phase, histogram in starts.seconds.items():
         seconds.add_metric([phase], _cumulative(histogram), histogram.total)
@@ -91,7 +91,7 @@ def _of_control(catalog: Catalog, starts: ColdStarts) -> Iterator[Metric]:
     text = "Seconds of cold starts from the wake until the replica was ready."
     buckets, sum_value = _cumulative(starts.whole), starts.whole.total
     yield HistogramMetricFamily("wakegate_cold_start_total_seconds", text, buckets=buckets, sum_value=sum_value)
-    text = "Starts that came to nothing while no replica was ready, by the phase that they failed in."
+    text = "Starts that were to end a wake and came to nothing, by the phase that they failed in."
     failures = CounterMetricFamily("wakegate_cold_start_failures", text, labels=["phase"])
     for phase, count in starts.failures.items():
         failures.add_metric([phase], count)

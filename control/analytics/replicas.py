@@ -3,8 +3,9 @@
 What is stored of the replicas says both, so that any leader can put it down. Who was ready when it was put down last is
 stored beside the lines, in one commit with them: a new leader, or one whose commit got no answer, compares that with
 what there is and goes on from there, so that nothing is told twice. A cold start is told when a service gets ready
-replicas of which none was ready before, and none is still; its phases with it, but for the first byte, which comes
-later: a replica is put down under another mark once that is known. Pure: times are arguments.
+replicas of which none was ready before, and none is still, and the start of one ended a wake; its phases with it, but
+for the first byte, which comes later: a replica is put down under another mark once that is known. Pure: times are
+arguments.
 """
 
 from __future__ import annotations
@@ -162,7 +163,8 @@ class ReplicaLevels:
         """What is new of cold starts: one that is over, a first byte, or both."""
         last, counts = self._last.get(service, _NOBODY), None
         if ready and not _ids(ready) & last:
-            counts = _counted(next(filter(None, map(self._ready.cold_start, sorted(_ids(ready)))), None))
+            cold = next(filter(None, map(self._ready.cold_start, sorted(_ids(ready)))), None)
+            counts = None if cold is None else _counted(cold)
         told = self._answered.pop(service, _NOBODY)
         for replica in _ids(ready - before) - told:
             phases = self._ready.cold_start(replica)
@@ -183,11 +185,8 @@ def _answered(marks: frozenset[str]) -> frozenset[str]:
     return _ids(frozenset(mark for mark in marks if mark.endswith(_ANSWERED)))
 
 
-def _counted(phases: StartPhases | None) -> Counts:
-    """A cold start, with its phases, if they are known, but for the first byte; "" is all of them."""
-    counts = Counts(cold_starts=1)
-    if phases is not None:
-        known = replace(phases, first_byte=None)
-        taken = {"": coldstarts.total(known), **coldstarts.seconds(known)}
-        counts.starts = {phase: {bucket(seconds): 1} for phase, seconds in taken.items()}
-    return counts
+def _counted(phases: StartPhases) -> Counts:
+    """A cold start, with its phases but for the first byte; "" is all of them."""
+    known = replace(phases, first_byte=None)
+    taken = {"": coldstarts.total(known), **coldstarts.seconds(known)}
+    return Counts(cold_starts=1, starts={phase: {bucket(seconds): 1} for phase, seconds in taken.items()})

@@ -14,7 +14,7 @@ from samples import deployment, replica, service, view
 from activator import verdicts
 from activator.views import View
 from state.codec import encode
-from state.models import Deployment, Phase, Reason, RunSpec, Scale
+from state.models import Deployment, Phase, Reason, RunSpec, Scale, StartPhases
 from state.models import DeploymentState as D
 from state.models import ReplicaState as R
 
@@ -55,6 +55,22 @@ def test_the_way_to_readiness_reaches_the_workers_at_its_end() -> None:
     assert running.derived() == before.derived()
     (endpoint,) = FINDINGS["passed"](running).derived().endpoints
     assert (endpoint.port, endpoint.ready) == (2000, True)
+
+
+@pytest.mark.parametrize(
+    ("decide", "held", "beside", "cold"),
+    [
+        (None, False, R.STARTING, False),  # a deployment, `min_replicas`
+        (None, True, R.STARTING, True),  # somebody came while it started
+        (5, False, R.STARTING, True),  # who asked for it has gone
+        (5, True, R.READY, False),
+    ],
+)
+def test_a_start_is_cold_if_it_ends_a_wake(decide: int | None, held: bool, beside: R, cold: bool) -> None:
+    before = view(replica("a", R.STARTING, phases=StartPhases(decide=decide)), replica("b", beside))
+    after = verdicts.passed(before, "a", 9, StartPhases(decide=decide, ready=7), held=held)
+    assert after.replicas["a"].cold is cold
+    assert verdicts.ends_wake(before, before.replicas["a"], held=held) is cold
 
 
 def first_try() -> View:

@@ -161,7 +161,7 @@ async def test_replicas_are_there_until_they_were_looked_at_last(rig: Rig, store
     """A node ends with a ready replica; a later control finds none."""
     fence = await leading(store)
     await known(rig, "s")
-    replica = encode(Replica("r", "s", "d", "n", ReplicaState.READY, 0))
+    replica = encode(Replica("r", "s", "d", "n", ReplicaState.READY, 0, cold=True))
     one, another = (Analytics(store, rig.mirror, lambda: fence) for _ in range(2))
     await rig.mirror.reached(await store.commit([Change(Kind.REPLICA, "r", replica)]))
     one.changed([(Kind.REPLICA, "r")])

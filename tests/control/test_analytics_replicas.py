@@ -49,11 +49,13 @@ class Scene:
         self.ready = ReadyReplicas(self.objects)
         self.levels = ReplicaLevels(self.ready)
 
-    def set(self, replica: str, state: ReplicaState | None, now: float, service: str = "s") -> None:
+    def set(
+        self, replica: str, state: ReplicaState | None, now: float, service: str = "s", *, cold: bool = True
+    ) -> None:
         if state is None:
             del self.objects.replicas[replica]
         else:
-            self.objects.replicas[replica] = encode(Replica(replica, service, "d", "n", state, 0))
+            self.objects.replicas[replica] = encode(Replica(replica, service, "d", "n", state, 0, cold=cold))
         self.levels.changed(self.ready.changed([(Kind.REPLICA, replica), (Kind.SCALE, service)]), now)
 
     def start(
@@ -98,6 +100,15 @@ def test_a_wake_a_rollout_and_a_sleep() -> None:
     assert scene.told() == ([(6000, 0)], 0, frozenset())
     scene.set("c", READY, 7.0)
     assert scene.told() == ([(7000, 1)], 1, {"c"})
+
+
+def test_a_start_that_no_wake_asked_for_is_no_cold_start() -> None:
+    scene = Scene()
+    scene.levels.begin({}, 0.0, 0.0)
+    scene.set("a", READY, 1.0, cold=False)
+    scene.set("a", None, 2.0)
+    scene.start("b", 3.0, cold=False, start=5_000, ready=90_000)
+    assert scene.told() == ([(1000, 1), (2000, 0), (3000, 1)], 0, {"b"})
 
 
 def test_one_that_recovers_has_not_started() -> None:

@@ -126,9 +126,11 @@ async def test_counts_are_exact_over_drains_and_kills(make_node):
     assert agrees(totals, log)
 
     def started() -> bool:
-        return analytics(node)["totals"]["cold_starts"] == 2  # the first one, and the one after the node's end
+        told = node.api("GET", "/acme/service/web/events?kind=replica.ready").json()["items"]
+        return len(told) == 2  # the first one, and the one after the node's end
 
     await asyncio.to_thread(eventually, started, 20, "the replica's second start is told")
+    assert analytics(node)["totals"]["cold_starts"] == 0  # nobody waited for either
 
     async with traffic(node.http_port, NAME, rate=100, connections=8) as seen:
         async with asyncio.timeout(30):
