@@ -92,7 +92,8 @@ def test_the_compiled_form_passes_the_tests_of_the_gateway(site: Path, tmp_path:
     plugins.mkdir()
     names = sorted(name.replace("/", ".") for name in HOT)
     (plugins / "only_the_wheel.py").write_text(PLUGIN.format(names=names, site=str(site)))
-    command = (sys.executable, "-P", "-m", "pytest", "-q", "-p", "only_the_wheel", "-p", "no:cacheprovider")
+    quick = ("-p", "no:cacheprovider", "-o", "asyncio_debug=false")
+    command = (sys.executable, "-P", "-m", "pytest", "-q", "-p", "only_the_wheel", *quick)
     output = run(*command, "tests/gateway", cwd=tmp_path, PYTHONPATH=f"{site}:{plugins}")
     passed = re.search(r"(\d+) passed", output)
     assert passed is not None, output

@@ -94,6 +94,7 @@ class ProcessDriver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._builds: set[asyncio.Task[Artifact]] = set()
         self._prepared = False
+        self._preparing: asyncio.Task[Users | None] | None = None
         self._users: Users | None = None
         self._all_known = asyncio.Event()
 
@@ -120,7 +121,8 @@ class ProcessDriver:
     async def _make_ready(self) -> None:
         self._boot = boot_id()
         if self._users is None:
-            self._users = await asyncio.to_thread(self._prepare)
+            self._preparing = asyncio.get_running_loop().create_task(asyncio.to_thread(self._prepare))
+            self._users = await asyncio.shield(self._preparing)
         scope = Scope(self._layout.homes)
         if self._users is not None:
             scope = Scope(self._layout.homes, self._users.uids, self._users.exclusive)
@@ -297,6 +299,11 @@ class ProcessDriver:
                 replica.process.close()
             if replica.relays is not None:
                 replica.relays.let_go()
+        if self._preparing is not None:
+            # the thread of an `open` that was cancelled ends when it ends, and has taken uids and ports by then
+            await asyncio.wait([self._preparing])
+            if self._preparing.exception() is None:
+                self._users = self._preparing.result()
         if self._users is not None:
             self._users.close()
         self._addresses.close()

@@ -102,7 +102,7 @@ class World:
         await self.until(lambda: replica in self.exits)
         return self.exits[replica]
 
-    async def until(self, condition: Callable[[], object], timeout: float = 15.0) -> None:
+    async def until(self, condition: Callable[[], object], timeout: float = 40.0) -> None:
         """Wait for something outside this process."""
         deadline = time.monotonic() + timeout
         while not condition():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
+import threading
 from collections.abc import Iterator
 
 import pytest
 from node_under_test import World
 
 from activator.drivers import BuildFailed
+from activator.drivers.process.addresses import Addresses
 from activator.drivers.process.reservations import Reservations, own_cgroup
 from tests.conftest import missing
 
@@ -128,6 +131,35 @@ async def test_who_is_on_his_way_to_his_port_when_control_is_replaced_gets_it(
     await world.open()
     assert owner is not None
     assert steps.index((f"give {started.port}", owner)) < steps.index(("admit", owner))
+
+
+async def test_who_is_closed_while_it_opens_refuses_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread of an `open` that was cancelled goes on; what it takes is given back."""
+    world.repository("app").commit({"Procfile": "web: sleep 67890\n"})
+    await world.build()
+    owner, port = world.driver._builder.identity("acme").uid, world.driver.allocate(())
+    assert owner is not None
+    await world.close()
+    begun, may_go_on, real_open = threading.Event(), threading.Event(), Addresses.open
+
+    def slow_open(self: Addresses) -> None:
+        begun.set()
+        may_go_on.wait(30)
+        real_open(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Addresses, "open", slow_open)
+        opening = asyncio.get_running_loop().create_task(world.open())
+        await asyncio.to_thread(begun.wait, 30)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        closing = asyncio.get_running_loop().create_task(world.close(keep=True))
+        await asyncio.sleep(0)
+        may_go_on.set()
+        await closing
+    assert bind(owner, port) == ""
+    await world.open()
 
 
 async def test_a_build_takes_no_port_of_a_replica(world: World, reservations: Reservations) -> None:

@@ -166,12 +166,15 @@ async def test_what_is_no_answer(serve: Serve) -> None:
 async def test_no_answer_in_time(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("activator.gpu.dcgm._TIMEOUT", 0.2)
 
+    over = asyncio.Event()
+
     async def silent(_: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(60)
+        await over.wait()
         return web.Response()
 
     with pytest.raises(NotMeasured, match="did not answer"):
         await read(await serve(silent))
+    over.set()
 
 
 async def test_nobody_listens(unused_tcp_port: int) -> None:
