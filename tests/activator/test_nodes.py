@@ -39,6 +39,13 @@ async def kinds(plane: Plane, service: str) -> list[str]:
     return [event.kind for event in await plane.events(service)]
 
 
+async def heard_of(plane: Plane, service: str, *wanted: str) -> None:
+    """An event is told after what it tells of is stored."""
+    async with asyncio.timeout(40):
+        while not set(wanted) <= set(await kinds(plane, service)):
+            await asyncio.sleep(0.05)
+
+
 async def known(*controls: Control) -> None:
     """Each has heard all."""
     for control in controls:
@@ -98,9 +105,7 @@ async def test_replicas_of_a_killed_node_serve_until_others_are_ready_and_leave_
     )
     await until(lambda: lost(two) == set())
     await until(lambda: back.driver.observe is not None and not back.activation.agent.running)
-    async with asyncio.timeout(30):
-        while "node.returned" not in await kinds(plane, service):
-            await asyncio.sleep(0.05)
+    await heard_of(plane, service, "node.returned")
     assert [r.id for r in first] != [r.id for r in ready(two, service)]
 
 
@@ -117,7 +122,7 @@ async def test_a_build_on_a_node_that_dies_goes_on_elsewhere(plane: Plane) -> No
     gate.touch()
     await until(lambda: ready(two, service), timeout=40)
     assert {r.node for r in ready(two, service)} == {"n2"}
-    assert "deployment.moved" in await kinds(plane, service)
+    await heard_of(plane, service, "deployment.moved")
 
 
 def _latest(control: Control, service: str) -> DeploymentState | None:
@@ -142,7 +147,7 @@ async def test_who_wakes_what_only_a_lost_node_could_run_is_refused_until_it_is_
     await until(lambda: one.view(service).scale.stranded is None)  # type: ignore[union-attr]
     await until(lambda: back.activation.agent.running == {replica.id})
     assert (await worker.request(service))[0] == 200
-    assert {"service.stranded", "service.placeable", "node.lost", "node.returned"} <= set(await kinds(plane, service))
+    await heard_of(plane, service, "service.stranded", "service.placeable", "node.lost", "node.returned")
 
 
 async def test_short_absences_decide_nothing(plane: Plane, valkey: Any) -> None:

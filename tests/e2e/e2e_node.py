@@ -262,7 +262,7 @@ class Node:
         assert answer.status == 200, answer
         return answer.json()
 
-    def wait_status(self, namespace: str, name: str, status: str, seconds: float = 30) -> dict[str, Any]:
+    def wait_status(self, namespace: str, name: str, status: str, seconds: float = 60) -> dict[str, Any]:
         """The service once it has this status."""
         seen: dict[str, Any] = {}
 

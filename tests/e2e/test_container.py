@@ -114,7 +114,8 @@ def test_an_image_sleeps_wakes_rolls_logs_crashes_is_adopted_and_deleted(node: N
     port = 8642
     first = engines.registry.push("demo/hello", "1", image_files("hello, one\n"))
     image = f"{engines.registry.host}/demo/hello:1"
-    create(node, "hello", image, min_replicas=0, max_replicas=2, port=port, cpu=2, memory=1)
+    awake = {"min_replicas": 0, "max_replicas": 2, "scaling": {"idle_timeout": 600}}
+    create(node, "hello", image, port=port, cpu=2, memory=1, **awake)
     service = node.wait_status("acme", "hello", "running", 60)
     assert service["limits"] == "enforced"
     assert (service["image"], service["repo"]) == (image, None)
@@ -127,6 +128,7 @@ def test_an_image_sleeps_wakes_rolls_logs_crashes_is_adopted_and_deleted(node: N
     assert host["Memory"] == 1 << 30
 
     # it sleeps, and wakes under 50 requests with one start
+    assert node.api("PUT", "/auth/v1/seed/acme/services/hello", {"scaling": {"idle_timeout": 2}}).status == 200
     node.wait_status("acme", "hello", "stopped", 60)
     eventually(lambda: not containers(engines, node), what="no container while it sleeps")
     starts = len(lines(node, "hello", "stdout"))

@@ -131,7 +131,7 @@ def test_services_are_filtered_by_each_status(seed: Seed) -> None:
         "deploying": seed.create(env={"START_DELAY": "300"}),
         "running": seed.running(),
         "degraded": seed.running(env={"BROKEN_IF": str(flag)}),
-        "stopped": seed.running(min_replicas=0, scaling={"idle_timeout": 1}),
+        "stopped": seed.create(min_replicas=0, scaling={"idle_timeout": 1}),
         "failed": seed.create(branch="nowhere"),
     }
     flag.touch()

@@ -15,7 +15,8 @@ from activator.drivers.process.addresses import Addresses
 from activator.drivers.process.reservations import Reservations, own_cgroup
 from tests.conftest import missing
 
-pytestmark = pytest.mark.root
+# the same ports and uids in each: not at once
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("reservations")]
 
 RANGE = range(20_000, 32_768)
 OWNER, OTHER, UNKNOWN = 61_960, 61_961, 61_962
