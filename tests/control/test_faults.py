@@ -7,6 +7,7 @@ whole, as it was before or as it should be afterwards; and the same call once mo
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
@@ -39,6 +40,12 @@ FAULTS = {
     "broken": {"error": BROKEN},
     "gone for good": {"error": LOST, "for_good": True},
 }
+
+
+@pytest.fixture(autouse=True)
+async def fast() -> None:
+    """There are thousands of calls, and asyncio's debug mode doubles what each costs."""
+    asyncio.get_running_loop().set_debug(False)
 
 
 @dataclass(frozen=True)

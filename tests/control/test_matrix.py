@@ -5,6 +5,7 @@ A refusal has the status of SPEC section 2, names every bad field at once, and l
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -31,6 +32,12 @@ UNKNOWN = (
     "ä",
     "\ud800",
 )
+
+
+@pytest.fixture(autouse=True)
+async def fast() -> None:
+    """There are thousands of calls, and asyncio's debug mode doubles what each costs."""
+    asyncio.get_running_loop().set_debug(False)
 
 
 @dataclass(frozen=True)
