@@ -10,7 +10,7 @@ from scenes import deploy
 from control.services.remains import Gone
 from state.codec import decode
 from state.kinds import Kind
-from state.rollups import READY_KEY
+from state.slots import CLAIMS_KEY
 from state.store import LEASES_KEY, REVISION_KEY, WORKERS_KEY, events_key, kind_key
 
 pytestmark = pytest.mark.e2e
@@ -47,10 +47,13 @@ def test_of_a_deleted_service_only_tombstones_its_label_and_its_log_remain(node)
 
 
 def everything(store: redis.Redis) -> set[tuple[Kind, str]]:
-    """Every document; keys are those of the documents, and a few that have nothing to do with a service."""
-    common = {kind_key(kind) for kind in Kind} | {LEASES_KEY, REVISION_KEY, WORKERS_KEY, READY_KEY, "{wg}:feed"}
+    """Every document; keys are those of the documents, and a few that have nothing to do with a service.
+
+    Analytics are folded each 10 s, and forgotten by the same work.
+    """
+    common = {kind_key(kind) for kind in Kind} | {LEASES_KEY, REVISION_KEY, WORKERS_KEY, CLAIMS_KEY, "{wg}:feed"}
     others = {key.decode() for key in store.scan_iter()} - common
-    assert all(key.endswith(":events") for key in others), others
+    assert all(key.endswith(":events") or key.startswith("{wg}:analytics:") for key in others), others
     return {(kind, i.decode()) for kind in Kind for i, _ in store.hscan_iter(kind_key(kind))}
 
 

@@ -291,7 +291,8 @@ async def test_ten_thousand_unknown_names_cost_nothing(
     await come(STRANGERS // 10)
     before, memory = await asked(), resident(worker)
     await come(STRANGERS)
-    assert await asked() == before
+    after = await asked()  # a worker looks now and then whether the store knows it still, and its slots
+    assert max(after[name] - before.get(name, 0) for name in after) < STRANGERS // 100
     assert resident(worker) - memory < 4096
     async with secure(nursery, shop.trusting()) as streams:
         assert await ask(*streams, HOST) == (200, b"r1")

@@ -19,7 +19,7 @@ from gateway.http1.request_head import check_partial
 from gateway.http1.server import ServerConnection
 from gateway.http1.upstream import UpstreamConnection
 
-RATIO = 9.0
+RATIO = 12.0
 FIELDS = b"X: " + b"y" * 20 + b"\r\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -10,7 +11,7 @@ from wire import PATIENCE, Conversation, get, ok, until
 
 from gateway.settings import GatewaySettings
 from gateway.slots import WorkerSlots
-from state.slots import CHANNEL, CLAIMS_KEY, Message, Slots
+from state.slots import CHANNEL, CLAIMS_KEY, DOCUMENTS_KEY, Message, Slots
 from state.store import Store
 from tests.conftest import Valkey
 
@@ -56,6 +57,15 @@ class Plane(Conversation):
         """The other worker asks for one slot, for as long as that takes."""
         async with asyncio.timeout(PATIENCE):
             while not await self.other(want=1, waited=waited):
+                await asyncio.sleep(0.01)
+
+    async def known(self) -> None:
+        """The store has heard of the worker."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                found = await self.store.client.hget(DOCUMENTS_KEY, SERVICE)
+                if found is not None and WORKER in json.loads(found)["workers"]:
+                    return
                 await asyncio.sleep(0.01)
 
     @property
@@ -258,6 +268,7 @@ async def test_a_limit_that_is_set_while_more_are_in_flight(plane: Plane) -> Non
     await until(lambda: plane.owned == 2)
     await clients[2].send(get())
     await until(lambda: plane.held == 1)
+    await plane.known()
     assert await plane.other(want=1) == {}
     await peers[0].send(ok())
     await clients[0].head()
