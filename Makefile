@@ -18,6 +18,9 @@ SECONDS ?= 300
 TARGET ?= all
 CORPUS ?= .fuzz/corpus
 
+# Each test run starts hundreds of processes of ours: what they import is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint serve bench fuzz fuzz-mutants soak simulate wheel image lock setup clean debian-test debian-bench debian-compiler
 

@@ -207,7 +207,8 @@ async def test_a_replica_that_floods_is_bounded_and_what_is_dropped_is_told(node
     def raw() -> int:
         return sum(file.stat().st_blocks * 512 for file in (node.data / "replicas").rglob("stdout"))
 
-    eventually(lambda: raw() < 1 << 20, 60, "what was taken in, or dropped, is freed")
+    # a stream is freed by the MiB, and 64 KiB of it stay
+    eventually(lambda: raw() < 2 << 20, 60, "what was taken in, or dropped, is freed")
 
 
 async def test_a_restart_of_the_node_keeps_what_was_told(make_node):

@@ -6,18 +6,18 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from e2e_node import Node
+from e2e_node import Node, eventually
 from scenes import Notes, host
 
 ECHO = (Path(__file__).parent / "tunnel_replica.py").read_text()
 
 
 def deploy_echo(node: Node, name: str = "echo", **fields: Any) -> Notes:
-    """Create the service acme/`name` and wait for it; returns the directory of its notes."""
+    """Create the service acme/`name`, wait until it was ready once (idle, it may sleep by now); the directory of its notes."""
     node.commit("acme/tunnels", {"Procfile": "web: exec python3 server.py\n", "server.py": ECHO})
     notes = Notes(node, f"acme-{name}")
     node.create("acme", name, repo="acme/tunnels", env={"OUT": str(notes.path)}, **fields)
-    node.wait_status("acme", name, "running")
+    eventually(lambda: node.service("acme", name)["deployment"]["state"] == "active", 60, f"{name} is deployed")
     return notes
 
 

@@ -7,7 +7,9 @@ tenant can end it), deaf to every signal that asks. It appends to the raw file, 
 and ends when the last process that could write has. Measured: 0.2 MiB of memory for each stream, 1 ms for each start.
 
 A disk that is full costs lines, not the replica: what can't be written is dropped for a second, and that is told in the
-log once it can be. Writes of more than a pipe has room for may be torn by others to the same stream (pipe(7)).
+log once it can be. (`timeout --foreground` waits for the end of what it kills; without, it kills itself, too, and a
+`cat` that dies a moment later may take a line with it.) Writes of more than a pipe has room for may be torn by others
+to the same stream (pipe(7)).
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ until cat
 do
   if [ $? = {_CAT_FAILED} ]
   then
-    timeout -s KILL 1 cat >/dev/null
+    timeout --foreground -s KILL 1 cat >/dev/null
     printf '\\n{DROPPED}\\n'
   fi
 done
