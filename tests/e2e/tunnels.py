@@ -13,7 +13,7 @@ ECHO = (Path(__file__).parent / "tunnel_replica.py").read_text()
 
 
 def deploy_echo(node: Node, name: str = "echo", **fields: Any) -> Notes:
-    """Create the service acme/`name`, wait until it was ready once (idle, it may sleep by now); the directory of its notes."""
+    """Create the service acme/`name` and wait until it was ready (idle, it may sleep by now); its notes."""
     node.commit("acme/tunnels", {"Procfile": "web: exec python3 server.py\n", "server.py": ECHO})
     notes = Notes(node, f"acme-{name}")
     node.create("acme", name, repo="acme/tunnels", env={"OUT": str(notes.path)}, **fields)
