@@ -9,7 +9,7 @@ from importlib import metadata
 from aiohttp import web
 
 from control.contract import query
-from control.contract.openapi import OPENAPI, document, serialized
+from control.contract.openapi import OPENAPI, serialized
 from control.credentials.access import Access
 from control.credentials.failures import LIMIT, Failures
 from control.credentials.key_use import KeyUse
@@ -78,7 +78,7 @@ class Api:
             HookHandlers(access, hooks, self.site),
         ):
             app.add_routes(group.routes())
-        app[OPENAPI] = serialized(document(app.router.routes(), metadata.version("wakegate")))
+        app[OPENAPI] = serialized(app.router.routes(), metadata.version("wakegate"))
         return app
 
     async def _let_go(self, _: web.Application) -> None:

@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
 import tempfile
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from state.store import Store
 from tests import podman
 from tests.pebble import Pebble
 from tests.pebble import lacking as lacking_for_pebble
+
+# asyncio's debug mode keeps the stack of every future. All of it costs a third of the suite's time, and nobody needs
+# more of it than tells whose future it is.
+DEBUG_FRAMES = 6
+walk_stack = traceback.walk_stack
+
+
+def walk_top(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:
+    """`traceback.walk_stack`, of which `extract_stack` makes its list, up to the sixth frame."""
+    return itertools.islice(walk_stack(frame), DEBUG_FRAMES)
+
+
+traceback.walk_stack = walk_top
 
 
 def valkey_binary() -> str | None:
@@ -51,7 +69,7 @@ class Valkey:
             stderr=subprocess.STDOUT,
         )
         deadline = time.monotonic() + 20
-        client = redis.Redis(unix_socket_path=str(self.socket))
+        client = redis.Redis(unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), 0))
         while True:
             try:
                 client.ping()

@@ -4,6 +4,7 @@ answers, so that it can't say anything else than the code.
 
 from __future__ import annotations
 
+import functools
 import http
 import json
 import re
@@ -20,6 +21,7 @@ from control.contract.shapes import ProblemView
 from control.services import names
 
 Document = dict[str, Any]
+_Operations = tuple[tuple[str, str, Operation], ...]  # path, method
 OPENAPI: Final = web.AppKey("openapi", bytes)
 
 _REFERENCE: Final = "#/components/schemas/{model}"
@@ -77,9 +79,19 @@ _WHY: Final[Mapping[int, str]] = {
 }
 
 
-def document(routes: Iterable[web.AbstractRoute], version: str) -> Document:
-    """The whole of it."""
+def serialized(routes: Iterable[web.AbstractRoute], version: str) -> bytes:
+    """The document of these routes, as it is answered."""
     operations = sorted(_operations(routes), key=lambda found: (found[0], found[1]))
+    return _serialized(tuple(operations), version)
+
+
+@functools.lru_cache(maxsize=1)
+def _serialized(operations: _Operations, version: str) -> bytes:
+    """Kept for the next application of the process: making it takes 100 ms."""
+    return json.dumps(_document(operations, version), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _document(operations: _Operations, version: str) -> Document:
     schemas, components = _schemas(operation for _, _, operation in operations)
     paths: Document = {}
     for path, method, operation in operations:
@@ -108,10 +120,6 @@ def document(routes: Iterable[web.AbstractRoute], version: str) -> Document:
             },
         },
     }
-
-
-def serialized(openapi: Document) -> bytes:
-    return json.dumps(openapi, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _operations(routes: Iterable[web.AbstractRoute]) -> Iterator[tuple[str, str, Operation]]:

@@ -27,9 +27,11 @@ class Content:
     type: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Operation:
-    """`answers`: by status the shape of a JSON body (a TypedDict), other `Content`, or None for an empty one.
+    """Declared once, with its handler, and equal to itself only.
+
+    `answers`: by status the shape of a JSON body (a TypedDict), other `Content`, or None for an empty one.
 
     `needs`: the scope of the caller's key; None: no key at all. `fails`: the statuses of problems, but for those that
     follow from the rest. `headers`: the fields of a success. `streams`: the shape of one server-sent event, where a
