@@ -21,9 +21,19 @@ from nursery import Nursery, ReplicaServer, Reports
 from state.store import Store
 
 
+@pytest.fixture(autouse=True)
+async def quick_clients() -> None:
+    """What is tested runs in processes of its own; asyncio's debug mode would only double what the clients cost."""
+    asyncio.get_running_loop().set_debug(False)
+
+
 @pytest.fixture
 def make_node() -> Iterator[Callable[..., Node]]:
     """A factory of nodes that are not started yet: `make_node(workers=4, options=[...], env={...}).start()`."""
+    yield from _factory()
+
+
+def _factory() -> Iterator[Callable[..., Node]]:
     made: list[Node] = []
 
     def make(**settings: Any) -> Node:
@@ -33,6 +43,13 @@ def make_node() -> Iterator[Callable[..., Node]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture(scope="module")
+def make_shared_node() -> Iterator[Callable[..., Node]]:
+    """As `make_node`, for the fixture of a node that serves a module's tests, which are in one xdist group and have
+    services of their own."""
+    yield from _factory()
 
 
 @pytest.fixture

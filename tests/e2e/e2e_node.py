@@ -22,11 +22,12 @@ T = TypeVar("T")
 
 
 def eventually(condition: Callable[[], T], seconds: float = 40, what: str = "") -> T:
-    """The first truthy value of `condition`, looked at every 10 ms; fails after `seconds`."""
-    deadline = time.monotonic() + seconds
+    """The first truthy value of `condition`, looked at every 10 ms at first, later every 50; fails after `seconds`."""
+    deadline, pause = time.monotonic() + seconds, 0.01
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
-        time.sleep(0.01)
+        time.sleep(pause)
+        pause = min(1.1 * pause, 0.05)
     return value
 
 

@@ -6,10 +6,12 @@ import collections
 import contextlib
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -37,13 +39,37 @@ http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), H
 """
 FILES = {"Procfile": "web: python3 app.py\n", "app.py": APP}
 HOST = "web-acme.apps.localhost"
+alone = pytest.mark.xdist_group("api")
+shaken = pytest.mark.xdist_group("shaken api")
+
+
+@pytest.fixture(scope="module")
+def node(make_shared_node: Callable[..., Node]) -> Node:
+    """A node of 4 workers for whatever does it no harm."""
+    return make_shared_node(workers=4).start()
+
+
+@pytest.fixture(scope="module")
+def shaken_node(make_shared_node: Callable[..., Node]) -> Node:
+    """One whose processes are killed and stopped."""
+    return make_shared_node().start()
 
 
 @pytest.fixture
-def web(node: Node) -> Node:
-    """A node with a repository that answers."""
+def web(node: Node) -> Iterator[Node]:
+    """With a repository that answers, and without the service that a test made of it afterwards."""
+    yield from _with_repository(node)
+
+
+@pytest.fixture
+def shaken_web(shaken_node: Node) -> Iterator[Node]:
+    yield from _with_repository(shaken_node)
+
+
+def _with_repository(node: Node) -> Iterator[Node]:
     node.commit("acme/web", FILES)
-    return node
+    yield node
+    assert node.api("DELETE", "/auth/v1/seed/acme/services/web?force=true").status in (204, 404)
 
 
 def wakegate(node: Node, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -59,44 +85,43 @@ def wakegate(node: Node, *arguments: str, **env: str) -> subprocess.CompletedPro
     )
 
 
-def test_the_request_after_a_create_is_held_by_any_worker_and_answered(make_node):
-    node = make_node(workers=4).start()
-    node.commit("acme/web", FILES)
-    node.create("acme", "web", env={"GREETING": "hello there"})
+@alone
+def test_the_request_after_a_create_is_held_by_any_worker_and_answered(web):
+    web.create("acme", "web", env={"GREETING": "hello there"})
     with ThreadPoolExecutor(24) as pool:
-        answers = list(pool.map(lambda _: node.request(HOST), range(24)))
+        answers = list(pool.map(lambda _: web.request(HOST), range(24)))
     assert collections.Counter(a.status for a in answers) == {200: 24}
     environment = answers[0].body.decode()
     assert "GREETING=hello there" in environment
     assert "WAKEGATE" not in environment
-    service = node.wait_status("acme", "web", "running")
+    service = web.wait_status("acme", "web", "running")
     assert service["deployment"]["state"] == "active"
     assert len(service["deployment"]["commit"]) == 40
     assert service["replicas"]["ready"] == 1
 
 
-def test_the_request_after_a_delete_is_503_on_any_worker_and_one_in_flight_completes(make_node):
-    node = make_node(workers=4).start()
-    node.commit("acme/web", FILES)
-    mark = node.root / "mark"
-    node.root.chmod(0o777)
-    node.create("acme", "web", env={"MARK": str(mark)})
-    node.wait_status("acme", "web", "running")
+@alone
+def test_the_request_after_a_delete_is_503_on_any_worker_and_one_in_flight_completes(web):
+    mark = web.root / "slow"
+    web.root.chmod(0o777)
+    web.create("acme", "web", env={"MARK": str(mark)})
+    web.wait_status("acme", "web", "running")
     with ThreadPoolExecutor(25) as pool:
-        slow = pool.submit(node.request, HOST, "/slow")
+        slow = pool.submit(web.request, HOST, "/slow")
         eventually(mark.exists, what="the slow request is in flight")
-        assert node.api("DELETE", "/auth/v1/seed/acme/services/web").status == 204
-        answers = list(pool.map(lambda _: node.request(HOST), range(24)))
+        assert web.api("DELETE", "/auth/v1/seed/acme/services/web").status == 204
+        answers = list(pool.map(lambda _: web.request(HOST), range(24)))
         assert {a.status for a in answers} == {503}
         assert 'details="deleted"' in answers[0].headers["Proxy-Status"]
         assert slow.result().status == 200
-    assert node.api("GET", "/acme/service/web").status == 404
-    node.create("acme", "web")
-    assert node.request(HOST).status == 200
+    assert web.api("GET", "/acme/service/web").status == 404
+    web.create("acme", "web")
+    assert web.request(HOST).status == 200
 
 
+@alone
 def test_a_delete_by_force_cuts_what_is_in_flight(web):
-    mark = web.root / "mark"
+    mark = web.root / "cut"
     web.root.chmod(0o777)
     web.create("acme", "web", env={"MARK": str(mark), "SLOW": "50"})
     web.wait_status("acme", "web", "running")
@@ -108,16 +133,18 @@ def test_a_delete_by_force_cuts_what_is_in_flight(web):
         assert slow.result(timeout=30).status == 503
 
 
-def test_a_delete_does_not_wait_for_a_stopped_worker_for_long(web):
-    web.create("acme", "web")
-    web.wait_status("acme", "web", "running")
-    old = web.kill("worker 1", signal.SIGSTOP)
-    assert web.api("DELETE", "/auth/v1/seed/acme/services/web").status == 204
-    web.replaced("worker 1", old)
+@shaken
+def test_a_delete_does_not_wait_for_a_stopped_worker_for_long(shaken_web):
+    shaken_web.create("acme", "web")
+    shaken_web.wait_status("acme", "web", "running")
+    old = shaken_web.kill("worker 1", signal.SIGSTOP)
+    assert shaken_web.api("DELETE", "/auth/v1/seed/acme/services/web").status == 204
+    shaken_web.replaced("worker 1", old)
     with ThreadPoolExecutor(12) as pool:
-        assert {a.status for a in pool.map(lambda _: web.request(HOST), range(12))} == {503}
+        assert {a.status for a in pool.map(lambda _: shaken_web.request(HOST), range(12))} == {503}
 
 
+@alone
 def test_twenty_creates_at_once_are_one_service_and_one_replica(web):
     body = {"name": "web", "repo": "acme/web", "gpu": "none"}
     with ThreadPoolExecutor(20) as pool:
@@ -126,15 +153,16 @@ def test_twenty_creates_at_once_are_one_service_and_one_replica(web):
     assert web.wait_status("acme", "web", "running")["replicas"]["ready"] == 1
 
 
-def test_a_create_that_waits_tells_why_it_failed(node):
+@alone
+def test_a_create_that_waits_tells_why_it_failed(web):
     """All the ways to fail: test_failing.py."""
-    node.commit("acme/web", FILES)
     options = ("--namespace", "acme", "--repo", "acme/web", "--branch", "missing", "--wait")
-    waited = wakegate(node, "services", "create", "web", *options)
+    waited = wakegate(web, "services", "create", "web", *options)
     assert waited.returncode == 1
     assert "missing" in waited.stderr
 
 
+@alone
 def test_the_commands_beside_a_data_directory(web):
     made = wakegate(web, "services", "create", "web", "--namespace", "acme", "--repo", "acme/web", "--wait")
     assert made.returncode == 0, made.stderr
@@ -155,6 +183,7 @@ def test_the_commands_beside_a_data_directory(web):
     assert wakegate(web, "services", "get", "acme/web").returncode == 1
 
 
+@alone
 def test_the_list_of_the_readme_shows_its_service(web):
     """As the README has it: the admin's key, a service in `acme`."""
     web.create("acme", "web")
@@ -164,27 +193,32 @@ def test_the_list_of_the_readme_shows_its_service(web):
     assert told.stderr == "this is namespace default; --namespace shows those of: acme\n"
 
 
+@alone
 def test_a_reason_that_a_tenant_wrote_does_nothing_to_terminals(node):
     evil = "\x1b]0;owned\x07\x9b2J\u202e"
-    node.commit("acme/web", {"Procfile": "web: python3 say.py\n", "say.py": f"import sys; sys.exit({evil!r})\n"})
-    waited = wakegate(node, "services", "create", "web", "--namespace", "acme", "--repo", "acme/web", "--wait")
+    node.commit("acme/evil", {"Procfile": "web: python3 say.py\n", "say.py": f"import sys; sys.exit({evil!r})\n"})
+    waited = wakegate(node, "services", "create", "evil", "--namespace", "acme", "--repo", "acme/evil", "--wait")
     assert waited.returncode == 1
-    logged = wakegate(node, "services", "logs", "acme/web")
-    shown = [waited.stderr, logged.stdout, wakegate(node, "services", "get", "acme/web").stdout, node.said]
+    logged = wakegate(node, "services", "logs", "acme/evil")
+    shown = [waited.stderr, logged.stdout, wakegate(node, "services", "get", "acme/evil").stdout, node.said]
     assert not any(set(text) & set(evil) - set("]0;owned2J") for text in shown)
     assert r"\x1b]0;owned\x07\x9b2J\u202e" in logged.stdout
 
 
+@alone
 def test_the_last_use_of_a_key_is_kept(node):
-    (key,) = node.api("GET", "/auth/v1/keys").json()["items"]
+    made = node.api("POST", "/auth/v1/keys", {"name": "used", "namespace": "acme", "scope": "read"}).json()
 
-    def told() -> str | None:
-        used: str | None = node.api("GET", "/auth/v1/keys").json()["items"][0]["used_at"]
-        return used
+    def told() -> dict[str, str]:
+        key: dict[str, str] = next(k for k in node.api("GET", "/auth/v1/keys").json()["items"] if k["name"] == "used")
+        return key
 
-    assert key["created_at"] < str(eventually(told, what="the use is kept"))
+    assert told()["used_at"] is None
+    assert node.api("GET", "/acme/services", key=made["key"]).status == 200
+    assert told()["created_at"] < eventually(lambda: told()["used_at"], what="the use is kept")
 
 
+@alone
 def test_status_follows_sleep_and_wake(web):
     web.create("acme", "web", min_replicas=0, scaling={"idle_timeout": 1})
     web.wait_status("acme", "web", "stopped")
@@ -198,7 +232,7 @@ def test_status_follows_sleep_and_wake(web):
 
 
 def test_the_admin_key_is_made_once_and_for_the_owner_alone(make_node):
-    node = make_node().start()
+    node = make_node(workers=1).start()
     file = node.data / "admin.key"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     token = node.admin_key
@@ -216,46 +250,48 @@ def test_the_admin_key_is_made_once_and_for_the_owner_alone(make_node):
     assert node.api("GET", "/auth/v1/keys", key=token).status == 200
 
 
-def test_another_secret_key_is_refused_with_the_fix(make_node):
-    node = make_node().start()
-    assert node.stop() == 0
-    (node.data / "secret.key").unlink()
-    node.start(wait=False)
-    eventually(lambda: node.exited, 30, "the mismatch ends it")
-    assert node.process.returncode not in (0, None)
-    assert "another secret key" in node.said
-    assert "WAKEGATE_SECRET_KEY" in node.said
+@alone
+def test_another_secret_key_is_refused_with_the_fix(node, make_node):
+    other = make_node()
+    shutil.copytree(node.data, other.data, ignore=shutil.ignore_patterns("secret.key", "*.sock"))
+    other.start(wait=False)
+    eventually(lambda: other.exited, 30, "the mismatch ends it")
+    assert other.process.returncode not in (0, None)
+    assert "another secret key" in other.said
+    assert "WAKEGATE_SECRET_KEY" in other.said
 
 
-def test_control_killed_comes_back_with_everything(web):
-    web.create("acme", "web", env={"A": "b"})
-    before = web.wait_status("acme", "web", "running")
-    old = web.kill("control")
-    web.replaced("control", old)
+@shaken
+def test_control_killed_comes_back_with_everything(shaken_web):
+    shaken_web.create("acme", "web", env={"A": "b"})
+    before = shaken_web.wait_status("acme", "web", "running")
+    old = shaken_web.kill("control")
+    shaken_web.replaced("control", old)
 
     def answers() -> bool:
         try:
-            return web.api("GET", "/acme/service/web").status == 200
+            return shaken_web.api("GET", "/acme/service/web").status == 200
         except OSError:
             return False
 
     eventually(answers, what="the API answers again")
-    after = web.wait_status("acme", "web", "running")
+    after = shaken_web.wait_status("acme", "web", "running")
     assert (after["id"], after["deployment"]) == (before["id"], before["deployment"])
-    assert web.request(HOST).status == 200
-    web.create("acme", "second", repo="acme/web")
-    web.wait_status("acme", "second", "running")
+    assert shaken_web.request(HOST).status == 200
+    shaken_web.create("acme", "second", repo="acme/web")
+    shaken_web.wait_status("acme", "second", "running")
 
 
-def test_a_stopped_store_leaves_reads_and_refuses_writes_until_it_is_back(web):
-    web.create("acme", "web")
-    web.wait_status("acme", "web", "running")
-    pid = web.child("valkey-server")
+@shaken
+def test_a_stopped_store_leaves_reads_and_refuses_writes_until_it_is_back(shaken_web):
+    shaken_web.create("acme", "web")
+    shaken_web.wait_status("acme", "web", "running")
+    pid = shaken_web.child("valkey-server")
     os.kill(pid, signal.SIGSTOP)
     try:
-        assert web.api("GET", "/acme/service/web", timeout=5).status == 200
-        assert web.request(HOST, timeout=5).status == 200
-        refused = web.api("DELETE", "/auth/v1/seed/acme/services/web", timeout=30)
+        assert shaken_web.api("GET", "/acme/service/web", timeout=5).status == 200
+        assert shaken_web.request(HOST, timeout=5).status == 200
+        refused = shaken_web.api("DELETE", "/auth/v1/seed/acme/services/web", timeout=30)
         assert refused.status in (204, 503)
         if refused.status == 503:
             assert refused.headers["Retry-After"]
@@ -264,18 +300,19 @@ def test_a_stopped_store_leaves_reads_and_refuses_writes_until_it_is_back(web):
             os.kill(pid, signal.SIGCONT)
 
     def deleted() -> bool:
-        return web.api("DELETE", "/auth/v1/seed/acme/services/web").status in (204, 404)
+        return shaken_web.api("DELETE", "/auth/v1/seed/acme/services/web").status in (204, 404)
 
     eventually(deleted, 30, "the delete is taken")
-    assert web.request(HOST).status == 503
+    assert shaken_web.request(HOST).status == 503
 
 
+@alone
 def test_metrics_add_up_over_workers_without_a_key(web):
-    web.create("acme", "web")
-    web.wait_status("acme", "web", "running")
+    web.create("acme", "counted", repo="acme/web")
+    web.wait_status("acme", "counted", "running")
     with ThreadPoolExecutor(8) as pool:
-        assert {a.status for a in pool.map(lambda _: web.request(HOST), range(40))} == {200}
-    counted = 'wakegate_requests_total{code="200",namespace="acme",service="web"} 40.0'
+        assert {a.status for a in pool.map(lambda _: web.request("counted-acme.apps.localhost"), range(40))} == {200}
+    counted = 'wakegate_requests_total{code="200",namespace="acme",service="counted"} 40.0'
 
     def scraped() -> bool:
         answer = web.api("GET", "/metrics", key="")
@@ -286,3 +323,4 @@ def test_metrics_add_up_over_workers_without_a_key(web):
         )
 
     eventually(scraped, what="all forty are counted")
+    assert web.api("DELETE", "/auth/v1/seed/acme/services/counted?force=true").status == 204
