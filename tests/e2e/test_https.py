@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,20 @@ pytestmark = pytest.mark.e2e
 WEB = host("acme", "web")
 DOMAIN, WILDCARD = "apps.localhost", "*.apps.localhost"
 UNRECOGNIZED_NAME = "UNRECOGNIZED_NAME"  # alert 112
+KEY = base64.b64encode(os.urandom(32)).decode()  # WAKEGATE_SECRET_KEY of the module's node
+together = pytest.mark.xdist_group("https")
+
+
+@pytest.fixture(scope="module")
+def node(make_shared_node: Callable[..., Node]) -> Node:
+    return make_shared_node(env={"WAKEGATE_SECRET_KEY": KEY}).start()
+
+
+@pytest.fixture(scope="module")
+def web(node: Node) -> Node:
+    """The module's node with a service that answers as `WEB`."""
+    running(node)
+    return node
 
 
 def trusting(node: Node) -> ssl.SSLContext:
@@ -90,14 +105,15 @@ def curl(node: Node, *arguments: str) -> Answer:
 # The first start
 
 
+@together
 def test_a_fresh_node_serves_https_with_a_chain_of_its_ca(node):
     """Ready means: at once."""
     lines = [line for line in node.lines() if line.startswith(("http ", "https ", "api ", "ready"))]
     assert [line.split()[0] for line in lines] == ["http", "https", "api", "ready"]
     assert lines[1] == f"https https://127.0.0.1:{node.https_port}"
-    for name in (WEB, DOMAIN):
+    for name in (host("acme", "fresh"), DOMAIN):
         assert status(node, name) == 404
-    with connection(node, WEB) as secure:
+    with connection(node, host("acme", "fresh")) as secure:
         assert secure.version() == "TLSv1.3"
         names = [name for kind, name in secure.getpeercert()["subjectAltName"] if kind == "DNS"]
         assert names == [DOMAIN, WILDCARD]
@@ -105,28 +121,33 @@ def test_a_fresh_node_serves_https_with_a_chain_of_its_ca(node):
         status(node, WEB, ssl.create_default_context())
     with pytest.raises(ssl.SSLError, match=UNRECOGNIZED_NAME):
         status(node, "www.example.com")
-    running(node)
-    assert status(node, WEB) == 200
-    assert node.service("acme", "web")["endpoint"] == f"http://{WEB}:{node.http_port}"  # clients don't trust the CA
 
 
-def test_curl_with_the_ca_of_the_data_directory(node):
-    running(node)
-    url = f"https://{WEB}:{node.https_port}/x"
-    resolved = ("--resolve", f"{WEB}:{node.https_port}:127.0.0.1", url)
+@together
+def test_a_service_is_served_over_https(web):
+    assert status(web, WEB) == 200
+    assert web.service("acme", "web")["endpoint"] == f"http://{WEB}:{web.http_port}"  # clients don't trust the CA
+
+
+@together
+def test_curl_with_the_ca_of_the_data_directory(web):
+    url = f"https://{WEB}:{web.https_port}/x"
+    resolved = ("--resolve", f"{WEB}:{web.https_port}:127.0.0.1", url)
     for options in ((), ("--tlsv1.2", "--tls-max", "1.2"), ("--tlsv1.3",)):
-        answer = curl(node, *options, *resolved)
+        answer = curl(web, *options, *resolved)
         assert answer.status == 200, answer
-    assert curl(node, "--tls-max", "1.1", *resolved).status == 0
-    assert "certificate" in curl(node, "--cacert", "/etc/ssl/certs/ca-certificates.crt", *resolved).headers["error"]
+    assert curl(web, "--tls-max", "1.1", *resolved).status == 0
+    assert "certificate" in curl(web, "--cacert", "/etc/ssl/certs/ca-certificates.crt", *resolved).headers["error"]
 
 
+@together
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 def test_a_session_of_one_tenant_resumes_nothing_at_another(node, version):
+    service = version.strip("-").replace("_", "-")
     for tenant in ("acme", "beta"):
-        deploy(node, tenant, "web")
-    beta, session = host("beta", "web"), str(node.root / "session")
-    for name, other in ((WEB, beta), (beta, WEB)):
+        deploy(node, tenant, service)
+    acme, beta, session = host("acme", service), host("beta", service), str(node.root / "session")
+    for name, other in ((acme, beta), (beta, acme)):
         reused(node, version, name, "-sess_out", session)
         assert not any(reused(node, version, other, "-sess_in", session) for _ in range(8))
         assert any(
@@ -144,6 +165,7 @@ def reused(node: Node, version: str, name: str, *session: str) -> bool:
     return b"\nReused, TLSv" in done.stdout
 
 
+@together
 def test_metrics_tell_how_long_certificates_last(node):
     text = node.api("GET", "/metrics", key="").body.decode()
     for name in (DOMAIN, WILDCARD):
@@ -152,6 +174,7 @@ def test_metrics_tell_how_long_certificates_last(node):
         assert 89 * 86400 < seconds < 90 * 86400 + 1
 
 
+@together
 def test_what_is_kept_where(node):
     ca = node.data / "ca.pem"
     assert ca.stat().st_mode & 0o777 == 0o644
@@ -164,16 +187,15 @@ def test_what_is_kept_where(node):
     assert printed.stdout == ca.read_text()
 
 
-def test_workers_don_t_get_the_secret_key(make_node):
-    key = base64.b64encode(os.urandom(32)).decode()
-    node = make_node(env={"WAKEGATE_SECRET_KEY": key}).start()
-    assert status(node, WEB) == 404
+@together
+def test_workers_don_t_get_the_secret_key(node):
+    assert status(node, DOMAIN) == 404
     for number in (1, 2):
-        assert key.encode() not in Path(f"/proc/{node.child(f'worker {number}')}/environ").read_bytes()
+        assert KEY.encode() not in Path(f"/proc/{node.child(f'worker {number}')}/environ").read_bytes()
 
 
 def test_https_can_be_switched_off(make_node):
-    node = make_node(options=["--https", "off"]).start()
+    node = make_node(workers=1, options=["--https", "off"]).start()
     assert not [line for line in node.lines() if line.startswith("https ")]
     assert node.request(WEB).status == 404
 
@@ -192,16 +214,13 @@ def test_a_port_in_use_is_named(make_node):
 # One CA for one store
 
 
-def test_a_restart_keeps_the_ca_and_the_certificate(node):
+def test_restarts_keep_the_ca_and_the_certificate_and_another_domain_gets_one_of_the_same_ca(make_node):
+    node = make_node(workers=1).start()
     ca, number = (node.data / "ca.pem").read_text(), serial(node)
     assert node.stop() == 0
     node.start()
     assert (node.data / "ca.pem").read_text() == ca
     assert serial(node) == number
-
-
-def test_another_domain_gets_a_certificate_of_the_same_ca(node):
-    ca = (node.data / "ca.pem").read_text()
     assert node.stop() == 0
     node.options += ["--domain", "other.localhost"]
     node.start()
@@ -215,7 +234,8 @@ def shared(make_node: Callable[..., Node], store_url: str) -> Callable[..., Node
     key = base64.b64encode(os.urandom(32)).decode()
 
     def make(*options: str, env: dict[str, str] | None = None) -> Node:
-        return make_node(options=["--redis", store_url, *options], env={"WAKEGATE_SECRET_KEY": key} | (env or {}))
+        env = {"WAKEGATE_SECRET_KEY": key} | (env or {})
+        return make_node(workers=1, options=["--redis", store_url, *options], env=env)
 
     return make
 
@@ -231,10 +251,11 @@ def test_two_controls_on_one_store_make_one_ca(shared):
     assert serial(one) == serial(two)
 
 
-def test_a_worker_with_another_secret_key_is_refused_with_the_fix(shared):
-    shared().start()
+@together
+def test_a_worker_with_another_secret_key_is_refused_with_the_fix(node, make_node):
     other = base64.b64encode(os.urandom(32)).decode()
-    wrong = shared("--role", "gateway", env={"WAKEGATE_SECRET_KEY": other}).start(wait=False)
+    options = ["--redis", f"unix://{node.data}/store.sock", "--role", "gateway"]
+    wrong = make_node(options=options, env={"WAKEGATE_SECRET_KEY": other}).start(wait=False)
     assert wrong.process.wait(30) == 1
     assert "error: the store was written with another secret key: set WAKEGATE_SECRET_KEY, or put" in wrong.said
 
@@ -292,26 +313,26 @@ async def _make_due(store: Store) -> None:
     await store.commit(changes)
 
 
-def test_a_renewal_is_served_at_once_and_cuts_nothing(node):
-    running(node)
-    before, wrong, done = serial(node), [], threading.Event()
+@together
+def test_a_renewal_is_served_at_once_and_cuts_nothing(web):
+    before, wrong, done = serial(web), [], threading.Event()
 
     def keep_asking() -> None:
-        context = trusting(node)
+        context = trusting(web)
         while not done.is_set():
             try:
-                if (got := status(node, WEB, context)) != 200:
+                if (got := status(web, WEB, context)) != 200:
                     wrong.append(got)
             except (OSError, AssertionError) as error:
                 wrong.append(error)
 
     asking = threading.Thread(target=keep_asking)
-    with connection(node, WEB) as old:
+    with connection(web, WEB) as old:
         assert ask(old, WEB) == 200
         asking.start()
         try:
-            of_store(node, _make_due)
-            eventually(lambda: serial(node) != before, what="the new certificate is served")
+            of_store(web, _make_due)
+            eventually(lambda: serial(web) != before, what="the new certificate is served")
         finally:
             done.set()
             asking.join()
@@ -319,17 +340,16 @@ def test_a_renewal_is_served_at_once_and_cuts_nothing(node):
     assert wrong == []
 
 
-async def test_a_killed_worker_cuts_its_own_connections_only(make_node):
+@together
+async def test_a_killed_worker_cuts_its_own_connections_only(web):
     """Keep-alive clients over TLS: whoever was cut connects again at once, by a neighbour on the dead one's socket."""
-    node = await asyncio.to_thread(make_node(workers=2).start)
-    await asyncio.to_thread(running, node)
-    context, cuts, answered, done = trusting(node), 0, 0, asyncio.Event()
+    context, cuts, answered, done = trusting(web), 0, 0, asyncio.Event()
 
     async def client() -> None:
         nonlocal cuts, answered
         while not done.is_set():
             reader, writer = await asyncio.open_connection(
-                "127.0.0.1", node.https_port, ssl=context, server_hostname=WEB
+                "127.0.0.1", web.https_port, ssl=context, server_hostname=WEB
             )
             try:
                 while not done.is_set():
@@ -352,21 +372,22 @@ async def test_a_killed_worker_cuts_its_own_connections_only(make_node):
         for _ in range(16):
             tasks.create_task(client())
         await more(200)
-        killed = node.kill("worker 1", signal.SIGKILL)
+        killed = web.kill("worker 1", signal.SIGKILL)
         await more(200)
-        await asyncio.to_thread(node.replaced, "worker 1", killed)
+        await asyncio.to_thread(web.replaced, "worker 1", killed)
         await more(200)
         done.set()
     assert 0 < cuts <= 16
 
 
-def test_a_reload_drops_no_connection(node):
-    running(node)
-    context = trusting(node)
-    node.send(signal.SIGHUP)
-    while "reloaded" not in node.lines():
-        assert status(node, WEB, context) == 200
-    assert status(node, WEB, context) == 200
+@together
+def test_a_reload_drops_no_connection(web):
+    context, count = trusting(web), web.lines().count("reloaded")
+    web.send(signal.SIGHUP)
+    while web.lines().count("reloaded") == count:
+        assert status(web, WEB, context) == 200
+        time.sleep(0.005)
+    assert status(web, WEB, context) == 200
 
 
 # Options
@@ -374,7 +395,7 @@ def test_a_reload_drops_no_connection(node):
 
 def test_redirects_and_hsts(make_node):
     options = ["--https-redirect", "on", "--hsts", "3600", "--public-https", "443"]
-    node = make_node(options=options).start()
+    node = make_node(workers=1, options=options).start()
     running(node)
     moved = node.request(WEB, "/a?b=c")
     assert (moved.status, moved.headers["Location"]) == (308, f"https://{WEB}/a?b=c")
@@ -389,7 +410,7 @@ def test_redirects_and_hsts(make_node):
 def test_behind_a_balancer_that_ends_tls(make_node):
     """It tells the client's address by the PROXY protocol, and by which way he came in X-Forwarded-Proto."""
     options = ["--https", "off", "--public-https", "443", "--https-redirect", "on", "--trusted-proxies", "127.0.0.0/8"]
-    node = make_node(options=options).start()
+    node = make_node(workers=1, options=options).start()
     running(node)
     assert node.request(WEB, "/a").headers["Location"] == f"https://{WEB}/a"
     assert node.request(WEB, "/x", headers={"X-Forwarded-Proto": "https"}).status == 200
@@ -404,6 +425,6 @@ def test_behind_a_balancer_that_ends_tls(make_node):
     assert line["client"] == "203.0.113.7"
 
 
-def test_names_of_the_platform_are_not_redirected_by_themselves(node):
-    running(node)
-    assert node.request(WEB, "/x").status == 200
+@together
+def test_names_of_the_platform_are_not_redirected_by_themselves(web):
+    assert web.request(WEB, "/x").status == 200
