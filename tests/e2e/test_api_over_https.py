@@ -18,7 +18,9 @@ from e2e_node import ROOT, Answer, Node, eventually
 from scenes import deploy
 
 pytestmark = pytest.mark.e2e
+together = pytest.mark.xdist_group("api over https")
 
+KEY = {"WAKEGATE_SECRET_KEY": "A" * 43 + "="}
 API = "api.example.test"  # not below the platform domain: its certificate has the name for this alone
 
 
@@ -50,20 +52,18 @@ class Outside:
             return Answer(answer.status, dict(answer.getheaders()), answer.read())
 
 
-@pytest.fixture
-def make_api(make_node: Callable[..., Node]) -> Callable[..., Node]:
-    """A node that serves its API under `API`, with limits that would be in the way of a service."""
-
-    def make(*options: str, env: dict[str, str] | None = None) -> Node:
-        return make_node(
-            options=["--api-host", API, "--max-body", "100", "--response-timeout", "1", *options], env=env
-        ).start()
-
-    return make
+# Limits that would be in the way of a service.
+OPTIONS = ("--api-host", API, "--max-body", "100", "--response-timeout", "1")
 
 
-def test_the_life_of_a_service_from_outside(make_api: Callable[..., Node]) -> None:
-    node = make_api()
+@pytest.fixture(scope="module")
+def node(make_shared_node: Callable[..., Node]) -> Node:
+    """A node that serves its API under `API`."""
+    return make_shared_node(options=OPTIONS, env=KEY).start()
+
+
+@together
+def test_the_life_of_a_service_from_outside(node: Node) -> None:
     url = f"https://{API}:{node.https_port}"
     assert f"api   {url}" in node.lines()
     assert "no effect" not in node.said
@@ -89,9 +89,16 @@ def test_the_life_of_a_service_from_outside(make_api: Callable[..., Node]) -> No
     assert outside.ask("DELETE", "/auth/v1/seed/acme/services/web", key=key).status == 204
 
 
-def test_nobody_from_outside_is_a_local_caller(make_api: Callable[..., Node]) -> None:
-    node = make_api()
+@together
+def test_nobody_from_outside_is_a_local_caller(node: Node) -> None:
     assert node.api("GET", "/metrics", key="").status == 200
+    counter = 'wakegate_requests_total{code="401",namespace="",service="api"} '
+
+    def counted() -> float:
+        lines = node.api("GET", "/metrics").body.decode().splitlines()
+        return sum(float(line.removeprefix(counter)) for line in lines if line.startswith(counter))
+
+    before = counted()
     forged = {"Wakegate-Gateway": "forged", "X-Forwarded-For": "127.0.0.1"}
     for headers in ({}, forged):
         answer = Outside(node).ask("GET", "/metrics", headers=headers)
@@ -99,15 +106,11 @@ def test_nobody_from_outside_is_a_local_caller(make_api: Callable[..., Node]) ->
         assert answer.json()["request_id"] == answer.headers["X-Request-Id"]
     metrics = Outside(node).ask("GET", "/metrics", key=node.admin_key)
     assert metrics.status == 200
-
-    def counted() -> bool:
-        return b'wakegate_requests_total{code="401",namespace="",service="api"} 2.0' in node.api("GET", "/metrics").body
-
-    eventually(counted, what="requests to the API are counted")
+    eventually(lambda: counted() == before + 2, what="requests to the API are counted")
 
 
-def test_failures_are_their_clients_own(make_api: Callable[..., Node]) -> None:
-    node = make_api(env={"WAKEGATE_API_RATE": "20"})
+def test_failures_are_their_clients_own(make_node: Callable[..., Node]) -> None:
+    node = make_node(workers=1, options=OPTIONS, env={"WAKEGATE_API_RATE": "20"}).start()
     bad, other = Outside(node, "127.0.0.2"), Outside(node, "127.0.0.3")
 
     def status(who: Outside) -> int:
@@ -119,8 +122,8 @@ def test_failures_are_their_clients_own(make_api: Callable[..., Node]) -> None:
     assert bad.ask("GET", "/acme/services", key=node.admin_key).status == 200
 
 
-def test_clear_text_is_sent_away(make_api: Callable[..., Node]) -> None:
-    node = make_api()
+@together
+def test_clear_text_is_sent_away(node: Node) -> None:
     moved = node.request(API, "/acme/services?limit=1")
     assert moved.status == 308
     assert moved.headers["Location"] == f"https://{API}:{node.https_port}/acme/services?limit=1"
@@ -131,8 +134,8 @@ def test_clear_text_is_sent_away(make_api: Callable[..., Node]) -> None:
     assert answer.headers["Proxy-Status"].startswith("wakegate; error=http_request_denied")
 
 
-def test_it_outlives_control_and_a_reload(make_api: Callable[..., Node]) -> None:
-    node = make_api()
+@together
+def test_it_outlives_control_and_a_reload(node: Node) -> None:
     outside = Outside(node)
     killed = node.kill("control")
     assert outside.ask("GET", "/healthz").status == 200  # by the next one: its socket is the supervisor's
@@ -146,8 +149,8 @@ def test_it_outlives_control_and_a_reload(make_api: Callable[..., Node]) -> None
     assert outside.ask("GET", "/acme/services", key=node.admin_key).status == 200
 
 
-def test_a_stream_does_not_keep_the_node_from_ending(make_api: Callable[..., Node]) -> None:
-    node = make_api("--drain-timeout", "2")
+def test_a_stream_does_not_keep_the_node_from_ending(make_node: Callable[..., Node]) -> None:
+    node = make_node(workers=1, options=[*OPTIONS, "--drain-timeout", "2"]).start()
     deploy(node, "acme", "web")
     with Outside(node).connection() as connection:
         headers = {"Authorization": f"Bearer {node.admin_key}"}
@@ -157,16 +160,15 @@ def test_a_stream_does_not_keep_the_node_from_ending(make_api: Callable[..., Nod
         assert node.stop() == 0
 
 
-def test_a_node_without_control_says_so(make_node: Callable[..., Node], store_url: str) -> None:
-    key = {"WAKEGATE_SECRET_KEY": "A" * 43 + "="}
-    shared = ["--redis", store_url, "--api-host", API]
-    one = make_node(options=shared, env=key).start()
-    edge = make_node(options=[*shared, "--role", "gateway"], env=key).start()
+@together
+def test_a_node_without_control_says_so(node: Node, make_node: Callable[..., Node]) -> None:
+    shared = ["--redis", f"unix://{node.data}/store.sock", "--api-host", API, "--role", "gateway"]
+    edge = make_node(workers=1, options=shared, env=KEY).start()
     assert not [line for line in edge.lines() if line.startswith("api ")]
-    answer = Outside(edge, ca=one).ask("GET", "/acme/services", key=one.admin_key)
+    answer = Outside(edge, ca=node).ask("GET", "/acme/services", key=node.admin_key)
     assert answer.status == 503
     assert "--role gateway" in answer.json()["detail"]
-    assert Outside(one).ask("GET", "/acme/services", key=one.admin_key).status == 200
+    assert Outside(node).ask("GET", "/acme/services", key=node.admin_key).status == 200
 
 
 def test_without_https_it_is_refused() -> None:

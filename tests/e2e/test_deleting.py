@@ -5,20 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 
 import pytest
-from e2e_node import eventually
+from e2e_node import Node, eventually
 from scenes import Reply, ask, deploy, exchange, host
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("deleting")]
+
+LIMIT = 30
+
+
+@pytest.fixture(scope="module")
+def node(make_shared_node: Callable[..., Node]) -> Node:
+    return make_shared_node(workers=4).start()
+
+
+@pytest.fixture(scope="module")
+def small_node(make_shared_node: Callable[..., Node]) -> Node:
+    """One that holds no more than `LIMIT` requests."""
+    return make_shared_node(workers=1, options=["--hold-limit", str(LIMIT)]).start()
 
 
 async def wait(condition, seconds: float = 60, what: str = "") -> None:
     await asyncio.to_thread(eventually, condition, seconds, what)
 
 
-async def test_the_very_next_request_after_a_delete_gets_503_and_one_in_flight_completes(make_node):
-    node = make_node(workers=4).start()
+async def test_the_very_next_request_after_a_delete_gets_503_and_one_in_flight_completes(node):
     notes = deploy(node, "acme", "web", min_replicas=1)
     await wait(lambda: node.service("acme", "web")["status"] == "running")
     name, port = host("acme", "web"), node.http_port
@@ -50,27 +63,23 @@ async def test_the_very_next_request_after_a_delete_gets_503_and_one_in_flight_c
 
 
 async def test_a_deleted_name_can_be_created_again_at_once(node):
-    deploy(node, "acme", "web", min_replicas=0)
-    await wait(lambda: node.service("acme", "web")["status"] != "deploying")
-    assert node.api("DELETE", "/auth/v1/seed/acme/services/web").status == 204
-    again = node.api("POST", "/auth/v1/seed/acme/services", {"name": "web", "repo": "acme/replica", "gpu": "none"})
+    deploy(node, "acme", "again", min_replicas=0)
+    await wait(lambda: node.service("acme", "again")["status"] != "deploying")
+    assert node.api("DELETE", "/auth/v1/seed/acme/services/again").status == 204
+    again = node.api("POST", "/auth/v1/seed/acme/services", {"name": "again", "repo": "acme/replica", "gpu": "none"})
     assert again.status == 201
-    reply = await ask(node.http_port, host("acme", "web"))
+    reply = await ask(node.http_port, host("acme", "again"))
     assert isinstance(reply, Reply)
     assert reply.status == 200
 
 
-LIMIT = 30
-
-
-async def test_ten_more_than_the_queue_holds_are_refused_at_once(make_node):
-    node = make_node(workers=1, options=["--hold-limit", str(LIMIT)]).start()
-    notes = deploy(node, "acme", "web", env={"START_DELAY": "4"}, min_replicas=0)
+async def test_ten_more_than_the_queue_holds_are_refused_at_once(small_node):
+    notes = deploy(small_node, "acme", "full", env={"START_DELAY": "4"}, min_replicas=0)
     await wait(lambda: notes.lines("starts"), what="the replica runs and is not ready")
 
     async def timed() -> tuple[Reply | Exception, float]:
         began = time.monotonic()
-        return await ask(node.http_port, host("acme", "web")), time.monotonic() - began
+        return await ask(small_node.http_port, host("acme", "full")), time.monotonic() - began
 
     replies = await asyncio.gather(*(timed() for _ in range(LIMIT + 10)))
     refused = [(r, seconds) for r, seconds in replies if isinstance(r, Reply) and r.status == 503]
@@ -84,33 +93,33 @@ async def test_ten_more_than_the_queue_holds_are_refused_at_once(make_node):
     assert slowest < min(held)
 
 
-async def test_a_client_that_leaves_while_held_is_gone_and_no_replica_sees_it(make_node):
-    node = make_node(workers=1, options=["--hold-limit", "2"]).start()
-    notes = deploy(node, "acme", "web", env={"START_DELAY": "4"}, min_replicas=0)
+async def test_a_client_that_leaves_while_held_is_gone_and_no_replica_sees_it(small_node):
+    notes = deploy(small_node, "acme", "left", env={"START_DELAY": "4"}, min_replicas=0)
     await wait(lambda: notes.lines("starts"))
-    name, port = host("acme", "web"), node.http_port
-    leaving = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
-    leaving[0][1].write(f"GET /left HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
+    name, port = host("acme", "left"), small_node.http_port
+    leaving = [await asyncio.open_connection("127.0.0.1", port) for _ in range(LIMIT)]
+    for _, writer in leaving[1:]:
+        writer.write(f"GET /left HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
     # this one's body came along, so that reading is paused while it is held
-    leaving[1][1].write(
+    leaving[0][1].write(
         f"POST /left HTTP/1.1\r\nHost: {name}\r\nContent-Length: 900000\r\n\r\n".encode() + b"x" * 600_000
     )
 
     def held() -> int:
-        text = node.api("GET", "/metrics").body.decode()
+        text = small_node.api("GET", "/metrics").body.decode()
         values = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith("wakegate_held ")]
         return round(sum(map(float, values)))
 
-    await wait(lambda: held() == 2, what="both are held")
+    await wait(lambda: held() == LIMIT, what="all are held")
     full = await ask(port, name, "/full")
     assert isinstance(full, Reply)
     assert full.status == 503
     for _, writer in leaving:
         writer.transport.abort()
-    await wait(lambda: held() == 0, what="both have left the queue")
-    replies = await asyncio.gather(ask(port, name, "/stays"), ask(port, name, "/stays"))
-    assert [isinstance(r, Reply) and r.status for r in replies] == [200, 200]
-    assert [line[3] for line in notes.lines("requests")] == ["/stays", "/stays"]
+    await wait(lambda: held() == 0, what="all have left the queue")
+    replies = await asyncio.gather(*(ask(port, name, "/stays") for _ in range(LIMIT)))
+    assert [isinstance(r, Reply) and r.status for r in replies] == [200] * LIMIT
+    assert [line[3] for line in notes.lines("requests")] == ["/stays"] * LIMIT
     with contextlib.suppress(ConnectionError):
         for _, writer in leaving:
             await writer.wait_closed()

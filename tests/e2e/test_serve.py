@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,28 @@ ROLES = ("control", "worker 1", "valkey-server")
 SERVER = (Path(ROOT) / "examples" / "hello" / "server.py").read_text()
 HELLO = {"Procfile": "web: python3 server.py\n", "server.py": SERVER}
 HOST = "hello-acme.apps.localhost"
+together = pytest.mark.xdist_group("serve")
+restarting = pytest.mark.xdist_group("restarting serve")
+
+
+@pytest.fixture(scope="module")
+def node(make_shared_node: Callable[..., Node]) -> Node:
+    """One of 2 workers with a file of options, whose children die and are replaced."""
+    node = make_shared_node()
+    (node.root / "wakegate.toml").write_text(OPTIONS)
+    node.options += ["--config", str(node.root / "wakegate.toml")]
+    return node.start()
+
+
+OPTIONS = 'domain = "apps.localhost"\n'
+
+
+@pytest.fixture(scope="module")
+def restarted(make_shared_node: Callable[..., Node]) -> Node:
+    """One that is ended and started again, with a service."""
+    node = make_shared_node(workers=1).start()
+    deploy(node)
+    return node
 
 
 def works(node: Node) -> bool:
@@ -70,17 +92,15 @@ def asking(node: Node, host: str, expected: int) -> Iterator[list[object]]:
 # Starting and stopping
 
 
-def test_it_says_its_addresses_and_ready_and_stops_without_a_trace(make_node):
-    node = make_node().start()
+@together
+def test_it_says_its_addresses_and_ready(node):
     said = [line.split()[0] for line in node.lines() if line.startswith(("http ", "api ", "ready"))]
     assert said == ["http", "api", "ready"]
     assert set(node.pids()) == {"control", "worker 1", "worker 2", "valkey-server"}
     assert works(node)
-    assert node.stop() == 0
-    assert node.strays() == []
-    assert not (node.data / "store.sock").exists()
 
 
+@together
 def test_files_are_for_the_owner_alone(node):
     allowed = 0o711 if os.geteuid() == 0 else 0o700
     assert node.data.stat().st_mode & 0o777 == allowed
@@ -88,6 +108,7 @@ def test_files_are_for_the_owner_alone(node):
         assert (node.data / name).stat().st_mode & 0o077 == 0, name
 
 
+@together
 def test_a_second_serve_on_the_directory_names_the_first(node, make_node):
     second = make_node()
     second.options += ["--data-dir", str(node.data)]
@@ -116,6 +137,7 @@ def test_ports_in_use_of_both_doors_are_named_at_once(make_node):
     assert f"--api {api}: already in use" in node.said
 
 
+@together
 def test_a_port_that_another_serve_shares_is_in_use(node, make_node):
     """SO_REUSEPORT alone would let both bind."""
     second = make_node(options=["--http", f"127.0.0.1:{node.http_port}"]).start(wait=False)
@@ -181,6 +203,7 @@ def test_a_long_data_directory_has_no_need_of_a_short_socket_path(make_node):
 # Dying and silent children
 
 
+@together
 def test_whatever_is_killed_comes_back(node):
     for role in ROLES:
         old = node.kill(role)
@@ -188,6 +211,7 @@ def test_whatever_is_killed_comes_back(node):
         eventually(lambda: works(node), 30, f"after the death of {role}")
 
 
+@together
 @pytest.mark.parametrize("role", ROLES)
 def test_whatever_falls_silent_is_replaced(node, role):
     """After 10 s; meanwhile the other worker accepts for a silent one."""
@@ -197,6 +221,7 @@ def test_whatever_falls_silent_is_replaced(node, role):
     assert f"{role} (pid {old}) has not answered for 10 s: killed" in node.said
 
 
+@together
 def test_neighbours_accept_for_a_worker_that_is_silent(node):
     """From a second of silence on, every new connection is served, whichever queue the kernel puts it in."""
     silent = node.kill("worker 1", signal.SIGSTOP)
@@ -212,6 +237,7 @@ def test_neighbours_accept_for_a_worker_that_is_silent(node):
     os.kill(silent, signal.SIGCONT)
 
 
+@together
 def test_a_delete_waits_for_a_silent_worker_only_until_it_is_killed(node):
     """Every registered worker must acknowledge; one that is silent for 3 s is replaced for it."""
     deploy(node)
@@ -221,6 +247,7 @@ def test_a_delete_waits_for_a_silent_worker_only_until_it_is_killed(node):
     eventually(lambda: node.request(HOST).status == 503, 10)
 
 
+@together
 def test_no_new_connection_is_lost_while_workers_die(node):
     with asking(node, "nobody.example.com", 404) as wrong:
         for role in ("worker 1", "worker 2", "worker 1"):
@@ -232,49 +259,35 @@ def test_no_new_connection_is_lost_while_workers_die(node):
             assert len(wrong) <= failed + 1, wrong
 
 
+@together
 def test_our_own_stall_is_held_against_nobody(node):
-    before = node.pids()
+    before, said = node.pids(), node.said
+    assert set(before) == {"control", "worker 1", "worker 2", "valkey-server"}
     node.send(signal.SIGSTOP)
     time.sleep(11)  # longer than the silence that a child is allowed
     node.send(signal.SIGCONT)
     eventually(lambda: works(node), 10)
-    assert node.stop() == 0
-    assert "killed" not in node.said
-    assert set(before) == {"control", "worker 1", "worker 2", "valkey-server"}
+    time.sleep(1)  # in which it has looked at them
+    assert node.said == said
+    assert node.pids() == before
 
 
-def test_children_do_not_outlive_a_supervisor_that_is_killed(make_node):
-    node = make_node().start()
-    deploy(node)
-    first = process_of(node.request(HOST).body)
-    children = [pid for pids in node.pids().values() for pid in pids]
-    node.stop(signal.SIGKILL)
+@restarting
+def test_children_do_not_outlive_a_supervisor_that_is_killed(restarted):
+    first = process_of(restarted.request(HOST).body)
+    children = [pid for pids in restarted.pids().values() for pid in pids]
+    restarted.stop(signal.SIGKILL)
     eventually(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in children), 5, "the children end")
-    node.start()
-    eventually(lambda: node.request(HOST).status == 200, 10)
-    assert process_of(node.request(HOST).body) == first, "the replica was adopted"
+    restarted.start()
+    eventually(lambda: restarted.request(HOST).status == 200, 10)
+    assert process_of(restarted.request(HOST).body) == first, "the replica was adopted"
 
 
 # Signals
 
 
-def test_sigterm_finishes_what_is_in_flight_and_stops_the_replicas(make_node):
-    node = make_node().start()
-    node.commit("acme/hello", HELLO | {"server.py": SERVER.replace("awake = ", "time.sleep(1.5); awake = ", 1)})
-    node.create("acme", "hello")
-    node.wait_status("acme", "hello", "running")
-    answers: list[int] = []
-    thread = threading.Thread(target=lambda: answers.append(node.request(HOST).status))
-    thread.start()
-    eventually(lambda: _connected(node.http_port), 5, "the request is on its way")
-    assert node.stop() == 0
-    thread.join()
-    assert answers == [200]
-    assert node.strays() == []
-
-
 def test_a_second_sigterm_stops_at_once(make_node):
-    node = make_node(options=["--drain-timeout", "3000"]).start()
+    node = make_node(workers=1, options=["--drain-timeout", "3000"]).start()
     notes = scenes.deploy(node, "acme", "slow")
     node.wait_status("acme", "slow", "running")
     with socket.create_connection(("127.0.0.1", node.http_port)) as client:
@@ -287,19 +300,35 @@ def test_a_second_sigterm_stops_at_once(make_node):
     assert node.strays() == []
 
 
-def test_sigusr2_leaves_the_replicas_and_the_next_serve_adopts_them(make_node):
-    node = make_node().start()
-    deploy(node)
-    first = process_of(node.request(HOST).body)
-    assert node.stop(signal.SIGUSR2) == 0
+@restarting
+def test_sigusr2_leaves_the_replicas_and_the_next_serve_adopts_them(restarted):
+    first = process_of(restarted.request(HOST).body)
+    assert restarted.stop(signal.SIGUSR2) == 0
     assert Path(f"/proc/{first}").exists()
-    node.start()
-    eventually(lambda: node.request(HOST).status == 200, 10)
-    assert process_of(node.request(HOST).body) == first
-    assert node.stop() == 0
-    eventually(lambda: not Path(f"/proc/{first}").exists(), 5)
+    restarted.start()
+    eventually(lambda: restarted.request(HOST).status == 200, 10)
+    assert process_of(restarted.request(HOST).body) == first
 
 
+@restarting
+def test_sigterm_finishes_what_is_in_flight_stops_the_replicas_and_leaves_no_trace(restarted):
+    restarted.commit("acme/late", HELLO | {"server.py": SERVER.replace("awake = ", "time.sleep(1.5); awake = ", 1)})
+    restarted.create("acme", "late")
+    restarted.wait_status("acme", "late", "running")
+    first = process_of(restarted.request(HOST).body)
+    answers: list[int] = []
+    thread = threading.Thread(target=lambda: answers.append(restarted.request("late-acme.apps.localhost").status))
+    thread.start()
+    eventually(lambda: restarted.client_ports(restarted.child("worker 1")), 5, "the request is on its way")
+    assert restarted.stop() == 0
+    thread.join()
+    assert answers == [200]
+    assert restarted.strays() == []
+    eventually(lambda: not Path(f"/proc/{first}").exists(), 5, "an adopted one, too")
+    assert not (restarted.data / "store.sock").exists()
+
+
+@together
 def test_a_log_rotation_meant_for_others_does_no_harm(node):
     node.send(signal.SIGUSR1)
     old = node.child("worker 1")
@@ -307,11 +336,17 @@ def test_a_log_rotation_meant_for_others_does_no_harm(node):
     node.replaced("worker 1", old)  # the supervisor is still at work
 
 
+def reload(node: Node) -> None:
+    count = node.lines().count("reloaded")
+    node.send(signal.SIGHUP)
+    eventually(lambda: node.lines().count("reloaded") > count, 60, "reloaded")
+
+
+@together
 def test_sighup_replaces_the_workers_without_dropping_a_connection(node):
     before = node.pids()
     with asking(node, "nobody.example.com", 404) as wrong:
-        node.send(signal.SIGHUP)
-        eventually(lambda: "reloaded" in node.lines(), 40)
+        reload(node)
     assert wrong == []
     eventually(lambda: all(len(pids) == 1 for pids in node.pids().values()), 20, "the old workers end")
     after = node.pids()
@@ -321,37 +356,28 @@ def test_sighup_replaces_the_workers_without_dropping_a_connection(node):
     assert works(node)
 
 
+@together
 def test_sighup_while_a_worker_is_being_started_is_carried_out_once_it_is_there(node):
     control = node.pids()["control"]
     old = node.child("worker 1")
     node.kill("worker 1")
-    node.send(signal.SIGHUP)
-    eventually(lambda: "reloaded" in node.lines(), 60)
+    reload(node)
     assert node.child("worker 1") != old
     assert node.pids()["control"] != control
     assert works(node)
 
 
-def test_sighup_with_a_wrong_file_changes_nothing(make_node):
-    node = make_node(workers=1)
+@together
+def test_sighup_with_a_wrong_file_changes_nothing(node):
     file = node.root / "wakegate.toml"
-    file.write_text('domain = "apps.localhost"\n')
-    node.options += ["--config", str(file)]
-    node.start()
     before = node.pids()
-    file.write_text("workers = 2\nhold-limit = 0\n")
+    file.write_text("workers = 3\nhold-limit = 0\n")
     node.send(signal.SIGHUP)
     eventually(lambda: "not reloaded, the configuration is wrong" in node.said, 10)
+    file.write_text(OPTIONS)
     assert "hold-limit: expected a whole number" in node.said
     assert node.pids() == before
     assert works(node)
-
-
-def _connected(port: int) -> bool:
-    """Whether anybody has a connection to this port (state 01 in /proc/net/tcp)."""
-    wanted = f":{port:04X}"
-    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-    return any(row[1].endswith(wanted) and row[3] == "01" for row in rows)
 
 
 def _refused(port: int) -> bool:

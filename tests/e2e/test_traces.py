@@ -25,7 +25,7 @@ def collector() -> Iterator[Collector]:
 
 def test_a_cold_start_is_one_trace(make_node: Callable[..., Node], collector: Collector) -> None:
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "50"}
-    node = make_node(options=["--idle-timeout", "1"], env=env).start()
+    node = make_node(workers=1, options=["--idle-timeout", "1"], env=env).start()
     deploy(node, "acme", "web", min_replicas=0)
     node.wait_status("acme", "web", "stopped", 60)
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
@@ -44,7 +44,7 @@ def test_a_cold_start_is_one_trace(make_node: Callable[..., Node], collector: Co
 
 def test_the_last_spans_of_a_worker_are_sent_when_it_ends(make_node: Callable[..., Node], collector: Collector) -> None:
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "60000"}
-    node = make_node(env=env).start()
+    node = make_node(workers=1, env=env).start()
     for number in range(5):
         assert node.request("nobody.apps.localhost", f"/{number}").status == 404
     assert node.stop() == 0
@@ -72,7 +72,7 @@ def test_without_the_extra_one_line_says_what_to_install(make_node: Callable[...
     missing = "raise ModuleNotFoundError(\"No module named 'opentelemetry'\", name='opentelemetry')\n"
     (tmp_path / "opentelemetry" / "__init__.py").write_text(missing)
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": str(tmp_path)}
-    node = make_node(env=env).start()
+    node = make_node(workers=1, env=env).start()
     told = [line for line in node.lines() if "traces" in line]
     assert told == ["no traces are exported: opentelemetry is not installed: pip install 'wakegate[otel]'"]
     assert node.lines().index(told[0]) < node.lines().index("ready")
