@@ -1,7 +1,7 @@
 """The replica of the tests of hostile clients, run as `web: exec python3 server.py`.
 
 GET /big        answers 1 GiB with a Content-Length     POST /sink   reads the head and then nothing, for ever
-GET /chunks     answers 1 GiB in chunks                 GET /stream  sends one event, and no more, for ever
+GET /chunks     answers 1 GiB in chunks                 GET /stream  sends one event, and no more
 anything else answers `hello from <pid>`
 """
 
@@ -23,8 +23,7 @@ async def serve(reader, writer):
                 await FOREVER.wait()
             elif target == b"/stream":
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: x\n\n")
-                await writer.drain()
-                await FOREVER.wait()
+                await reader.read()
             elif target in (b"/big", b"/chunks"):
                 await big(writer, target == b"/chunks")
             else:

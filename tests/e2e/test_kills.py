@@ -9,12 +9,18 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from e2e_node import Node, eventually
-from scenes import Reply, Traffic, ask, deploy, host, traffic
+from scenes import Notes, Reply, Traffic, ask, deploy, host, traffic
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("kills")]
 
 WORKERS = 4
 CONNECTIONS = 64
+RATE = 100  # requests per second, over all connections
+
+
+@pytest.fixture(scope="module")
+def node(make_shared_node: Callable[..., Node]) -> Node:
+    return make_shared_node(workers=WORKERS).start()
 
 
 async def wait(condition: Callable[[], object], seconds: float = 60, what: str = "") -> None:
@@ -29,7 +35,7 @@ async def answered(seen: Traffic, more: int) -> None:
             await asyncio.sleep(0.01)
 
 
-def replicas(notes) -> int:
+def replicas(notes: Notes) -> int:
     """Living replicas, by their own notes."""
     return sum(os.path.exists(f"/proc/{line[0]}") for line in notes.lines("starts"))
 
@@ -40,20 +46,20 @@ async def whole(node: Node) -> None:
     await wait(lambda: node.api("GET", "/readyz", key="").status == 200, what="readyz")
 
 
-async def warm(make_node) -> tuple[Node, object]:
-    node = make_node(workers=WORKERS).start()
-    notes = deploy(node, "acme", "web", min_replicas=1)
-    await wait(lambda: node.service("acme", "web")["status"] == "running")
-    return node, notes
+async def warm(node: Node, name: str) -> Notes:
+    notes = deploy(node, "acme", name, min_replicas=1)
+    await wait(lambda: node.service("acme", name)["status"] == "running")
+    await whole(node)
+    return notes
 
 
-async def end(node: Node, notes) -> None:
+async def end(node: Node, name: str, notes: Notes) -> None:
     """Still one replica, the first one, and the API still creates services that work."""
     await whole(node)
     assert len(notes.lines("starts")) == 1, "adopted, neither doubled nor replaced"
     assert replicas(notes) == 1
-    deploy(node, "acme", "later", min_replicas=0)
-    reply = await ask(node.http_port, host("acme", "later"))
+    deploy(node, "later", name, min_replicas=0)
+    reply = await ask(node.http_port, host("later", name))
     assert isinstance(reply, Reply)
     assert reply.status == 200
 
@@ -67,9 +73,9 @@ async def strike(node: Node, role: str, number: int, recovered: Callable[[int], 
     return held
 
 
-async def test_kill_9_of_control_a_worker_and_the_store_in_turn_three_rounds(make_node):
-    node, notes = await warm(make_node)
-    async with traffic(node.http_port, host("acme", "web"), rate=200, connections=CONNECTIONS) as seen:
+async def test_kill_9_of_control_a_worker_and_the_store_in_turn_three_rounds(node: Node):
+    notes = await warm(node, "killed")
+    async with traffic(node.http_port, host("acme", "killed"), rate=RATE, connections=CONNECTIONS) as seen:
         await answered(seen, 200)
         held = 0
         for turn in range(3):
@@ -86,13 +92,14 @@ async def test_kill_9_of_control_a_worker_and_the_store_in_turn_three_rounds(mak
         await answered(seen, 200)
     assert seen.wrong == []
     assert seen.answered + len(seen.cut) == seen.sent
-    await end(node, notes)
+    await end(node, "killed", notes)
 
 
 @pytest.mark.parametrize("role", ["control", "worker 1", "valkey-server"])
-async def test_a_stopped_process_is_worked_around_then_replaced(make_node, role: str):
-    node, notes = await warm(make_node)
-    async with traffic(node.http_port, host("acme", "web"), rate=200, connections=CONNECTIONS) as seen:
+async def test_a_stopped_process_is_worked_around_then_replaced(node: Node, role: str):
+    name = role.replace(" ", "-")
+    notes = await warm(node, name)
+    async with traffic(node.http_port, host("acme", name), rate=RATE, connections=CONNECTIONS) as seen:
         await answered(seen, 100)
 
         async def recovered(old: int) -> None:
@@ -103,4 +110,4 @@ async def test_a_stopped_process_is_worked_around_then_replaced(make_node, role:
         await answered(seen, 200)
         assert len(seen.cut) <= held, seen.cut
     assert seen.wrong == []
-    await end(node, notes)
+    await end(node, name, notes)
