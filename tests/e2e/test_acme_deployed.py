@@ -185,9 +185,10 @@ def test_two_nodes_make_one_order_for_each_of_their_domains(
     net = internet()
     secret = {"WAKEGATE_SECRET_KEY": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="}
     shared = ["--redis", valkey.url]
-    first = make_node(options=[*net.options(), *shared, "--process-uids", "61000-61099"], env=secret).start()
+    here = [*net.options(), *shared, "--process-uids", "61000-61099"]
+    first = make_node(workers=1, options=here, env=secret).start()
     elsewhere = ["--https", "127.0.0.1:0", *net.options()[4:], *shared, "--process-uids", "61100-61199"]
-    second = make_node(options=elsewhere, env=secret)
+    second = make_node(workers=1, options=elsewhere, env=secret)
     names = [f"web{number}" for number in range(5)]
     for name in names:
         net.points(f"{name}.shop.test", f"{name}-acme")
@@ -225,14 +226,14 @@ def test_a_certificate_of_fifteen_seconds_renews_ten_times_under_load(
                 counted[0] += 1
             except (OSError, AssertionError) as error:
                 failures.append(error)
-            stop.wait(0.05)
+            stop.wait(0.2)
 
     def kept_open() -> None:
         with net.visit("www.shop.test") as secure:
             while not stop.is_set():
                 assert get(secure, "www.shop.test")[0] == 200
                 counted[1] += 1
-                stop.wait(0.05)
+                stop.wait(0.2)
 
     threads = [threading.Thread(target=work) for work in (handshakes, handshakes, kept_open)]
     for thread in threads:

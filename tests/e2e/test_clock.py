@@ -40,8 +40,8 @@ async def wait(condition, seconds: float = 60, what: str = "") -> None:
     await asyncio.to_thread(eventually, condition, seconds, what)
 
 
-@pytest.mark.parametrize("steps", [(2 * DAY, -2 * DAY), (-2 * DAY, 2 * DAY)], ids=["forward", "backward"])
-async def test_a_stepped_wall_clock_changes_nothing(make_node, tmp_path: Path, steps: tuple[int, int]):
+async def test_a_stepped_wall_clock_changes_nothing(make_node, tmp_path: Path):
+    """Forward, far backward, and forward again to the true time."""
     (tmp_path / "sitecustomize.py").write_text(SHIM)
     clock = tmp_path / "offset"
     clock.write_text("0")
@@ -53,7 +53,7 @@ async def test_a_stepped_wall_clock_changes_nothing(make_node, tmp_path: Path, s
     await wait(lambda: node.service("acme", "sleeper")["status"] == "stopped", what="it sleeps before any step")
     pids = node.pids()
     now = time.time()
-    for count, step in enumerate(steps, 1):
+    for count, step in enumerate((2 * DAY, -2 * DAY, 0), 1):
         async with traffic(node.http_port, host("acme", "warm"), rate=50, connections=8) as seen:
             move(clock, step)
             held = await ask(node.http_port, host("acme", "sleeper"))

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 from e2e_node import Answer, Node, eventually
-from scenes import Reply, ask, deploy
+from scenes import REPLICA, Reply, ask
 from test_https import connection, of_store, status
 
 from certs.claims import claim_id
@@ -23,7 +23,7 @@ from state.models import Domain, Proof, Route
 from state.store import Change, Conflict, Store
 from tests.chains import Issued, authority, issue
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("own domains")]
 
 WWW, APEX = "www.own-domain.com", "own-domain.com"
 SERVICE = "/auth/v1/seed/acme/services/web"
@@ -33,17 +33,25 @@ LEAF = issue([WWW], ROOT)
 MANY = 12  # connections: each worker has some
 
 
+@pytest.fixture(scope="module")
+def node(make_shared_node: Callable[..., Node]) -> Node:
+    node = make_shared_node(workers=4).start()
+    node.commit("acme/replica", {"Procfile": "web: exec python3 server.py\n", "server.py": REPLICA})
+    return node
+
+
 @pytest.fixture
-def web(make_node: Callable[..., Node]) -> Iterator[Node]:
+def web(node: Node) -> Iterator[Node]:
     """A node of four workers with the service `web` of acme, which has two domains that were proved."""
-    node = make_node(workers=4).start()
-    deploy(node, "acme", "web", min_replicas=1, custom_domain=WWW)
+    node.create("acme", "web", repo="acme/replica", min_replicas=1, custom_domain=WWW)
     node.wait_status("acme", "web", "running")
     assert node.api("POST", f"{SERVICE}/domains", {"domain": APEX}).status == 201
     for name in (WWW, APEX):
         of_store(node, lambda store, name=name: _prove(store, name))
         eventually(lambda name=name: node.request(name).status == 200, what=f"{name} is routed")
-    return node
+    yield node
+    for name in ("web", "sister"):
+        assert node.api("DELETE", f"/auth/v1/seed/acme/services/{name}?force=true").status in (204, 404)
 
 
 async def _prove(store: Store, name: str) -> None:

@@ -7,7 +7,7 @@ import itertools
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from e2e_node import ROOT, Node, eventually
 pytestmark = pytest.mark.e2e
 
 HELLO = {name: (ROOT / "examples" / "hello" / name).read_text() for name in ("Procfile", "server.py")}
+HOST = "hello-acme.apps.localhost"
 
 
 def deploy(node: Node, name: str) -> str:
@@ -26,10 +27,27 @@ def deploy(node: Node, name: str) -> str:
     return f"{name}-acme.apps.localhost"
 
 
-def test_a_damaged_file_is_told_and_its_repair_keeps_the_services(make_node):
-    node = make_node(workers=1).start()
-    host = deploy(node, "hello")
-    assert node.stop() == 0
+harmed = pytest.mark.xdist_group("harmed store")
+
+
+@pytest.fixture(scope="module")
+def served(make_shared_node: Callable[..., Node]) -> Node:
+    """A node that serves `HOST`, whose files are harmed while it is stopped."""
+    node = make_shared_node(workers=1).start()
+    assert deploy(node, "hello") == HOST
+    return node
+
+
+@pytest.fixture
+def stopped(served: Node) -> Node:
+    if not served.exited:
+        assert served.stop() == 0
+    return served
+
+
+@harmed
+def test_a_damaged_file_is_told_and_its_repair_keeps_the_services(stopped):
+    node = stopped
     with next((node.data / "appendonlydir").glob("*.incr.aof")).open("ab") as file:
         file.write(b"\0" * 512)
     node.start(wait=False)
@@ -40,32 +58,33 @@ def test_a_damaged_file_is_told_and_its_repair_keeps_the_services(make_node):
     done = subprocess.run(repair, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, "cut 512" in done.stdout) == (0, True), done
     node.start()
-    eventually(lambda: node.request(host).status == 200, 20)
+    eventually(lambda: node.request(HOST).status == 200, 20)
 
 
-def test_files_of_a_newer_server_are_refused(make_node):
-    node = make_node(workers=1).start()
-    assert node.stop() == 0
-    (node.data / "store.version").write_text("Valkey 99.0.0\n")
-    node.start(wait=False)
-    assert node.process.wait(30) == 1
-    assert "were written by Valkey 99.0.0" in node.said
+@harmed
+def test_files_of_a_newer_server_are_refused(stopped):
+    version = stopped.data / "store.version"
+    own = version.read_text()
+    version.write_text("Valkey 99.0.0\n")
+    stopped.start(wait=False)
+    assert stopped.process.wait(30) == 1
+    version.write_text(own)
+    assert "were written by Valkey 99.0.0" in stopped.said
 
 
-def test_a_store_from_an_hour_ago_ends_in_service(make_node):
+@harmed
+def test_a_store_from_an_hour_ago_ends_in_service(stopped):
     """The past knows one service, the present another: what the store says is true again, nothing is doubled."""
-    node = make_node().start()
-    old = deploy(node, "old")
-    assert node.stop() == 0
+    node = stopped
     shutil.copytree(node.data / "appendonlydir", node.root / "past")
     node.start()
     new = deploy(node, "new")
-    assert node.api("DELETE", "/auth/v1/seed/acme/services/old").status == 204
+    assert node.api("DELETE", "/auth/v1/seed/acme/services/hello").status == 204
     assert node.stop() == 0
     shutil.rmtree(node.data / "appendonlydir")
     shutil.copytree(node.root / "past", node.data / "appendonlydir")
     node.start()
-    eventually(lambda: node.request(old).status == 200, 30)
+    eventually(lambda: node.request(HOST).status == 200, 30)
     assert node.request(new).status == 404
     assert node.api("GET", "/acme/service/new").status == 404
     deploy(node, "new")
@@ -77,7 +96,7 @@ def test_a_store_from_an_hour_ago_ends_in_service(make_node):
 @pytest.fixture
 def small_disk(make_node) -> Iterator[Node]:
     """A node whose data directory is a file system of 24 MiB of its own."""
-    node = make_node(options=["--access-log", "off"])
+    node = make_node(workers=1, options=["--access-log", "off"])
     node.data.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", node.data], check=False)
     if mounted.returncode != 0:
