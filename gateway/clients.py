@@ -15,6 +15,7 @@ import math
 import socket
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 from gateway.settings import Network
@@ -22,6 +23,7 @@ from gateway.sides import Downstream
 
 _SHED_SHARE: Final = 128  # of all connections, one in so many is closed at a time…
 _SHED_LEAST: Final = 8  # …but this many
+_LOOKED_AT: Final = 1000  # paused connections at one tick of the sweep: some milliseconds
 NEVER: Final = math.inf
 
 
@@ -164,7 +166,9 @@ class Clients:
         """From the sweep: who has left?"""
         if self._searched:
             self._searched.clear()
-        for down in list(self.paused):
+        for down in list(islice(self.paused, _LOOKED_AT)):
+            del self.paused[down]  # behind the others, whose turn comes at the next tick
+            self.paused[down] = None
             down.look_for_leaving()
 
     def trusts(self, address: str) -> bool:

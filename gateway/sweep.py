@@ -93,6 +93,8 @@ class Sweep:
         bucket = self._buckets.get(timed.tick)
         if bucket is not None:
             bucket.pop(timed, None)
+            if not bucket:
+                del self._buckets[timed.tick]  # its tick may be minutes away, and thousands may have been in it
         timed.tick = -1
         timed.looked_at = _NEVER
 

@@ -11,6 +11,7 @@ from wire import Conversation, Peer, Starter, get, ok, until
 
 from gateway.clients import NEVER, Clients, client_of
 from gateway.http1.server import ServerConnection
+from gateway.sides import Downstream
 
 Make = Callable[[], ServerConnection]
 
@@ -202,3 +203,23 @@ async def test_a_trusted_proxy_may_have_more(conversation: Starter) -> None:
     for _ in range(3):
         await answered(talk, await talk.client())
     assert talk.edge.counters()["refused_address"] == 0
+
+
+class Paused(Downstream):
+    """Not being read; notes how often it was looked at."""
+
+    looks = 0
+
+    def look_for_leaving(self) -> None:
+        self.looks += 1
+
+
+def test_of_thousands_that_are_not_read_a_thousand_are_looked_at_each_time() -> None:
+    clients = Clients(10_000, ())
+    paused = [Paused() for _ in range(2500)]
+    clients.paused.update(dict.fromkeys(paused))
+    for tick, looked in enumerate((1000, 2000, 2500), start=1):
+        clients.tend(0.0)
+        assert sum(one.looks > 0 for one in paused) == looked
+        assert sum(one.looks for one in paused) == 1000 * tick
+    assert len(clients.paused) == 2500

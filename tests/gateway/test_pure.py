@@ -15,7 +15,7 @@ from gateway.negotiation import prefers_html
 from gateway.replica import Replica
 from gateway.service import Service
 from gateway.settings import GatewaySettings
-from gateway.sweep import Sweep, format_date
+from gateway.sweep import Sweep, Timed, format_date
 from gateway.table import Table, Unserved, plain_host
 from state.models import Backend, Phase, Route
 
@@ -155,3 +155,13 @@ def test_answers() -> None:
     assert prefers_html(b"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8")
     assert proxy_status(Failure(503, "x", 'a "b"\n\\')) == b"Proxy-Status: wakegate; error=x; details=\"a 'b'''\""
     assert format_date(784111777) == b"Sun, 06 Nov 1994 08:49:37 GMT"
+
+
+def test_the_sweep_keeps_nothing_of_who_is_in_it_no_more() -> None:
+    sweep = Sweep(100.0)
+    some = [Timed() for _ in range(100)]
+    for number, timed in enumerate(some):
+        sweep.arm(timed, 110.0 + number)
+    for timed in some:
+        sweep.disarm(timed)
+    assert sweep._buckets == {}
