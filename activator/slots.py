@@ -49,13 +49,15 @@ class View:
 class Account:
     """Mutable; `owned` by replica, zeros left out, is always the same dict.
 
-    The order of calls: `settle` whenever a slot may have become free and before it is used; `next` when all that could
-    be sent was; `answered` or `failed` once for each message that `next` gave.
+    The order of calls: `settle` whenever a slot may have become free and before it is used, for a request that came or
+    ended only while `lending`; `next` when all that could be sent was; `answered` or `failed` once for each message
+    that `next` gave.
     """
 
     __slots__ = (
         "_asked_at",
         "_ending",
+        "_excess",
         "_foreign",
         "_foreign_since",
         "_given",
@@ -86,6 +88,7 @@ class Account:
         self._over: dict[str, int] = {}  # by replica, slots that are to be given back for the limit is lower now
         self._offered: dict[str, int] = {}  # given back since the message that is under way
         self._ending = False  # something is in flight at a replica that is not listed any more
+        self._excess = False  # more is owned of a replica than the limit allows, all of it in use
         self._given = False  # something was given back that no message has said
         self._look = False  # the store may know something that we don't
         self._told = 0  # what we want, as the store has it
@@ -94,8 +97,11 @@ class Account:
 
     @property
     def lending(self) -> bool:
-        """Whether `settle` is to be called when a request ends although nobody is held here."""
-        return self._foreign > 0 or bool(self._over) or self._ending or self.leaving
+        """Whether there may be something to give back when a request comes or ends: then `settle` is to be called.
+
+        As long as there is not, only a change of the service, an answer or a hint can make `settle` do anything.
+        """
+        return self._foreign > 0 or bool(self._over) or self._ending or self._excess or self.leaving
 
     @property
     def said(self) -> bool:
@@ -138,6 +144,7 @@ class Account:
                 self._give(replica, count)
                 self._over[replica] = over - count
         self._over = {replica: over for replica, over in self._over.items() if over > 0 and replica in self.owned}
+        self._excess = any(count > view.limit for count in self.owned.values())
 
     def _lend(self, view: View, now: float) -> None:
         """What others wait for: all that nobody waits for here, and one at a time if they have waited longer."""

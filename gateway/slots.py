@@ -79,6 +79,14 @@ class WorkerSlots:
         service.lending = account.lending
         self._mark(service.id)
 
+    def touch(self, service: Service, now: float) -> None:
+        """Only who waits there, or is in flight, has changed. Thousands may come and go: a look takes 25 µs."""
+        found = self._accounts.get(service.id)
+        if service.lending or found is None or found[0] is not service:
+            self.look(service, now)
+        else:
+            self._mark(service.id)
+
     def _account(self, service: Service) -> Account:
         found = self._accounts.get(service.id)
         if found is not None and found[0] is service:

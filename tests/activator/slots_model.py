@@ -92,7 +92,10 @@ class State:
         names = {f"w{number}" for number in range(setting.workers)}
         world = World(10_000, "run1", names, dict.fromkeys(names, "run1"), "run1", 0)
         workers = [Worker() for _ in range(setting.workers)]
-        return cls(setting, workers, world, empty(), setting.arrivals, setting.ticks, dict(setting.faults))
+        state = cls(setting, workers, world, empty(), setting.arrivals, setting.ticks, dict(setting.faults))
+        for worker in workers:
+            worker.account.settle(state.view(worker), state.seconds)
+        return state
 
     def copy(self) -> State:
         world = replace(self.world, registered=set(self.world.registered), claims=dict(self.world.claims))
@@ -166,7 +169,7 @@ class State:
         self.world.now += 1
         worker = self.workers[number]
         worker.held.append(self.world.now)
-        self.look(number)
+        self.look(number, worker.account.lending)
 
     def _end(self, number: int, one: str) -> None:
         worker = self.workers[number]
@@ -174,7 +177,7 @@ class State:
         if not worker.busy[one]:
             del worker.busy[one]
         if worker.held or worker.account.lending:
-            self.look(number)
+            self.look(number, worker.account.lending)
 
     def _heard(self, number: int) -> None:
         worker = self.workers[number]
@@ -287,11 +290,12 @@ class State:
         ready = self.setting.replicas
         return View(worker.version, limit, ready, frozenset(ready), worker.busy, frozenset(), len(worker.held), waited)
 
-    def look(self, number: int) -> None:
+    def look(self, number: int, settle: bool = True) -> None:
         """Settle, send who can be sent, say what is to be said."""
         worker = self.workers[number]
         account = worker.account
-        account.settle(self.view(worker), self.seconds)
+        if settle:
+            account.settle(self.view(worker), self.seconds)
         while worker.held and (free := self._free(worker)) is not None:
             worker.held.pop(0)
             worker.busy[free] = worker.busy.get(free, 0) + 1
