@@ -254,6 +254,11 @@ class Edge:
         """Open client connections."""
         return len(self._office.clients)
 
+    @property
+    def holds(self) -> bool:
+        """Whether any request is held."""
+        return bool(self._office.holding.services)
+
     async def drain(self, timeout: float | None, patient: bool = False) -> bool:
         """Close idle client connections, say `Connection: close` on the others, wait until all are gone.
 

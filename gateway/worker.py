@@ -34,6 +34,7 @@ from gateway.slots import WorkerSlots
 from gateway.source import RecordSource
 from gateway.table import Table
 from gateway.telemetry import Telemetry
+from gateway.tidying import Tidying
 from state.kinds import Kind
 from state.mirror import Mirror
 from state.rollups import Rollups
@@ -105,6 +106,7 @@ class Worker:
         self._freshness = Freshness(
             self._mirror, self._reporter, settings.stale_limit, self._turned_stale, self._membership.doubt
         )
+        self._tidying = Tidying(self._edge)
         self._listeners: list[Listeners] = []
         self._neighbours: Sequence[int] = ()
         self._run_id = ""
@@ -169,8 +171,7 @@ class Worker:
         self, addresses: Sequence[Sequence[socket.socket]], secure: Sequence[Sequence[socket.socket]]
     ) -> None:
         """Accept, until told to drain, and finish what was accepted."""
-        gc.collect()
-        gc.freeze()  # a collection over 100,000 routes would stop the loop for 55-130 ms
+        self._tidying.start()
         self._edge.start()
         doors = ((addresses, self._edge.protocol_factory()), (secure, self._edge.tls_factory()))
         number, make_room = self._settings.number, self._edge.make_room
@@ -189,6 +190,7 @@ class Worker:
             for listeners in self._listeners:
                 listeners.close()
             self._edge.close()
+            self._tidying.stop()
 
     async def _last_words(self) -> None:
         """Nothing is served any more: what was counted is told, the requests that had to be cut included."""
