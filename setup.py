@@ -18,6 +18,7 @@ HOT = [
     "gateway/guards.py",
     "gateway/histogram.py",
     "gateway/sweep.py",
+    "gateway/turns.py",
     "gateway/tcp.py",
     "gateway/states.py",
     "gateway/sides.py",

@@ -7,6 +7,7 @@ flight; nothing that can't be sent twice goes over a used connection that the ke
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
@@ -145,6 +146,9 @@ class Connections:
 
     def idle(self, replica: Replica, up: Upstream, reuse_for: int, now: float) -> None:
         """A response is complete: its connection may carry another. `reuse_for`: as `Pool.give` says."""
+        if replica.queue and not self._office.releases.take(1):
+            self._office.releases.later(functools.partial(self._idle_later, replica, up, reuse_for))
+            return
         following = _first_waiting(replica)
         if following is None:
             self.pool.give(replica, up, now, reuse_for)
@@ -154,6 +158,10 @@ class Connections:
         else:
             up.reused_at = now
             self._join(following, up, now)
+
+    def _idle_later(self, replica: Replica, up: Upstream, reuse_for: int) -> None:
+        if up.alive(False):
+            self.idle(replica, up, reuse_for, time.monotonic())
 
     def discard(self, replica: Replica, up: Upstream) -> None:
         """It has closed while idle, or must."""

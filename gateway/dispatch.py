@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+from typing import Final
 
 from gateway import affinity
 from gateway.access_log import AccessLog
@@ -34,6 +35,11 @@ from gateway.states import CUT, DONE, HEAD, HOLD, RETRY, step
 from gateway.sweep import Sweep
 from gateway.table import Moved, Special, Table, Unserved
 from gateway.telemetry import Telemetry
+from gateway.turns import Turns
+
+_ARRIVALS: Final = 256  # request heads before others get their turn on the loop: some milliseconds
+_DEPARTURES: Final = 64  # clients' connections closed by them, the same; no head waits behind these
+_RELEASES: Final = 32  # held requests sent or answered in one turn of it
 
 
 class Dispatcher(Keeper):
@@ -45,9 +51,11 @@ class Dispatcher(Keeper):
         "_nobody",
         "_table",
         "_telemetry",
+        "arrivals",
         "challenges",
         "clients",
         "connections",
+        "departures",
         "holding",
         "hsts",
         "limits",
@@ -55,6 +63,7 @@ class Dispatcher(Keeper):
         "patience",
         "prefixes",
         "redirects",
+        "releases",
         "settings",
         "sweep",
         "via",
@@ -101,6 +110,9 @@ class Dispatcher(Keeper):
         self.clients = Clients(
             settings.connection_limit, settings.trusted_proxies, settings.address_limit, settings.shed_age
         )
+        self.arrivals = Turns(_ARRIVALS)
+        self.departures = Turns(_DEPARTURES)
+        self.releases = Turns(_RELEASES)
         self.holding = Holding(self, demand, settings.hold_bytes, slots)
         self.patience = Patience(self)
         self.prefixes = Prefixes()

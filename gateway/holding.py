@@ -2,7 +2,8 @@
 
 Laws kept here: requests of a service are sent in the order in which they came to be held; as many are let go as there
 is room for; everything held is bounded, in number (`activator/room.py`) and in bytes. Thousands are let go, refused or
-timed out in turns of the loop, `_TURN` in each, so that nobody else's request waits for all of them.
+timed out in turns of the loop (`turns.py`), of all services together so many in each, the services one after the other:
+nobody else's request waits for all of them. As only so many are sent in a turn, only so many are answered in the next.
 
 A request that finds no replica it could be sent to is held, whether the service sleeps, starts, is full, or its only
 replica has just crashed: then control replaces the replica, and a connect that was refused has cost nothing. While a
@@ -11,7 +12,7 @@ replica refuses, one held request at a time tries it again, with a backoff of 0.
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from gateway.dispatch import Dispatcher
 
 _WAKE_EVERY = 0.1  # seconds, per service
-_TURN = 64  # requests of a service let go or answered at one go: a few milliseconds
 
 
 class Demand(Protocol):
@@ -52,6 +52,9 @@ class Slots(Protocol):
     def look(self, service: Service, now: float) -> None:
         """Something of a service with `concurrency` has changed. It may own less when this returns."""
 
+    def touch(self, service: Service, now: float) -> None:
+        """The same if no more has changed than who waits and what is in flight."""
+
     def counters(self) -> dict[str, int]: ...
 
 
@@ -62,7 +65,7 @@ class Holding:
     for one more (dynamic thresholds, Choudhury and Hahne 1998). So none can take the hold of the others.
     """
 
-    __slots__ = ("_demand", "_limit", "_office", "_shares", "_slots", "_turning", "bytes", "services")
+    __slots__ = ("_demand", "_limit", "_office", "_shares", "_slots", "_turning", "_turns", "bytes", "services")
 
     def __init__(self, office: Dispatcher, demand: Demand, limit: int, slots: Slots | None) -> None:
         self._office = office
@@ -72,6 +75,7 @@ class Holding:
         self.services: dict[str, Service] = {}  # those with somebody in the room
         self.bytes = 0
         self._shares: dict[str, int] = {}  # bytes by namespace; zeros left out
+        self._turns = office.releases
         self._turning: set[Service] = set()  # those with another turn of the loop to come
 
     def hold(self, exchange: Exchange, service: Service, now: float) -> None:
@@ -98,12 +102,17 @@ class Holding:
         self._office.patience.held(exchange, service, now)
         if not service.ready:
             self._wake(service, now)
-        self.look(service, now)
+        self._touch(service, now)
 
     def look(self, service: Service, now: float) -> None:
         """Something that its slots depend on has changed."""
         if self._slots is not None and service.owned is not None and (service.concurrency or service.owned):
             self._slots.look(service, now)
+
+    def _touch(self, service: Service, now: float) -> None:
+        """Who waits for its slots, or uses them, has changed."""
+        if self._slots is not None and service.owned is not None and (service.concurrency or service.owned):
+            self._slots.touch(service, now)
 
     def _wake(self, service: Service, now: float) -> None:
         if now - service.woken_at >= _WAKE_EVERY:
@@ -112,19 +121,21 @@ class Holding:
 
     def settle(self, service: Service, now: float) -> None:
         """After a change: whoever is held goes, is told that it is in vain, or waits on."""
+        self.look(service, now)
         if len(service.room) == 0:
-            self.look(service, now)
-        elif service.deleted or (service.refusing and not service.ready):
+            return
+        if service.deleted or (service.refusing and not service.ready):
             self._refuse(service, now)
         else:
             self.release(service, now)
 
     def release(self, service: Service, now: float) -> None:
         """Send as many held requests as there is capacity for, oldest first; of many the first now."""
-        self.look(service, now)
-        able = free(service.ready, now, min(len(service.room), _TURN))
+        self._touch(service, now)
+        able = free(service.ready, now, len(service.room))
+        granted = self._turns.take(able)
         sent = 0
-        going = service.room.release(able)
+        going = service.room.release(granted)
         for exchange in going:
             replica = self._office.pick(exchange, service, now)
             if replica is None:  # then there is none for those behind it
@@ -134,28 +145,29 @@ class Holding:
             sent += 1
         for exchange in reversed(going[sent:]):
             service.room.readmit(exchange, exchange.held_since)
-        self._turned(service, sent)
+        self._turned(service, sent == granted < able)
 
     def _refuse(self, service: Service, now: float) -> None:
         """The service will not become ready: tell everybody who waits."""
-        out = service.room.release(_TURN)
-        for exchange in out:
+        for exchange in service.room.release(self._turns.take(len(service.room))):
             self._unheld(exchange, service, now)
             exchange.answer(deleted() if service.deleted else _refusal(service))
-        self._turned(service, len(out))
+        self._turned(service, True)
 
-    def _turned(self, service: Service, done: int) -> None:
-        """One turn is over, in which so many left the room: a full one has another after it."""
+    def _turned(self, service: Service, more: bool) -> None:
+        """Some have left the room. `more`: others could, in another turn."""
         if not len(service.room):
             self.services.pop(service.id, None)
-            self.look(service, time.monotonic())
-        elif done >= _TURN and service not in self._turning:
+            self._touch(service, time.monotonic())
+        elif more and service not in self._turning:
             self._turning.add(service)
-            asyncio.get_running_loop().call_soon(self._turn, service)
+            self._turns.later(functools.partial(self._turn, service))
 
     def _turn(self, service: Service) -> None:
         self._turning.discard(service)
-        self.settle(service, time.monotonic())
+        now = time.monotonic()
+        self._expire(service, now)
+        self.settle(service, now)
 
     def refuse_host(self, service: Service, host: bytes, failure: Failure) -> None:
         """This one of the service's hosts leads there no more."""
@@ -163,19 +175,20 @@ class Holding:
 
     def _refuse_these(self, service: Service, some: Sequence[Exchange], failure: Failure) -> None:
         now = time.monotonic()
-        for exchange in some[:_TURN]:
+        granted = self._turns.take(len(some))
+        for exchange in some[:granted]:
             if service.room.cancel(exchange):
                 self._unheld(exchange, service, now)
                 exchange.answer(failure)
-        if len(some) > _TURN:
-            asyncio.get_running_loop().call_soon(self._refuse_these, service, some[_TURN:], failure)
+        if granted < len(some):
+            self._turns.later(functools.partial(self._refuse_these, service, some[granted:], failure))
 
     def leave(self, exchange: Exchange) -> None:
         service = exchange.service
         if service is not None and service.room.cancel(exchange):
             now = time.monotonic()
             self._unheld(exchange, service, now)
-            self._turned(service, 0)
+            self._turned(service, False)
 
     def charge(self, exchange: Exchange, size: int) -> None:
         """Bytes of a held request's body are kept."""
@@ -193,17 +206,17 @@ class Holding:
     def tend(self, now: float) -> None:
         """From the sweep: who has waited too long, whom a replica's backoff lets go."""
         for service in list(self.services.values()):
-            self._expire(service)
+            self._expire(service, now)
             self.release(service, now)
 
-    def _expire(self, service: Service) -> None:
-        now = time.monotonic()
-        out = service.room.expired(now, _TURN)
+    def _expire(self, service: Service, now: float) -> None:
+        most = self._turns.left
+        out = service.room.expired(now, most)
+        self._turns.take(len(out))
         for exchange in out:
             self._unheld(exchange, service, now)
             exchange.answer(_too_late(service))
-        if len(out) == _TURN:
-            asyncio.get_running_loop().call_soon(self._expire, service)
+        self._turned(service, len(out) == most)
 
     def _unheld(self, exchange: Exchange, service: Service, now: float) -> None:
         waited = now - exchange.held_since

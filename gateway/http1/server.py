@@ -150,8 +150,18 @@ class ServerConnection(ResponseWriter):
         if exchange is not None and (exchange.state & ~7) == TUNNEL:
             exchange.tunnel_in_end()
             return True
+        departures = self._office.departures
+        if departures.left <= 0:
+            departures.later(self._leave_later)
+            return True
+        departures.left -= 1
         self._leave()
         return False
+
+    def _leave_later(self) -> None:
+        self._office.departures.left -= 1
+        if not self._closed:
+            self._leave()
 
     def truncated(self) -> None:
         """The client's bytes ended without a word, where there is a way to say it (TLS): a tunnel is broken, too."""
@@ -185,6 +195,8 @@ class ServerConnection(ResponseWriter):
             exchange.expired(now)
             if self._exchange is exchange and self.tick < 0:
                 self._office.sweep.arm(self, max(self.deadline, now + 1.0))
+        elif self._deferred:
+            self._office.sweep.arm(self, now + 1.0)
         elif self._still_taken(now):
             pass
         elif self._closing or not self._head_due:
@@ -234,6 +246,8 @@ class ServerConnection(ResponseWriter):
         transport = self._transport
         if self._exchange is not None or self._closing or transport is None or transport.get_write_buffer_size():
             return NEVER
+        if self._deferred:
+            return NEVER
         settings = self._office.settings
         begun = self._head_due or (self.secure and not self.tls)
         return self.deadline - (settings.head_timeout if begun else settings.keep_alive_timeout)
@@ -250,25 +264,30 @@ class ServerConnection(ResponseWriter):
     def _work(self) -> None:
         """Take requests out of the buffer, one after the other, as long as each is over at once."""
         if self._working:
+            if self._deferred:
+                self.gate()
             return
         self._working = True
         left = _AT_ONCE
+        arrivals = self._office.arrivals
         while self._exchange is None and self._buffer and not self._closing and not self.full:
-            if left == 0:
-                self._work_later()
+            if left == 0 or arrivals.left <= 0:
+                self._work_later(left == 0)
                 return
             left -= 1
+            arrivals.left -= 1
             if not self._take_head():
                 break
         self._working = False
         if not self._reading:
             self.gate()
 
-    def _work_later(self) -> None:
-        """Let others have their turn on the loop; nothing is read meanwhile."""
+    def _work_later(self, pause: bool) -> None:
+        """Let others have their turn on the loop; if more comes meanwhile, or it is to `pause`, nothing is read."""
         self._deferred = True
-        self.gate()
-        asyncio.get_running_loop().call_soon(self._work_on)
+        if pause:
+            self.gate()
+        self._office.arrivals.later(self._work_on)
 
     def _work_on(self) -> None:
         self._deferred = False

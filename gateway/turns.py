@@ -1,0 +1,63 @@
+"""Turns of the loop: of what comes by the thousand, some is done now, and the rest in the next turns, in order.
+
+Law 7: nobody waits for all of it. Between two turns the loop looks at its sockets and timers. What waits is bounded by
+its owners, each of which waits once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+
+class Turns:
+    """`left`: how many steps may still be taken in this turn, of `limit`.
+
+    Who only counts `left` down, without `take`, gets `limit` steps before somebody has to wait, however many turns that
+    are: a bound that costs nothing.
+    """
+
+    __slots__ = ("_begun", "_limit", "_waiting", "left")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._begun = False  # the next turn is on its way
+        self.left = limit
+
+    def take(self, wanted: int) -> int:
+        """How many of `wanted` steps may be taken in this turn."""
+        granted = min(wanted, self.left)
+        if granted > 0:
+            self.left -= granted
+            self._begin()
+        return granted
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Called in a next turn, behind all who wait, once there are steps left."""
+        self._waiting.append(work)
+        self._begin()
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        self._begun = False
+        self.left = self._limit
+        waiting = self._waiting
+        for _ in range(len(waiting)):
+            if self.left <= 0:
+                break
+            waiting.popleft()()
+        if waiting:
+            self.left = 0  # who comes now is behind them
+            self._begin()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __repr__(self) -> str:
+        return f"<Turns {self.left}/{self._limit} left, {len(self._waiting)} waiting>"
