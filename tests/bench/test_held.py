@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from bench.connections import raise_file_limit
-from bench.held import REPLICAS, WAYS, Held, early, report, table
+from bench.held import CLOCKS, PHASES, REPLICAS, WAYS, Held, early, report, table
 from bench.product import Form
+from bench.visitor import Visits, summary
 
 HELD = 2000
 GROWTH = 8 * 2**20  # bytes
@@ -27,8 +28,10 @@ def test_held_requests_are_released_in_order() -> None:
     assert [bounded.way, unbounded.way, single.way] == [way.name for way in WAYS]
     for row in (bounded, unbounded, single):
         assert row.answered == sum(row.replicas) == HELD, row
-        assert set(row.late) == {"wall", "cpu"}
+        assert set(row.late) == set(row.late_closing) == set(CLOCKS)
+        assert all(row.visits[phase].count for phase in PHASES), row
         assert row.after - row.before < GROWTH, row
+    assert single.after - bounded.after < GROWTH / 2, "what stays is kept for the next"
     assert single.early == 0
     assert bounded.early < 50 * REPLICAS
     assert all(bounded.replicas)
@@ -41,6 +44,15 @@ def test_how_early() -> None:
 
 def test_the_table_tells_each_way() -> None:
     late = {"wall": 0.25, "cpu": 0.0025}
-    row = Held("bounded", 10_000, 9_999, [5000, 5000], 7, late, 120.4, 50 << 20, 80 << 20, 51 << 20)
-    line = "| 10,000 over 2, bounded | 9,999 | 7 | 250 ms | 2.5 ms | 120 µs | 50, 80, 51 MiB |"
+    visits = {phase: Visits(100, 1.04, 20.3, 31.5) for phase in PHASES}
+    row = Held("bounded", 10_000, 9_999, [5000, 5000], 7, late, late, visits, 120.4, 50 << 20, 80 << 20, 51 << 20)
+    times = "1.0, 20, 32 ms"
+    line = f"| 10,000 over 2, bounded | 9,999 | 7 | 250 ms | 2.5 ms | 2.5 ms | {times} | {times} | {times} |"
+    line += " 120 µs | 50, 80, 51 MiB |"
     assert table([row]).splitlines()[2] == line
+
+
+def test_the_visits_of_a_phase() -> None:
+    visits = [(10.0 + at, 0.001 * at) for at in range(101)]
+    assert summary(visits, 10.0, 1000.0) == Visits(101, 50.0, 99.0, 100.0)
+    assert summary(visits, 20.0, 21.0) == Visits(1, 10.0, 10.0, 10.0)
