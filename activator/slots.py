@@ -6,7 +6,8 @@ A slot is the right to have one request at one replica of a service with `concur
 - What is in flight at a replica never rises above what is owned there. A slot that is given back is not used any more
   from that moment on, whenever the store hears of it.
 - Only one message is under way at a time, and each says everything, so that any may be lost; what its answer says is
-  exact, less what was given back meanwhile.
+  exact, less what was given back meanwhile. Others only ever add to that: what a hint says is exact, too, if it is about
+  the last message, so that a slot is used as soon as it is given.
 - A slot that nobody here needs is given to who waits elsewhere at once; one that becomes free goes to whoever waited
   longest, here or elsewhere. While nobody waits elsewhere, all are kept: then a request costs the store nothing.
 
@@ -19,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from state.slots import MOST_WANTED, Answer, Message
+from state.slots import MOST_WANTED, Answer, Hint, Message
 
 ASK: Final = 0.2  # until a want that was told is told again
 CLEAR: Final = 0.02  # after a message, until it is told that nothing is wanted any more
@@ -61,11 +62,13 @@ class Account:
         "_foreign",
         "_foreign_since",
         "_given",
+        "_granted",
         "_limit",
         "_look",
         "_offered",
         "_over",
         "_retry_at",
+        "_seq",
         "_told",
         "_version",
         "leaving",
@@ -86,7 +89,9 @@ class Account:
         self._foreign = 0  # slots that others wait for
         self._foreign_since = 0.0
         self._over: dict[str, int] = {}  # by replica, slots that are to be given back for the limit is lower now
-        self._offered: dict[str, int] = {}  # given back since the message that is under way
+        self._seq = 0  # of the last message; 0: hints are not to be believed
+        self._granted: Mapping[str, int] = {}  # what the last hint since that message says that we own
+        self._offered: dict[str, int] = {}  # given back since that message
         self._ending = False  # something is in flight at a replica that is not listed any more
         self._excess = False  # more is owned of a replica than the limit allows, all of it in use
         self._given = False  # something was given back that no message has said
@@ -122,6 +127,7 @@ class Account:
 
     def _begin(self, view: View) -> None:
         """A limit is set on a service that had none: what is in flight counts as owned."""
+        self.distrust()
         self.owned.clear()
         self.owned.update({replica: count for replica, count in view.busy.items() if count})
         self._look = bool(self.owned)
@@ -172,8 +178,7 @@ class Account:
             self.owned[replica] = left
         else:
             del self.owned[replica]
-        if self.waiting:
-            self._offered[replica] = self._offered.get(replica, 0) + count
+        self._offered[replica] = self._offered.get(replica, 0) + count
         self._given = True
 
     def next(self, view: View, seq: int, now: float) -> Message | None:
@@ -185,6 +190,7 @@ class Account:
             return None
         self.waiting = True
         self._given = self._look = False
+        self._seq, self._granted = seq, {}
         self._offered.clear()
         self._version, self._asked_at, self._told = view.version, now, want
         waited = int(view.waited * 1000) if want else 0
@@ -221,28 +227,38 @@ class Account:
         if answer is None:
             self._look = True
             return
-        owned = {replica: count - self._offered.get(replica, 0) for replica, count in answer.own.items()}
-        self.owned.clear()
-        self.owned.update({replica: count for replica, count in owned.items() if count > 0})
-        self._offered.clear()
+        stored = {**answer.own, **self._granted}  # a hint that overtook the answer says more
+        self._own({one: max(count, answer.own.get(one, 0)) for one, count in stored.items()})
         self.run = answer.run
         self._told = answer.want
         self._foreign = answer.foreign
         self._foreign_since = now - answer.waited / 1000
         self._over = dict(answer.over)
 
+    def _own(self, stored: Mapping[str, int]) -> None:
+        """As the store has it since our last message, less what was given back since then."""
+        left = {replica: count - self._offered.get(replica, 0) for replica, count in stored.items()}
+        self.owned.clear()
+        self.owned.update({replica: count for replica, count in left.items() if count > 0})
+
     def failed(self, now: float) -> None:
         """The message may have been heard, or not; what it gave back is not ours any more in either case."""
         self.waiting = False
-        self._offered.clear()
         self._given = True
         self._retry_at = now + RETRY
 
-    def hinted(self, own: int, want: int, waited: float, now: float) -> None:
-        """The store says: we own `own` slots, and others wait for `want`, the first for `waited` seconds."""
-        if self.waiting or own != sum(self.owned.values()):
+    def hinted(self, hint: Hint, now: float) -> None:
+        """What the store says unasked. What it gives may be used at once; it is told soon who waits here from now on."""
+        if self.waiting or hint.own != self.owned:
             self._look = True
-        self._foreign, self._foreign_since = want, now - waited
+        if hint.seq == self._seq:
+            self._granted = hint.own
+            self._own(hint.own)
+        self._foreign, self._foreign_since = hint.want, now - hint.waited / 1000
+
+    def distrust(self) -> None:
+        """Hints that are on their way may be about what is no more."""
+        self._seq = 0
 
     def doubt(self) -> None:
         """The store may not know what we own: say it."""
@@ -250,6 +266,7 @@ class Account:
 
     def forfeit(self, busy: Mapping[str, int]) -> None:
         """Others may have been given what we owned: only what is in flight is left."""
+        self.distrust()
         for replica in list(self.owned):
             self._give(replica, self.owned[replica] - busy.get(replica, 0))
 

@@ -186,7 +186,7 @@ class WorkerSlots:
         found = self._accounts.get(hint.service)
         if found is not None:
             service, account = found
-            account.hinted(hint.own, hint.want, hint.waited / 1000, now)
+            account.hinted(hint, now)
             self._act(service, now)
 
     # Claims
@@ -212,6 +212,9 @@ class WorkerSlots:
             run, known = await self._ledger.claimed(self._worker)
             if known:
                 return
+            for _, account in self._accounts.values():
+                if account.run != run:
+                    account.distrust()
             behind = [pair for pair in self._accounts.values() if _behind(pair[1], run)]
             if not behind and await self._ledger.claim(self._worker, run):
                 return

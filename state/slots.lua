@@ -160,7 +160,7 @@ local function foreign(doc, waiting, worker, now)
   return count, waited
 end
 
--- Tell those who gained something, and those who have what others wait for.
+-- Tell those who gained something, and those who have what others wait for, what they own, as of their last message.
 local function hints(doc, waiting, worker, gained, now)
   local found = {}
   for other, entry in pairs(doc.workers) do
@@ -170,7 +170,7 @@ local function hints(doc, waiting, worker, gained, now)
     if other == worker then
       entry.told = count > 0 and now or 0
     elseif gained[other] or due then
-      found[other] = {own = own, want = count, waited = waited}
+      found[other] = {seq = entry.seq, own = entry.own, want = count, waited = waited}
       entry.told = count > 0 and now or 0
     elseif count == 0 then
       entry.told = 0

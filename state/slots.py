@@ -83,10 +83,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """Look again: the worker owns `own` slots of the service, and others want `want`, the first for `waited` ms."""
+    """Not asked for: `own` is what the worker owns of the service, by replica, if `seq` is the last that it said; others
+    want `want` slots, the first of them for `waited` ms."""
 
     service: str
-    own: int
+    seq: int
+    own: Mapping[str, int]
     want: int
     waited: int
 
@@ -99,8 +101,9 @@ def decode_hint(data: bytes) -> Hint:
     """Raises MalformedHint."""
     try:
         raw: Any = json.loads(data)
-        return Hint(str(raw["service"]), int(raw["own"]), int(raw["want"]), int(raw["waited"]))
-    except (ValueError, TypeError, KeyError) as error:
+        own = {str(replica): int(count) for replica, count in raw["own"].items()}
+        return Hint(str(raw["service"]), int(raw["seq"]), own, int(raw["want"]), int(raw["waited"]))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise MalformedHint(f"a hint about slots can't be read: {error!r}") from error
 
 

@@ -208,7 +208,7 @@ class State:
     def _hint(self, number: int) -> None:
         worker = self.workers[number]
         hint = worker.hints.pop(0)
-        worker.account.hinted(hint.own, hint.want, hint.waited / 1000, self.seconds)
+        worker.account.hinted(hint, self.seconds)
         self.look(number)
 
     def _no_hint(self, number: int) -> None:
@@ -244,7 +244,7 @@ class State:
         self.world.registered.discard(f"w{number}")
 
     def _restart(self, how: str) -> None:
-        """A new run of the store, whose last writes may be missing; all connections are broken."""
+        """A new run of the store, whose last writes may be missing; what it had published may still be read."""
         self.faults["restart"] -= 1
         if how == "older" and self.backup is not None:
             self.doc = self.backup
@@ -252,12 +252,13 @@ class State:
         self.world.run += "'"
         for worker in self.workers:
             worker.ghosts.clear()
-            worker.hints.clear()
             if worker.message is not None or worker.answer is not None:
                 worker.message = worker.answer = None
                 worker.account.failed(self.seconds)
 
     def _claim(self, number: int) -> None:
+        if self.workers[number].account.run != self.world.run:
+            self.workers[number].account.distrust()
         if self.world.claimed_run != self.world.run:
             self.world.claimed_run, self.world.since = self.world.run, self.world.now
         self.world.claims[f"w{number}"] = self.world.run

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from activator.slots import ASK, CLEAR, RETRY, Account, View
-from state.slots import MOST_WANTED, Answer, Message
+from state.slots import MOST_WANTED, Answer, Hint, Message
 
 READY = ("r1", "r2")
 
@@ -27,6 +27,10 @@ def owner(**own: int) -> Account:
     account.answered(Answer("run", own), 10.0)
     account._version = 1
     return account
+
+
+def hint(own: Mapping[str, int], want: int = 0, waited: float = 0.0, seq: int = 6) -> Hint:
+    return Hint("s", seq, own, want, int(waited * 1000))
 
 
 def says(account: Account, seen: View, now: float = 10.0) -> Message:
@@ -73,7 +77,7 @@ def test_that_nothing_is_wanted_any_more_is_told_soon() -> None:
 
 def test_idle_slots_go_to_who_waits_elsewhere_and_no_more_than_are_wanted() -> None:
     account = owner(r1=2, r2=1)
-    account.hinted(3, 2, 0.1, 10.0)
+    account.hinted(hint({"r1": 2, "r2": 1}, 2, 0.1), 10.0)
     assert account.settle(view(busy={"r2": 1}), 10.0)
     assert account.owned == {"r2": 1}
     assert account.recalls == 2
@@ -83,14 +87,14 @@ def test_idle_slots_go_to_who_waits_elsewhere_and_no_more_than_are_wanted() -> N
 @pytest.mark.parametrize(("foreign", "kept"), [(0.5, 1), (0.1, 2)])
 def test_the_longest_waiting_goes_first_here_or_elsewhere(foreign: float, kept: int) -> None:
     account = owner(r1=2)
-    account.hinted(2, 5, foreign, 10.0)
+    account.hinted(hint({"r1": 2}, 5, foreign), 10.0)
     account.settle(view(held=9, waited=0.3), 10.0)
     assert account.owned == {"r1": kept}
 
 
 def test_what_is_not_used_here_goes_first() -> None:
     account = owner(r1=1, r2=1)
-    account.hinted(2, 1, 9.0, 10.0)
+    account.hinted(hint({"r1": 1, "r2": 1}, 1, 9.0), 10.0)
     account.settle(view(shun=frozenset({"r2"})), 10.0)
     assert account.owned == {"r1": 1}
 
@@ -98,7 +102,7 @@ def test_what_is_not_used_here_goes_first() -> None:
 def test_what_was_given_back_meanwhile_is_not_in_the_answer() -> None:
     account = owner(r1=2)
     says(account, view(held=3, busy={"r1": 2}))
-    account.hinted(2, 1, 5.0, 10.0)
+    account.hinted(hint({"r1": 2}, 1, 5.0), 10.0)
     account.settle(view(busy={"r1": 1}), 10.0)
     assert account.owned == {"r1": 1}
     account.answered(Answer("run", {"r1": 2, "r2": 1}), 10.1)
@@ -121,10 +125,56 @@ def test_after_a_message_without_an_answer_it_waits_a_moment_and_says_all_again(
 
 def test_a_hint_that_says_otherwise_than_we_know_is_looked_into() -> None:
     account = owner(r1=1)
-    account.hinted(1, 0, 0.0, 10.0)
+    account.hinted(hint({"r1": 1}), 10.0)
     assert account.next(view(), 1, 10.0) is None
-    account.hinted(2, 0, 0.0, 10.0)
+    account.hinted(hint({"r1": 2}), 10.0)
     assert account.next(view(), 1, 10.0) is not None
+
+
+def test_what_a_hint_gives_is_used_at_once_and_who_waits_now_is_told() -> None:
+    account = owner(r1=1)
+    says(account, view(held=3, busy={"r1": 1}))
+    account.answered(Answer("run", {"r1": 1}, want=3), 10.0)
+    account.hinted(hint({"r1": 1, "r2": 2}, seq=7), 10.0)
+    assert account.owned == {"r1": 1, "r2": 2}
+    seen = view(held=1, busy={"r1": 1, "r2": 2})
+    message = account.next(seen, 8, 10.0)
+    assert message is not None
+    assert (message.holds, message.want) == ({"r1": 1, "r2": 2}, 1)
+
+
+def test_a_hint_may_overtake_the_answer() -> None:
+    account = owner(r1=1)
+    says(account, view(held=3, busy={"r1": 1}))
+    account.hinted(hint({"r1": 1, "r2": 1}, 1, 5.0, seq=7), 10.0)
+    assert account.owned == {"r1": 1, "r2": 1}
+    account.settle(view(held=0, busy={"r1": 1}), 10.0)
+    assert account.owned == {"r1": 1}, "another waits for it, who has waited longer"
+    account.answered(Answer("run", {"r1": 1, "r3": 1}), 10.0)
+    assert account.owned == {"r1": 1, "r3": 1}
+
+
+@pytest.mark.parametrize("seq", [6, 0])
+def test_a_hint_about_an_earlier_message_gives_nothing(seq: int) -> None:
+    account = owner(r1=1)
+    says(account, view(held=3))
+    account.hinted(hint({"r1": 1, "r2": 1}, seq=seq), 10.0)
+    assert account.owned == {"r1": 1}
+
+
+@pytest.mark.parametrize("why", ["forfeit", "distrust", "limit"])
+def test_a_hint_gives_nothing_after_what_it_may_not_know_of(why: str) -> None:
+    account = owner(r1=1)
+    says(account, view(held=3))
+    if why == "forfeit":
+        account.forfeit({"r1": 1})
+    elif why == "distrust":
+        account.distrust()
+    else:
+        account.settle(view(limit=0), 10.0)
+        account.settle(view(limit=2, busy={"r1": 1}), 10.0)
+    account.hinted(hint({"r1": 1, "r2": 1}, seq=7), 10.0)
+    assert account.owned == {"r1": 1}
 
 
 def test_a_lower_limit_is_shed_as_requests_end() -> None:

@@ -174,7 +174,7 @@ def _hints(doc: Document, service: str, waiting: list[str], worker: str, gained:
         own = sum(entry["own"].values())
         due = count > 0 and own > 0 and now - entry["told"] >= REPEAT
         if other != worker and (other in gained or due):
-            found[other] = Hint(service, own, count, waited)
+            found[other] = Hint(service, entry["seq"], dict(entry["own"]), count, waited)
         if count == 0:
             entry["told"] = 0
         elif other == worker or other in found:
