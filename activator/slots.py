@@ -6,7 +6,7 @@ A slot is the right to have one request at one replica of a service with `concur
 - What is in flight at a replica never rises above what is owned there. A slot that is given back is not used any more
   from that moment on, whenever the store hears of it.
 - Only one message is under way at a time, and each says everything, so that any may be lost; what its answer says is
-  exact, less what was given back meanwhile. Others only ever add to that: what a hint says is exact, too, if it is about
+  exact, less what was given back meanwhile. Others only ever add to that: what a hint says is exact, too, if it is of
   the last message, so that a slot is used as soon as it is given.
 - A slot that nobody here needs is given to who waits elsewhere at once; one that becomes free goes to whoever waited
   longest, here or elsewhere. While nobody waits elsewhere, all are kept: then a request costs the store nothing.
@@ -248,7 +248,7 @@ class Account:
         self._retry_at = now + RETRY
 
     def hinted(self, hint: Hint, now: float) -> None:
-        """What the store says unasked. What it gives may be used at once; it is told soon who waits here from now on."""
+        """What the store says unasked. What it gives may be used at once; soon it is told who waits here then."""
         if self.waiting or hint.own != self.owned:
             self._look = True
         if hint.seq == self._seq:

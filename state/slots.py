@@ -83,8 +83,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """Not asked for: `own` is what the worker owns of the service, by replica, if `seq` is the last that it said; others
-    want `want` slots, the first of them for `waited` ms."""
+    """Not asked for: `own` is what the worker owns of the service, by replica, if message `seq` is the last that it
+    sent; others want `want` slots, the first of them for `waited` ms."""
 
     service: str
     seq: int

@@ -87,7 +87,7 @@ class Watched:
 
 @contextlib.asynccontextmanager
 async def under_load(make_node: Any, replicas: int) -> AsyncIterator[Watched]:
-    """100 requests a second; four more take `SLOW` seconds."""
+    """200 requests a second, each fiftieth takes `SLOW` seconds."""
     node = make_node(workers=2, options=["--drain-timeout", str(DRAIN)]).start()
     node.commit("acme/web", {"Procfile": "web: exec python3 server.py\n", "server.py": REPLICA})
     notes = Notes(node, "web")
@@ -102,7 +102,7 @@ async def under_load(make_node: Any, replicas: int) -> AsyncIterator[Watched]:
     try:
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(_follow(store, watched))
-            async with traffic(node.http_port, HOST, rate=96, connections=32) as watched.load:
+            async with traffic(node.http_port, HOST, rate=196, connections=32) as watched.load:
                 tasks.create_task(_slow_ones(watched, over))
                 tasks.create_task(_look(watched, over))
                 try:
