@@ -1,18 +1,21 @@
-"""What the loss of a node means for a service that has something there. Pure (law 5).
+"""What the loss of a node, or its stop, means for a service that has something there. Pure (law 5).
 
 Replicas of a lost node that were in rotation stay in it until others are ready in their place: that nobody looks after
 them any more does not mean that they are gone, and who can't be connected to is not asked by the workers anyway. Then
 they drain like any others (law 3), and their records go once every registered worker has let go of them. What had not
 been in rotation yet is begun anew elsewhere at once.
+
+A node that stops is treated alike as long as it waits for others to take over; once it does not (`Outlook.evicting`),
+its replicas drain without a replacement, and requests are held until there is one. Its own control removes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from activator import backends
-from activator.draft import Draft
+from activator.draft import Draft, Outlook
 from activator.lifecycle import ReplicaEvent
 from activator.views import View
 from state.models import Replica, ReplicaState
@@ -24,6 +27,11 @@ _COMING = (ReplicaState.INTENT, ReplicaState.STARTING)
 def silence(node: str, lost: Mapping[str, float]) -> str:
     """In a clause for anybody."""
     return f"node {node} has not been heard of for {lost[node]:.0f} s"
+
+
+def cause(node: str, outlook: Outlook) -> str:
+    """Why what it has is replaced, in a clause for anybody."""
+    return silence(node, outlook.lost) if node in outlook.lost else f"node {node} stops"
 
 
 def tell(draft: Draft) -> None:
@@ -62,19 +70,21 @@ def strand(draft: Draft) -> None:
 
 
 def begin_anew(draft: Draft) -> None:
-    """Give up what was on its way on a lost node."""
+    """Give up what was on its way on such a node."""
+    outlook = draft.outlook
     for replica in draft.view.replicas.values():
-        if replica.state in _COMING and replica.node in draft.outlook.lost:
+        if replica.state in _COMING and replica.node in outlook.absent:
             draft.move(replica, ReplicaEvent.RELEASE)
-            why = silence(replica.node, draft.outlook.lost)
-            draft.note("replica.lost", why, deployment=replica.deployment, replica=replica.id)
+            kind = "replica.lost" if replica.node in outlook.lost else "replica.stopping"
+            draft.note(kind, cause(replica.node, outlook), deployment=replica.deployment, replica=replica.id)
 
 
-def release(draft: Draft, replica: Replica) -> None:
-    """Another has taken its place. It drains, and is not called back."""
-    why = silence(replica.node, draft.outlook.lost)
-    draft.move(replica, ReplicaEvent.RELEASE, "its node was lost")
-    draft.note("replica.draining", f"{why}, and it is replaced", deployment=replica.deployment, replica=replica.id)
+def release(draft: Draft, replica: Replica, *, replaced: bool) -> None:
+    """It drains, and is not called back."""
+    lost = replica.node in draft.outlook.lost
+    why = cause(replica.node, draft.outlook) + (", and it is replaced" if replaced else "")
+    draft.move(replica, ReplicaEvent.RELEASE, "its node was lost" if lost else "its node stops")
+    draft.note("replica.draining", why, deployment=replica.deployment, replica=replica.id)
 
 
 def forget(draft: Draft) -> None:
@@ -85,6 +95,6 @@ def forget(draft: Draft) -> None:
             draft.view = draft.view.without(replica.id)
 
 
-def present(replicas: list[Replica], lost: Mapping[str, float]) -> list[Replica]:
-    """Those that are alive as far as anybody knows."""
-    return [replica for replica in replicas if replica.state in backends.ALIVE and replica.node not in lost]
+def present(replicas: list[Replica], absent: Collection[str]) -> list[Replica]:
+    """Those that are alive as far as anybody knows, and stay."""
+    return [replica for replica in replicas if replica.state in backends.ALIVE and replica.node not in absent]

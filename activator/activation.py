@@ -9,8 +9,9 @@
         tasks.create_task(activation.run())
 
 The API gets `acks` (`wait(revision, timeout)`), the metrics get `catalog.counts()` and lend `cold_starts`, the
-supervisor gets the list of `on_unacknowledged` and tells who is `gone`. On the way out: `await
-activation.close(keep=...)`, after which `run` may be cancelled.
+supervisor gets the list of `on_unacknowledged` and tells who is `gone`. On the way out: `activation.evacuation.begin()`
+and `await activation.evacuation.ended()` where the store is shared, then `await activation.close(keep=...)`, after
+which `run` may be cancelled.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 from activator.acks import Acknowledgements
 from activator.agent import Agent
+from activator.attendance import Leave
 from activator.builds import BuildLogs
 from activator.coldstarts import ColdStarts
 from activator.demand import NEWBORN, Demand, MalformedReport, Report, parse
 from activator.draft import Note
 from activator.drivers import Driver
 from activator.ejections import Ejections
+from activator.evacuation import Evacuation
 from activator.gpu import Source
 from activator.gpu.levels import Levels, MalformedLevel, decode
 from activator.gpu.meter import Meter
@@ -118,6 +121,7 @@ class Activation:
             environment=environment,
             build_log=build_log,
         )
+        self.evacuation = Evacuation(self.catalog, self.nodes, self.agent, settings)
         self.meter = Meter(
             settings.node,
             gpus,
@@ -136,6 +140,7 @@ class Activation:
             tasks.create_task(self.registrations.run(), name="registrations")
             tasks.create_task(self.agent.run(), name="agent")
             tasks.create_task(self.leader.run(), name="leader")
+            tasks.create_task(self.evacuation.run(), name="evacuation")
             tasks.create_task(self.meter.run(), name="GPUs")
 
     def changed(self, touched: Sequence[tuple[Kind, str]]) -> None:
@@ -144,6 +149,7 @@ class Activation:
         if services or replicas:
             self.agent.changed(services, replicas)
             self.leader.changed(services)
+            self.evacuation.changed()
         if any(kind is Kind.NODE for kind, _ in touched):
             self.nodes.changed()
             self.gpus.keep(self.catalog.mirror.records(Kind.NODE))
@@ -178,7 +184,7 @@ class Activation:
     async def close(self, *, keep: bool) -> None:
         """Nothing is decided or started any more; replicas end unless they are to be kept for the next control."""
         self.leader.close()
-        self.nodes.leave()
+        self.nodes.leave(Leave.RELOAD)
         await self.agent.close(keep=keep)
 
     async def _listen(self) -> None:

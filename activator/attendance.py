@@ -7,10 +7,19 @@ everybody. So nothing is said of a node before it had as long to be heard as any
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from state.models import Node
+
+
+class Leave(enum.StrEnum):
+    """How a node goes, in the word that its beats have for it. It takes nothing on any more."""
+
+    RELOAD = "leaving"  # its control ends, its replicas stay
+    DRAIN = "draining"  # it stops: what other nodes can run goes there, and leaves here once it is ready there
+    EVICT = "evicting"  # it stops, and all replicas leave, also those that have no replacement
 
 
 class Attendance:
@@ -20,15 +29,22 @@ class Attendance:
         self._own = own
         self._patience = patience
         self._heard: dict[str, float] = {}
-        self._leaving: set[str] = set()
+        self._leaving: dict[str, Leave] = {}
         self._since = float("inf")  # when we began to hear without a break
 
-    def heard(self, node: str, now: float, *, leaving: bool = False) -> None:
-        """`leaving`: its control is about to end, and takes nothing on any more."""
+    def heard(self, node: str, now: float, leave: Leave | None = None) -> None:
+        """`leave`: how it said that it goes."""
         if node == self._own and not self.hearing(now):
             self._since = now
         self._heard[node] = now
-        (self._leaving.add if leaving else self._leaving.discard)(node)
+        if leave is None:
+            self._leaving.pop(node, None)
+        else:
+            self._leaving[node] = leave
+
+    def leaving(self, node: str) -> Leave | None:
+        """How it goes, by the last word that was heard of it. Silence takes nothing back."""
+        return self._leaving.get(node)
 
     def hearing(self, now: float) -> bool:
         """Whether we hear what is said."""

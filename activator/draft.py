@@ -25,6 +25,8 @@ class Outlook:
     `able`: nodes that may be given something of this service now; None: any. `node`: the one for what has none of them;
     empty: nowhere, for now. `unfit`: why no live node can run it. `lost`: seconds for which each lost node was silent.
     `returned`: nodes that are not lost any more. `freed`: what stops on lost nodes, and every registered worker let go.
+    `leaving`: nodes that stop, whose replicas of it are to go; `evicting`: those of them from which they go at once,
+    with or without a replacement.
     """
 
     now: int  # wall clock, microseconds, for `created_at` alone
@@ -41,10 +43,17 @@ class Outlook:
     lost: Mapping[str, float] = field(default_factory=dict)
     returned: frozenset[str] = frozenset()
     freed: frozenset[str] = frozenset()
+    leaving: frozenset[str] = frozenset()
+    evicting: frozenset[str] = frozenset()
     called: bool = False
     reserved: bool = False
     why: str | None = None
     waited: int | None = None
+
+    @property
+    def absent(self) -> frozenset[str]:
+        """The nodes whose replicas are to be replaced."""
+        return self.leaving.union(self.lost)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from activator.attendance import Attendance, verdicts
+from activator.attendance import Attendance, Leave, verdicts
 from activator.placement import Fleet
 from activator.racing import within
 from activator.settings import Settings
@@ -31,7 +31,6 @@ from state.store import ABSENT, BEATS, Change, Conflict, Fence, Fenced, Store, S
 
 log = logging.getLogger(__name__)
 
-_LEAVING: Final = b" leaving"
 _UNHEARD: Final = 0.1  # seconds between beats while we don't hear our own
 _FORGOTTEN: Final = 86_400  # seconds after which a lost node without replicas is no longer on record
 
@@ -51,7 +50,7 @@ class Nodes:
         self._settings = settings
         self._offer = offer
         self._attendance = Attendance(settings.node, settings.beat_patience)
-        self._leaving = False
+        self._leave: Leave | None = None
         self._more = asyncio.Event()
 
     async def run(self) -> None:
@@ -62,7 +61,7 @@ class Nodes:
                 await self._beat()
                 await self._list_own()
                 fence = self._lease.fence
-                if fence is not None and not self._leaving:
+                if fence is not None and self._leave is not Leave.RELOAD:
                     await self._judge(fence)
             except (Conflict, Fenced):
                 pass  # it was somebody else's turn: looked at again with the next beat
@@ -74,19 +73,21 @@ class Nodes:
     def hurry(self) -> None:
         self._more.set()
 
-    def leave(self) -> None:
-        """This control is about to end: its node takes nothing on any more."""
-        self._leaving = True
+    def leave(self, how: Leave) -> None:
+        """The node takes nothing on any more. Who stops says so to the end."""
+        if self._leave is None or how is not Leave.RELOAD:
+            self._leave = how
         self._more.set()
 
     def heard(self, beat: bytes) -> bool:
-        """Whether it is our own, and we had not heard ourselves before: from now on we can tell who lives."""
-        node = beat.removesuffix(_LEAVING).decode(errors="replace")
+        """Whether that is news for who decides: a node goes, or we had not heard ourselves before, and can tell from
+        now on who lives."""
+        node, leave = _read(beat)
         if node not in self._mirror.records(Kind.NODE):  # so that what is kept is bounded by what is stored
             return False
         now, own = time.monotonic(), node == self._settings.node
-        news = own and not self._attendance.hearing(now)
-        self._attendance.heard(node, now, leaving=beat.endswith(_LEAVING))
+        news = (own and not self._attendance.hearing(now)) or leave is not self._attendance.leaving(node)
+        self._attendance.heard(node, now, leave)
         if own:
             self.joined.set()
         return news
@@ -98,18 +99,25 @@ class Nodes:
     def fleet(self) -> Fleet:
         """As it is known here at this moment. Who asks lives."""
         now, nodes = time.monotonic(), self._catalog.nodes()
-        up = {node for node in nodes if self._attendance.present(node, now)}
-        own = set() if self._leaving else {self._settings.node}
+        own = {self._settings.node}
         lost = {i: (now_us() - node.lost_at) / 1e6 for i, node in nodes.items() if node.lost_at is not None}
+        others = {i for i in nodes.keys() - own - lost.keys() if self._attendance.present(i, now)}
+        leaving = {node: self._leaves(node) for node in nodes.keys() - lost.keys()}
         return Fleet(
             offers={node_id: node.offer for node_id, node in nodes.items()},
-            up=frozenset(own | up - lost.keys()),
+            up=frozenset(others | own if self._leave is None else others),
             lost=lost,
             complete=self._attendance.complete(nodes.keys() - lost.keys() - own, now),
+            draining=frozenset(node for node, how in leaving.items() if how is Leave.DRAIN),
+            evicting=frozenset(node for node, how in leaving.items() if how is Leave.EVICT),
         )
 
+    def _leaves(self, node: str) -> Leave | None:
+        return self._leave if node == self._settings.node else self._attendance.leaving(node)
+
     async def _beat(self) -> None:
-        await self._store.publish(BEATS, self._settings.node.encode() + (_LEAVING if self._leaving else b""))
+        leave = "" if self._leave is None else f" {self._leave}"
+        await self._store.publish(BEATS, f"{self._settings.node}{leave}".encode())
 
     async def _list_own(self) -> None:
         """Raises Conflict, Unavailable."""
@@ -139,3 +147,9 @@ class Nodes:
             value = None if node is None else encode(node)
             changes.append(Change(Kind.NODE, node_id, value, ABSENT if record is None else record.version))
         await self._store.commit(changes, fence=fence)
+
+
+def _read(beat: bytes) -> tuple[str, Leave | None]:
+    """Who says it, and how he goes. A word that a newer version has for it means at least that he does."""
+    node, _, word = beat.decode(errors="replace").partition(" ")
+    return node, None if not word else Leave(word) if word in set(Leave) else Leave.RELOAD

@@ -175,6 +175,8 @@ class Outlooks:
             able=able,
             unfit=fleet.unfit(needs),
             lost=fleet.lost,
+            leaving=fleet.leaving(needs),
+            evicting=fleet.evicting,
             returned=frozenset(node for node in view.scale.lost if node in fleet.live),
             freed=frozenset(r.id for r in view.replicas.values() if r.node in fleet.lost and self._freed(view, r)),
             called=self._called(view, watch, now),

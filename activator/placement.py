@@ -40,12 +40,15 @@ class Fleet:
 
     `offers`: what the nodes of the store offer, also lost ones. `lost`: seconds for which each lost one was silent.
     `up`: those that may be given something now. `complete`: whoever is not in `up` has had time to be heard.
+    `draining`, `evicting`: those that stop (`activator.attendance.Leave`).
     """
 
     offers: Mapping[str, Offer]
     up: frozenset[str]
     lost: Mapping[str, float]
     complete: bool = True
+    draining: frozenset[str] = frozenset()
+    evicting: frozenset[str] = frozenset()
 
     @property
     def live(self) -> dict[str, Offer]:
@@ -57,8 +60,15 @@ class Fleet:
         return unfit(needs, list(self.live.values())) if self.live else None
 
     def able(self, needs: Needs) -> frozenset[str]:
-        """Those that may be given a replica of it now."""
-        return frozenset(node for node in self.up if node in self.offers and fits(needs, self.offers[node]))
+        """Those that may be given a replica of it now; one that drains only where no other can take it."""
+        return self._fit(self.up, needs) or self._fit(self.draining, needs)
+
+    def leaving(self, needs: Needs) -> frozenset[str]:
+        """Those whose replicas of it are to go now: a node that drains keeps what no other can take."""
+        return self.evicting | self.draining if self._fit(self.up, needs) else self.evicting
+
+    def _fit(self, nodes: Collection[str], needs: Needs) -> frozenset[str]:
+        return frozenset(node for node in nodes if node in self.offers and fits(needs, self.offers[node]))
 
     def choose(self, able: Collection[str], replicas: Mapping[str, int]) -> str | None:
         """The one with the fewest replicas of those; None: none, or another may be heard in a moment."""

@@ -145,13 +145,13 @@ def _remember(draft: Draft, desired: int) -> None:
 
 def _bring_to(draft: Draft, deployment: Deployment, target: int) -> None:
     """Call back, start or release until as many are there as are wanted. Who is in backoff keeps his place, who is on
-    a lost node his until another is ready."""
-    own, lost = draft.view.of(deployment), draft.outlook.lost
-    present = absences.present(own, lost)
+    a lost node, or on one that stops, his until another is ready."""
+    own, absent = draft.view.of(deployment), draft.outlook.absent
+    present = absences.present(own, absent)
     if deployment.state is DeploymentState.ACTIVE:
         present += [r for r in own if r.state is ReplicaState.FAILED]
     missing = target - len(present)
-    for replica in _callable([r for r in own if r.node not in lost], draft.outlook.load.replicas)[: max(0, missing)]:
+    for replica in _callable([r for r in own if r.node not in absent], draft.outlook.load.replicas)[: max(0, missing)]:
         draft.move(replica, ReplicaEvent.CALL_BACK)
         draft.note("replica.called_back", "it is wanted again", deployment=deployment.id, replica=replica.id)
         missing -= 1
@@ -161,10 +161,11 @@ def _bring_to(draft: Draft, deployment: Deployment, target: int) -> None:
         for replica in _least_useful(present, draft.outlook.load.replicas)[:-missing]:
             ailing = "its health checks failed" if replica.state is ReplicaState.UNHEALTHY else None
             _release(draft, replica, ailing or f"{target} of {len(present)} are wanted", ailing)
-    if sum(r.state is ReplicaState.READY for r in present) >= target:
-        for replica in own:
-            if replica.node in lost and replica.state in absences.ENTERED:
-                absences.release(draft, replica)
+    replaced = sum(r.state is ReplicaState.READY for r in present) >= target
+    for replica in own:
+        leaves = replica.node in absent if replaced else replica.node in draft.outlook.evicting
+        if leaves and replica.state in absences.ENTERED:
+            absences.release(draft, replica, replaced=replaced and target > 0)
 
 
 def _callable(replicas: Iterable[Replica], load: Mapping[str, int]) -> list[Replica]:

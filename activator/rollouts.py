@@ -46,13 +46,13 @@ def _that_took(view: View, commit: str | None) -> Deployment | None:
 
 
 def place(draft: Draft) -> None:
-    """A deployment is built where its replicas will run; it fails if they can't. If that node is lost, another begins
-    anew with it."""
+    """A deployment is built where its replicas will run; it fails if they can't. If that node is lost, or stops,
+    another begins anew with it."""
     latest = draft.view.latest
     if latest is None or not latest.state.in_progress:
         return
-    if latest.node is not None and latest.node in draft.outlook.lost:
-        _place(draft, latest, absences.silence(latest.node, draft.outlook.lost))
+    if latest.node is not None and latest.node in draft.outlook.absent:
+        _place(draft, latest, absences.cause(latest.node, draft.outlook))
     elif latest.node is None or draft.outlook.unfit is not None:
         _place(draft, latest, None)
 
@@ -77,7 +77,7 @@ def switch(draft: Draft) -> None:
     view, latest = draft.view, rolling(draft.view)
     if latest is None:
         return
-    ready = sum(r.state is ReplicaState.READY for r in absences.present(view.of(latest), draft.outlook.lost))
+    ready = sum(r.state is ReplicaState.READY for r in absences.present(view.of(latest), draft.outlook.absent))
     old = view.deployments.get(view.service.active or "")
     if ready < (1 if old is None else rollout_target(view, draft.outlook.desired)):
         return

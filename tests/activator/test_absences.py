@@ -21,6 +21,8 @@ GONE = {"n": 31.0}
 ELSEWHERE = {"lost": GONE, "able": frozenset({"m"}), "node": "m"}
 NOWHERE = {"lost": GONE, "able": frozenset(), "unfit": "no node is in us-east-1; regions here: eu-west-1"}
 ONE = Scale(desired=1, lost=("n",))
+HANDS_OVER = {"leaving": frozenset("n"), "able": frozenset("m"), "node": "m"}
+EVICTS = {"leaving": frozenset("n"), "evicting": frozenset("n"), "able": frozenset(), "node": ""}
 
 
 def step(before: View, **fields: object) -> tuple[View, dict[str, str]]:
@@ -147,6 +149,74 @@ def test_a_deleted_service_goes_with_its_lost_replicas() -> None:
     gone = view(replica("a", R.STOPPING), of=service(deleted_at=3))
     after, _ = step(gone, **ELSEWHERE, freed=frozenset("a"))
     assert plan(after, Outlook(5, 0, **ELSEWHERE), str).view is None  # type: ignore[arg-type]
+
+
+def test_a_replica_of_a_node_that_stops_serves_until_another_is_ready_in_its_place() -> None:
+    after, told = step(view(replica("a")), **HANDS_OVER)
+    assert where(after) == {"a": ("n", R.READY), "new0": ("m", R.INTENT)}
+    assert told == {}
+    assert step(after, **HANDS_OVER) == (after, {})
+    ready, told = step(after.put(replace(after.replicas["new0"], state=R.READY)), **HANDS_OVER, settled=False)
+    assert where(ready) == {"a": ("n", R.DRAINING), "new0": ("m", R.READY)}
+    assert told == {"replica.draining": "node n stops, and it is replaced"}
+    gone = ready.without("new0")
+    assert where(step(gone, **HANDS_OVER, load=Load(held=1))[0])["a"] == ("n", R.DRAINING), "it is not called back"
+
+
+def test_it_leaves_without_a_replacement_once_its_node_waits_no_longer_and_requests_are_held() -> None:
+    after, told = step(view(replica("a"), replica("b", R.UNHEALTHY)), desired=2, **EVICTS)
+    assert where(after) == {"a": ("n", R.DRAINING), "b": ("n", R.DRAINING)}
+    assert told["replica.draining"] == "node n stops"
+    assert after.derived().phase is Phase.SERVING
+    later, _ = step(after, desired=2, **EVICTS | {"able": frozenset("m"), "node": "m"}, load=Load(held=1))
+    assert where(later) == {
+        "a": ("n", R.DRAINING),
+        "b": ("n", R.DRAINING),
+        "new0": ("m", R.INTENT),
+        "new1": ("m", R.INTENT),
+    }
+
+
+def test_what_serves_waits_for_the_replacement_that_starts_and_no_longer_than_its_node() -> None:
+    before = view(replica("a"), replace(replica("b", R.STARTING), node="m"), scale=Scale(desired=1))
+    assert step(before, **HANDS_OVER) == (before, {})
+    after, _ = step(before, **EVICTS)
+    assert where(after) == {"a": ("n", R.DRAINING), "b": ("m", R.STARTING)}
+
+
+def test_what_was_only_coming_on_a_node_that_stops_begins_anew_elsewhere() -> None:
+    for state in (R.INTENT, R.STARTING):
+        after, told = step(view(replica("a", state), scale=Scale(desired=1)), **HANDS_OVER)
+        assert where(after) == {"a": ("n", R.STOPPING), "new0": ("m", R.INTENT)}
+        assert told == {"replica.stopping": "node n stops"}
+
+
+def test_a_deployment_in_progress_on_a_node_that_stops_goes_on_elsewhere_or_waits_for_its_return() -> None:
+    before = view(replica("a"), of=service(latest="d2"), deployments=[deployment(), deployment("d2", D.BUILDING)])
+    after, told = step(before, **HANDS_OVER)
+    assert (after.deployments["d2"].state, after.deployments["d2"].node) == (D.PENDING, "m")
+    assert told["deployment.moved"] == "node n stops: node m goes on with it"
+    assert step(before, **EVICTS)[0].deployments == before.deployments
+
+
+def test_what_broke_on_a_node_that_stops_stays_in_its_backoff() -> None:
+    before = view(replica("a", R.FAILED), scale=Scale(desired=1, failures=3))
+    assert step(before, **HANDS_OVER) == (before, {})
+
+
+@given(st.lists(st.tuples(st.sampled_from([*R]), st.sampled_from("mn")), max_size=5), st.integers(0, 3), st.booleans())
+def test_no_replica_in_rotation_is_given_up_before_as_many_as_are_wanted_are_ready_elsewhere(
+    made: list[tuple[R, str]], desired: int, settled: bool
+) -> None:
+    replicas = [replace(replica(f"r{n}", state), node=node) for n, (state, node) in enumerate(made)]
+    before = view(*replicas, scale=Scale(desired=desired))
+    after, _ = step(before, desired=desired, **HANDS_OVER, settled=settled)
+    ready = [r for r in after.replicas.values() if r.state is R.READY]
+    was_ready = [r for r in replicas if r.state is R.READY]
+    assert len(ready) >= min(desired, len(was_ready))
+    assert all(r.node == "m" for r in after.replicas.values() if r.id.startswith("new"))
+    evicted, _ = step(before, desired=desired, **EVICTS, settled=settled)
+    assert not [r for r in evicted.replicas.values() if r.node == "n" and r.state in (R.READY, R.UNHEALTHY, R.STARTING)]
 
 
 REPLICAS = st.lists(st.tuples(st.sampled_from([*R]), st.sampled_from("mn")), max_size=5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activator.attendance import Attendance, verdicts
+from activator.attendance import Attendance, Leave, verdicts
 from state.models import Node, Offer
 
 OFFER = Offer("process", "us-east-1")
@@ -32,11 +32,22 @@ def test_a_node_is_present_until_it_is_silent_or_says_that_it_leaves() -> None:
     attendance = listening("a")
     assert attendance.present("a", 4.9)
     assert not attendance.present("a", 5.0)
-    attendance.heard("a", 6.0, leaving=True)
+    attendance.heard("a", 6.0, Leave.RELOAD)
     assert not attendance.present("a", 6.0)
     attendance.heard("a", 7.0)
     assert attendance.present("a", 7.0)
     assert not attendance.present("never", 7.0)
+
+
+def test_how_a_node_goes_is_its_last_word_until_it_is_back() -> None:
+    attendance = listening("a", until=20)
+    attendance.heard("a", 6.0, Leave.DRAIN)
+    attendance.heard("a", 7.0, Leave.EVICT)
+    assert attendance.leaving("a") is Leave.EVICT
+    assert attendance.leaving("never") is None
+    assert not attendance.present("a", 7.0)
+    attendance.heard("a", 21.0)
+    assert attendance.leaving("a") is None
 
 
 def test_a_silent_node_is_lost_after_the_grace_since_it_was_heard() -> None:

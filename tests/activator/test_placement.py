@@ -87,3 +87,19 @@ def test_only_a_lost_node_counts_as_none() -> None:
     assert fleet(a=EAST).unfit(PLAIN) is None
     assert fleet("w", lost=("a",), a=EAST, w=WEST).unfit(PLAIN) == "no node is in us-east-1; regions here: eu-west-1"
     assert fleet().unfit(PLAIN) is None, "nothing is known"
+
+
+def test_what_a_node_that_drains_runs_goes_to_another_if_one_can_take_it() -> None:
+    offers = {"a": EAST, "b": EAST, "w": WEST}
+    two = Fleet(offers, frozenset("bw"), {}, draining=frozenset("a"))
+    assert (two.able(PLAIN), two.leaving(PLAIN)) == ({"b"}, {"a"})
+    last = Fleet(offers, frozenset("w"), {}, draining=frozenset("a"))
+    assert (last.able(PLAIN), last.leaving(PLAIN)) == ({"a"}, frozenset()), "it still wakes what it is asked for"
+    assert last.unfit(PLAIN) is None, "who stops may come back: nothing has failed"
+
+
+def test_a_node_that_evicts_is_given_nothing_and_keeps_nothing() -> None:
+    last = Fleet({"a": EAST, "w": WEST}, frozenset("w"), {}, evicting=frozenset("a"))
+    assert (last.able(PLAIN), last.leaving(PLAIN)) == (frozenset(), {"a"})
+    both = Fleet({"a": EAST, "b": EAST}, frozenset(), {}, draining=frozenset("b"), evicting=frozenset("a"))
+    assert (both.able(PLAIN), both.leaving(PLAIN)) == ({"b"}, {"a"})
