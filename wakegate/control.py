@@ -27,6 +27,7 @@ from activator.branches import Branches
 from activator.drivers import NodeUnfit
 from activator.drivers.container import Engine, EngineMissing
 from activator.logs import Collector, LogStore
+from activator.racing import unless
 from activator.remotes import Remotes
 from certs import internal
 from control.analytics.collector import Analytics
@@ -217,9 +218,13 @@ class Control:
         self._drain: asyncio.Future[Drain] = asyncio.get_running_loop().create_future()
         self._hurry = asyncio.Event()
         self._activation.gone(start["gone"])
+        if start["evacuate"]:
+            self._activation.evacuation.begin()
 
     def told(self, message: Message) -> None:
         """A message of the supervisor; all are levels and may be repeated."""
+        if "evacuate" in message:
+            self._activation.evacuation.begin()
         if "gone" in message:
             self._activation.gone(message["gone"])
         if "drain" in message:
@@ -318,9 +323,11 @@ class Control:
         await remains.Sweeper(self._store, self._mirror, logs, self._logs.remove).run()
 
     async def _end(self, wanted: Drain) -> None:
-        """API calls in flight finish while the replicas end."""
+        """API calls in flight finish while the replicas end, after they were taken over where the store is shared."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._server.stop(), name="API")
+            if not wanted.keep_replicas:
+                await unless(self._hurry, self._activation.evacuation.ended())
             hurrying = tasks.create_task(self._kill_in_a_hurry(), name="hurry")
             await self._activation.close(keep=wanted.keep_replicas)
             hurrying.cancel()
@@ -416,6 +423,8 @@ class Control:
 
     def _unready(self) -> list[str]:
         reasons = [] if self._mirror.connected else ["the store can't be reached"]
+        if self._activation.evacuation.begun:
+            reasons.append("the node stops")
         if self._collector.problem:
             reasons.append(f"logs are not kept: {self._collector.problem}")
         if self._activation.agent.faults["open"] and not self._activation.agent.adopted:

@@ -6,8 +6,8 @@ pure (`wakegate.supervision`), what is done is here. `wakegate.supervisor` says 
 The start message of a child: `config` (JSON, addresses with their real ports), `node`, `supervisor`, `incarnation`,
 `store` (URL), `secret_key_file`, `api_token` (by which the API knows its own gateway); a worker's `number`, `http`,
 `https` (descriptors, over addresses over workers) and `certificates_key` (`state.secret_key.DerivedKey`); control's
-`api` (descriptors) and `gone` (incarnations of workers that ended). A child that exits with status 78 (EX_CONFIG) says
-that starting it again is pointless.
+`api` (descriptors), `gone` (incarnations of workers that ended) and `evacuate` (the node stops: its replicas go to
+others). A child that exits with status 78 (EX_CONFIG) says that starting it again is pointless.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Family:
         self.config: Config = holdings.config
         self.clock = 0.0  # s of attention
         self.adopting = True
+        self.evacuating = False
         self.workers: list[Slot[Child]] = []
         self.control: Slot[Child] | None = None
         self.store: Slot[Process] | None = None
@@ -98,6 +99,12 @@ class Family:
         children = (process for process in self._processes.values() if isinstance(process, Child))
         return [child for child in children if child.role.startswith(role)]
 
+    def evacuate(self) -> None:
+        """Control has other nodes take over what runs here, from now on, also if it is started anew."""
+        self.evacuating = True
+        for control in self.living("control"):
+            control.send({"evacuate": True})
+
     def kill(self, processes: Iterable[Process]) -> None:
         for process in processes:
             process.leaving = True
@@ -134,7 +141,7 @@ class Family:
 
     def _start_control(self) -> Child:
         api = self._holdings.api_descriptors()
-        return self._start_child("control", api, {"api": api, "gone": list(self._gone)})
+        return self._start_child("control", api, {"api": api, "gone": list(self._gone), "evacuate": self.evacuating})
 
     def _start_child(self, role: str, descriptors: list[int], start: Message) -> Child:
         held = self._holdings

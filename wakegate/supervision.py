@@ -18,6 +18,7 @@ STEADY_AFTER = 10.0  # s of life after which a child's earlier failures are forg
 LONGEST_BACKOFF = 30.0  # s
 RELOAD_LIMIT = 3600.0  # s for which a worker that a reload replaced may finish what it has: tunnels, streams
 GENERATIONS = 2  # workers at most that were replaced and still do so, per place
+EVACUATION_MARGIN = 20.0  # s beyond its drain times: commits, acknowledgements, the replicas' own grace
 HOPELESS_STARTS = 5  # failures in a row, before a child was ever ready, after which `serve` gives up
 
 
@@ -34,6 +35,11 @@ def backoff(failures: int) -> float:
 def finishing_time(drained: float, drain_timeout: float, now: float) -> float:
     """Seconds that a worker told to drain at `drained` still has when its place is needed for a younger one."""
     return max(0.0, drained + drain_timeout - now)
+
+
+def evacuation_time(drain_timeout: float) -> float:
+    """Seconds that control may take until other nodes have the replicas, and what was in flight at ours has ended."""
+    return 2 * drain_timeout + EVACUATION_MARGIN
 
 
 def failures_after(failures: int, lived: float, was_ready: bool) -> int:

@@ -1,7 +1,8 @@
 """The supervisor, `wakegate serve`: the life of a node from its first process to its last.
 
 Laws kept: the listening sockets are its own, so that no pending connection dies with a worker; two never run on one
-data directory; it stops in the order workers, control with the replicas, store. It knows no HTTP and loads nothing of
+data directory; it stops in the order workers, control with the replicas, store; of a shared store other nodes begin to
+take over the replicas first. It knows no HTTP and loads nothing of
 the gateway or of control; of the store's client only where there is no control.
 """
 
@@ -129,6 +130,8 @@ class Supervisor:
         family = self._family
         family.adopting = False
         self._holdings.close_sockets()
+        if family.config.redis and not self._keep_replicas:
+            family.evacuate()
         family.unwant(family.workers)
         for worker in family.living("worker"):
             worker.drain(family.config.drain_timeout, family.clock, reload=False)
@@ -150,7 +153,9 @@ class Supervisor:
             async with asyncio.timeout(_CONTROL_RETURN):
                 await family.until(lambda: self._at_once or slot.ready or not slot.ever_ready)
         family.unwant([slot])
-        seconds = 0 if self._at_once else family.config.drain_timeout
+        drain_timeout = family.config.drain_timeout
+        seconds = supervision.evacuation_time(drain_timeout) if family.evacuating else drain_timeout
+        seconds = 0 if self._at_once else seconds
         for control in family.living("control"):
             control.drain(seconds, family.clock, keep_replicas=self._keep_replicas)
         await family.until(lambda: self._at_once or not family.living("control"))

@@ -10,6 +10,8 @@ def test_other(make_node):            # make_node(workers=4, options=["--idle-ti
 from __future__ import annotations
 
 import asyncio
+import base64
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,28 @@ def make_shared_node() -> Iterator[Callable[..., Node]]:
 def node(make_node: Callable[..., Node]) -> Node:
     """A ready node with 2 workers."""
     return make_node().start()
+
+
+@pytest.fixture
+def fleet(make_node: Callable[..., Node], store_url: str) -> Callable[..., Node]:
+    """A factory of started nodes with one store, one secret key and the first one's repositories. One test at a time
+    (`xdist_group`): all fleets have the same uids."""
+    key = base64.b64encode(os.urandom(32)).decode()
+    made: list[Node] = []
+
+    def make(*options: str) -> Node:
+        number = len(made)
+        uids = f"{61000 + 100 * number}-{61099 + 100 * number}"
+        node = make_node(
+            workers=1,
+            options=["--redis", store_url, "--process-uids", uids, *options],
+            env={"WAKEGATE_SECRET_KEY": key},
+        )
+        made.append(node)
+        node.options += ["--git-url", f"file://{made[0].git}/{{repo}}"]
+        return node.start()
+
+    return make
 
 
 @pytest.fixture

@@ -116,11 +116,12 @@ class Node:
         """End everything and remove the directory; replicas that were left behind are ended, too."""
         if self.process is not None and self.process.poll() is None:
             self.send(signal.SIGCONT)
-            self.send(signal.SIGTERM)
-            self.send(signal.SIGTERM)
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
+            for _ in range(20):  # two that come together may count as one
+                self.send(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(1)
+                    break
+            else:
                 self.process.kill()
                 self.process.wait()
         for pid in self.strays():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import signal
@@ -37,25 +36,8 @@ HOST = "web-acme.apps.localhost"
 
 
 @pytest.fixture
-def together(make_node: Callable[..., Node], store_url: str) -> Callable[..., Node]:
-    """A factory of nodes with one store, one secret key and the first one's repositories."""
-    key = base64.b64encode(os.urandom(32)).decode()
-    made: list[Node] = []
-
-    def make(*options: str) -> Node:
-        number = len(made)
-        uids = f"{61000 + 100 * number}-{61099 + 100 * number}"
-        node = make_node(
-            workers=1,
-            options=["--redis", store_url, "--process-uids", uids, *GRACE, *options],
-            env={"WAKEGATE_SECRET_KEY": key},
-        )
-        made.append(node)
-        git = f"file://{made[0].git}/{{repo}}"
-        node.options += ["--git-url", git]
-        return node.start()
-
-    return make
+def together(fleet: Callable[..., Node]) -> Callable[..., Node]:
+    return lambda *options: fleet(*GRACE, *options)
 
 
 def kill_whole(node: Node) -> None:

@@ -10,6 +10,7 @@ from wakegate.supervision import (
     adoptions,
     attended,
     backoff,
+    evacuation_time,
     failures_after,
     finishing_time,
     lost,
@@ -25,6 +26,11 @@ def test_a_life_that_was_long_enough_forgets_earlier_failures():
     assert failures_after(7, 60.0, was_ready=True) == 1
     assert failures_after(7, 60.0, was_ready=False) == 8
     assert failures_after(7, 1.0, was_ready=True) == 8
+
+
+def test_control_has_both_drain_times_and_a_margin_to_hand_over_its_replicas():
+    assert evacuation_time(30.0) == 80.0
+    assert evacuation_time(0.0) > 0
 
 
 def test_our_own_stall_counts_as_two_beats_at_most():
