@@ -106,7 +106,16 @@ class Holdings:
         return lines + ([f"api   {self.config.api_url}"] if self.config.api_url and self.api and self.http else [])
 
     def close_sockets(self) -> None:
-        for listeners in (*self.api, *self.http, *self.https):
+        self.close_public()
+        self.close_api()
+
+    def close_public(self) -> None:
+        for listeners in (*self.http, *self.https):
+            listeners.close()
+
+    def close_api(self) -> None:
+        """Once no control is to be started any more."""
+        for listeners in self.api:
             listeners.close()
 
 

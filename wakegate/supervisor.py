@@ -129,7 +129,7 @@ class Supervisor:
     async def _drain(self) -> None:
         family = self._family
         family.adopting = False
-        self._holdings.close_sockets()
+        self._holdings.close_public()
         if family.config.redis and not self._keep_replicas:
             family.evacuate()
         family.unwant(family.workers)
@@ -153,6 +153,7 @@ class Supervisor:
             async with asyncio.timeout(_CONTROL_RETURN):
                 await family.until(lambda: self._at_once or slot.ready or not slot.ever_ready)
         family.unwant([slot])
+        self._holdings.close_api()
         drain_timeout = family.config.drain_timeout
         seconds = supervision.evacuation_time(drain_timeout) if family.evacuating else drain_timeout
         seconds = 0 if self._at_once else seconds

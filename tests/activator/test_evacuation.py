@@ -127,6 +127,25 @@ async def test_what_a_node_runs_is_ready_elsewhere_before_it_stops(plane: Plane,
     assert (await worker.request(service))[0] == 200
 
 
+async def test_requests_are_held_for_a_replacement_that_takes_longer_than_the_node_waits(plane: Plane) -> None:
+    plane.repository()
+    one = opened(plane, "n1", drain_timeout=1.0)
+    worker = await plane.worker(7, node="n3")
+    service = await plane.create(min_replicas=1, env={"SLOW": "3"})
+    await until(on(one, service, "n1"))
+    two = opened(plane, "n2", drain_timeout=1.0)
+    await known(one, two)
+    stopping = Running(stop(plane, one))
+    held = 0
+    while not on(two, service, "n2")():
+        asked = asyncio.ensure_future(worker.request(service))
+        await asyncio.sleep(0.05)
+        held += worker.held[service]
+        assert (await asked)[0] == 200
+    await stopping.task
+    assert held
+
+
 async def test_what_no_other_node_can_run_drains_and_is_waited_for(plane: Plane) -> None:
     plane.repository()
     one, two = opened(plane, "n1"), opened(plane, "n2", offer=WEST)

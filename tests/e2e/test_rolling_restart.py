@@ -172,6 +172,21 @@ async def test_a_second_signal_ends_it_at_once(fleet: Callable[..., Node], store
     assert cut.status == 502
 
 
+async def test_a_control_that_dies_meanwhile_goes_on_with_it(two: list[Node], store_url: str) -> None:
+    notes = await asyncio.to_thread(service, two[0], "warm", min_replicas=1)
+    node, other = in_order(store_url, two)
+    slow = [await in_flight(notes, post(port, WARM, "/slow?s=6")) for port in (node.http_port, other.http_port)]
+    old = node.child("control")
+    node.send(signal.SIGTERM)
+    await asyncio.to_thread(eventually, lambda: "the node stops" in node.said, what="it hands over")
+    os.kill(old, signal.SIGKILL)
+    assert node.process is not None
+    assert await asyncio.to_thread(node.process.wait, 60) == 0, node.said
+    assert [answered(await one) for one in slow] == [True, True]
+    assert set(replica_nodes(store_url).values()) == {node_id(other)}
+    assert answered(await post(other.http_port, WARM))
+
+
 async def test_what_others_have_in_flight_at_the_last_node_ends_and_what_comes_is_held_until_it_is_back(
     fleet: Callable[..., Node], store_url: str
 ) -> None:
