@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 
 class Turns:
-    """`left`: how many steps may still be taken in this turn, of `limit`.
+    """`left`: how many steps may still be taken, of `limit`, before somebody has to wait for the next turn.
 
-    Who only counts `left` down, without `take`, gets `limit` steps before somebody has to wait, however many turns that
-    are: a bound that costs nothing.
+    That much is done in one turn at most. It may be spread over many: as long as nobody has to wait, nothing is
+    scheduled, and the bound costs nothing.
     """
 
     __slots__ = ("_begun", "_limit", "_waiting", "left")
@@ -27,11 +27,9 @@ class Turns:
         self.left = limit
 
     def take(self, wanted: int) -> int:
-        """How many of `wanted` steps may be taken in this turn."""
-        granted = min(wanted, self.left)
-        if granted > 0:
-            self.left -= granted
-            self._begin()
+        """How many of `wanted` steps may be taken now. Who gets less asks for the rest `later`."""
+        granted = max(0, min(wanted, self.left))
+        self.left -= granted
         return granted
 
     def later(self, work: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from e2e_node import Node
+from e2e_node import Node, eventually
 from scenes import deploy, host
 
 pytestmark = pytest.mark.e2e
@@ -18,12 +18,11 @@ pytestmark = pytest.mark.e2e
 BROWSER = {"Accept": "text/html,*/*;q=0.8", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 
 
-def raw(node: Node, *more: str, target: str = "/events") -> bytes:
-    """All that comes until the connection is idle after its response, in bytes."""
+def raw(node: Node, data: bytearray, *more: str, target: str = "/events") -> bytearray:
+    """All that comes until the connection is idle after its response, in bytes; `data` has what there is so far."""
     with socket.create_connection(("127.0.0.1", node.http_port), 30) as sock:
         lines = [f"GET {target} HTTP/1.1", f"Host: {host('acme', 'slow')}", "Connection: close", *more, "", ""]
         sock.sendall("\r\n".join(lines).encode())
-        data = b""
         while piece := sock.recv(65536):
             data += piece
         return data
@@ -38,9 +37,8 @@ def plain(node: Node) -> bytes:
         return b"%d " % response.status + response.read()
 
 
-def browse(node: Node) -> list[int]:
-    """The statuses that a browser gets which does as the page says."""
-    seen = []
+def browse(node: Node, seen: list[int]) -> list[int]:
+    """The statuses that a browser gets which does as the page says; `seen` has those so far."""
     while True:
         answer = node.request(host("acme", "slow"), "/page", headers=BROWSER)
         seen.append(answer.status)
@@ -50,32 +48,44 @@ def browse(node: Node) -> list[int]:
         time.sleep(float(answer.headers["Refresh"]))
 
 
+def held(node: Node) -> float:
+    """Requests, as the workers last told."""
+    text = node.api("GET", "/metrics").body.decode()
+    return sum(float(line.split()[1]) for line in text.splitlines() if line.startswith("wakegate_held "))
+
+
 def test_each_gets_what_it_understands_and_then_the_answer(make_node):
     node = make_node(workers=1, options=["--hold-keepalive-every", "1", "--waiting-page-after", "0.5"]).start()
-    notes = deploy(node, "acme", "slow", min_replicas=0, env={"START_DELAY": "2.5"}, scaling={"hold_keepalive": True})
+    notes = deploy(node, "acme", "slow", min_replicas=0, env={"START_GATE": "1"}, scaling={"hold_keepalive": True})
+    gate = notes.path / "go"
+    gate.touch()
     node.wait_status("acme", "slow", "running")
     assert node.api("POST", "/auth/v1/seed/acme/services/slow/sleep").status == 200
     node.wait_status("acme", "slow", "stopped")
+    gate.unlink()
+    events, text, interim, statuses = bytearray(), bytearray(), bytearray(), list[int]()
     asking: dict[str, Callable[[], object]] = {
         "plain": lambda: plain(node),
-        "events": lambda: raw(node, "Accept: text/event-stream"),
-        "text": lambda: raw(node, "Accept: text/event-stream", target="/x"),
-        "interim": lambda: raw(node),
-        "browser": lambda: browse(node),
+        "events": lambda: raw(node, events, "Accept: text/event-stream"),
+        "text": lambda: raw(node, text, "Accept: text/event-stream", target="/x"),
+        "interim": lambda: raw(node, interim),
+        "browser": lambda: browse(node, statuses),
     }
     got: dict[str, object] = {}
     threads = [threading.Thread(target=lambda name=name: got.update({name: asking[name]()})) for name in asking]
     for thread in threads:
         thread.start()
+    eventually(lambda: events and text and interim and statuses, what="each has been told that it waits")
+    eventually(lambda: held(node) >= 4, what="the plain one waits, too")
+    gate.touch()
     for thread in threads:
         thread.join(60)
+    assert got.keys() == asking.keys()
     assert bytes(got["plain"]).startswith(b"200 hello from ")
-    events = bytes(got["events"])
     assert events.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n")
     assert b": waiting\n\n" in events
     assert events.endswith(b"d\r\ndata: hello\n\n\r\n0\r\n\r\n")
-    assert b'"message":"the replica did not answer with server-sent events"' in bytes(got["text"])
-    assert bytes(got["interim"]).startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
-    statuses = list(got["browser"])
+    assert b'"message":"the replica did not answer with server-sent events"' in text
+    assert interim.startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
     assert set(statuses) == {200, 503}
     assert [line[3] for line in notes.lines("requests")].count("/page") == 1, "the application sees it once"

@@ -308,7 +308,7 @@ async def _make_due(store: Store) -> None:
     for name in (DOMAIN, WILDCARD):
         record = await store.get(Kind.CERTIFICATE, name)
         assert record is not None
-        due = replace(decode(Certificate, record.value), not_after=now_us() + 1_000_000)
+        due = replace(decode(Certificate, record.value), not_after=now_us() + 60_000_000)
         changes.append(Change(Kind.CERTIFICATE, name, encode(due), record.version))
     await store.commit(changes)
 

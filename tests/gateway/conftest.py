@@ -21,7 +21,7 @@ settings.register_profile("busy", deadline=None)  # a machine with other work to
 settings.load_profile("busy")
 
 # Compiled, the data plane reads the real clock and connects itself: it can't be staged (`memory_plane.py`).
-collect_ignore = [] if gateway.exchange.__file__.endswith(".py") else ["test_state_machine.py"]
+collect_ignore = [] if gateway.exchange.__file__.endswith(".py") else ["test_state_machine.py", "test_loop_turns.py"]
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -80,7 +80,8 @@ def test_a_port_is_for_whom_it_was_given_to(reservations: Reservations, host: st
 
 def test_nothing_else_is_refused(reservations: Reservations) -> None:
     reservations.admit(OWNER)
-    assert [bind(OWNER, port) for port in (0, RANGE.start - 1, RANGE.stop)] == ["", "", ""]
+    said = {bind(OWNER, port) for port in (0, RANGE.start - 1, RANGE.stop)}
+    assert said <= {"", "Address already in use"}, "by somebody else on this machine"
     assert [bind(OWNER, port) for port in (RANGE.start, RANGE.stop - 1)] == [REFUSED, REFUSED]
     assert (bind(UNKNOWN, 25_001), bind(0, 25_001)) == ("", "")
     reservations.close()

@@ -44,7 +44,13 @@ def test_so_many_in_a_turn_and_the_rest_later(plane: Plane) -> None:
     assert turns.take(7) == 3
     assert turns.take(7) == 0
     plane.run()
-    assert turns.take(7) == 7
+    assert turns.take(7) == 0, "nobody waits: nothing has been scheduled"
+    rest: list[int] = []
+    turns.later(lambda: rest.append(turns.take(7)))
+    assert rest == []
+    plane.run()
+    assert rest == [7]
+    assert turns.take(7) == 3
 
 
 def test_who_waits_is_served_in_order_and_before_who_comes(plane: Plane) -> None:
