@@ -171,10 +171,11 @@ class Reporter:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
-            if await self._hurried(due):
+            hurried = await self._hurried(due)
+            if hurried:
                 await asyncio.sleep(self._published_at + COALESCE - loop.time())
             self._hurry.clear()
-            full = loop.time() >= due
+            full = not hurried or loop.time() >= due  # a timer may come a millisecond before its time
             if full:
                 due = max(due + self._every, loop.time())
             await self.report(counted=full)

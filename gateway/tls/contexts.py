@@ -25,6 +25,7 @@ from gateway.tls.sessions import SESSIONS, Sessions, blank, remembers
 from state.secret_key import SecretError
 
 LIMIT: Final = 1000  # contexts kept
+_ATTEMPTS: Final = 5  # to build one, of a record that changes meanwhile
 
 
 class Material(NamedTuple):
@@ -113,16 +114,19 @@ class Contexts(Generic[B]):
     async def load(self, name: str) -> ssl.SSLContext | None:
         """The context for `name`, built if need be; None: there is no such name, or its certificate can't be used.
 
-        Any number may wait for the same one; it is built once, also if those who asked have left.
+        Any number may wait for the same one; it is built once, also if those who asked have left. The record may change
+        while it is built, and what was built of it is forgotten then: it is asked for anew.
         """
+        for _ in range(_ATTEMPTS):
+            material = self.find(name)
+            if material is None:
+                return None
+            context = self._look(name, material)
+            if context is not None:
+                return context
+            await asyncio.wait((self._build(material),))
         material = self.find(name)
-        if material is None:
-            return None
-        context = self._look(name, material)
-        if context is not None:
-            return context
-        await asyncio.wait((self._build(material),))
-        return self._look(name, material)
+        return None if material is None else self._look(name, material)
 
     def relieve(self, name: str) -> None:
         """After a handshake that may have left a session in the context of `name`.

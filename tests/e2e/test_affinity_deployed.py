@@ -52,6 +52,6 @@ def prompts_come_back(node: Node) -> None:
             host("acme", "shop"), "/v1/chat/completions", method="POST", body=body, headers=headers
         ).body
 
-    used = [{turn(name, number) for number in range(6)} for name in range(8)]
+    used = [{turn(name, number) for number in range(4)} for name in range(24)]
     assert all(len(replicas) == 1 for replicas in used), used
     assert len(set.union(*used)) == 2, "all together to both"

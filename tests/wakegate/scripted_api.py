@@ -109,7 +109,7 @@ class ScriptedApi:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection, contextlib.suppress(ConnectionError, ssl.SSLError):
+            with connection, contextlib.suppress(OSError):  # the client may have left
                 self._answer(connection if self.tls is None else self.tls.wrap_socket(connection, server_side=True))
 
     def _answer(self, connection: socket.socket) -> None:

@@ -78,6 +78,27 @@ async def test_a_new_version_is_built_anew() -> None:
     contexts.close()
 
 
+@pytest.mark.parametrize("when", ["while it is built", "once it is built"])
+async def test_who_waits_for_one_that_is_swapped_meanwhile_gets_the_new_one(when: str) -> None:
+    certificates = shelf("app.test")
+    contexts = Contexts(certificates, print, routed)
+    waiting = asyncio.ensure_future(contexts.load("app.test"))
+    await asyncio.sleep(0)
+
+    def swap(_: object = None) -> None:
+        certificates.put("app.test", pair("app.test", number=1), version=2)
+        contexts.forget("app.test")
+
+    if when == "while it is built":
+        swap()
+    else:  # and before who waits for it is called
+        next(iter(contexts._building.values())).add_done_callback(swap)
+    found = await waiting
+    assert found is not None
+    assert contexts.ready("app.test") is found
+    contexts.close()
+
+
 async def test_the_longest_unused_goes_first() -> None:
     contexts = Contexts(shelf("a.test", "b.test", "c.test"), print, routed, limit=2)
     await contexts.load("a.test")
