@@ -146,29 +146,8 @@ class Control:
         self._analytics = Analytics(
             self._store, self._mirror, lambda: self._lease.fence, lambda: self._activation.gpu_utilization()
         )
-        offer = offer_of(config, self._driver)
-        self._activation = Activation(
-            self._store,
-            self._mirror,
-            self._driver,
-            self._lease,
-            settings(config, start["node"]),
-            supervisor=start["supervisor"],
-            environment=self._environment,
-            build_log=self._logs.build_log,
-            offer=offer,
-            cold_starts=self._metrics.cold_starts,
-            on_unacknowledged=lambda missing: pipe.send({"unacknowledged": missing}),
-            on_report=self._metrics.report,
-            gpus=gpu_sources(config, offer),
-        )
-        self._certificates = internal.InternalCertificates(
-            self._store,
-            self._mirror,
-            self._lease,
-            Vault(derive(self._secret_key, CERTIFICATES)),
-            internal.Settings((config.domain, f"*.{config.domain}"), config.data_dir / ROOT_FILE, alone=_alone(config)),
-        )
+        self._activation = self._new_activation(start)
+        self._certificates = self._new_certificates()
         try:
             self._acme_session = acme_session(config)
         except OSError as error:
@@ -188,25 +167,8 @@ class Control:
         self._key_fits = asyncio.Event()
         self._key_use = KeyUse(self._store, self._mirror)
         self._site = site_of(config, self._driver, lambda: self._issuer.trusted(f"*.{config.domain}"))
-        self._services = Services(
-            self._store,
-            self._mirror,
-            self._catalogue,
-            self._vault,
-            self._activation.acks,
-            Claimant(self._site, derive(self._secret_key, DOMAIN_TOKENS).key),
-            Vault(derive(self._secret_key, CERTIFICATES)),
-            later=self._activation.journal.keep,
-        )
-        self._branches = Branches(
-            self._mirror,
-            self._activation.catalog,
-            Remotes(config.data_dir, config.git_url, uid=git_uid(config)),
-            self._pushed,
-            self._activation.journal,
-            leads=lambda: self._lease.fence is not None,
-            interval=config.git_poll,
-        )
+        self._services = self._new_services()
+        self._branches = self._new_branches()
         self._sockets = [_inherited(fd) for fd in start["api"]]
         api = self._api().application()
         self._door = api[DOOR]
@@ -220,6 +182,59 @@ class Control:
         self._activation.gone(start["gone"])
         if start["evacuate"]:
             self._activation.evacuation.begin()
+
+    def _new_activation(self, start: Mapping[str, Any]) -> Activation:
+        config = self._config
+        offer = offer_of(config, self._driver)
+        return Activation(
+            self._store,
+            self._mirror,
+            self._driver,
+            self._lease,
+            settings(config, start["node"]),
+            supervisor=start["supervisor"],
+            environment=self._environment,
+            build_log=self._logs.build_log,
+            offer=offer,
+            cold_starts=self._metrics.cold_starts,
+            on_unacknowledged=lambda missing: self._pipe.send({"unacknowledged": missing}),
+            on_report=self._metrics.report,
+            gpus=gpu_sources(config, offer),
+        )
+
+    def _new_certificates(self) -> internal.InternalCertificates:
+        config = self._config
+        return internal.InternalCertificates(
+            self._store,
+            self._mirror,
+            self._lease,
+            Vault(derive(self._secret_key, CERTIFICATES)),
+            internal.Settings((config.domain, f"*.{config.domain}"), config.data_dir / ROOT_FILE, alone=_alone(config)),
+        )
+
+    def _new_services(self) -> Services:
+        return Services(
+            self._store,
+            self._mirror,
+            self._catalogue,
+            self._vault,
+            self._activation.acks,
+            Claimant(self._site, derive(self._secret_key, DOMAIN_TOKENS).key),
+            Vault(derive(self._secret_key, CERTIFICATES)),
+            later=self._activation.journal.keep,
+        )
+
+    def _new_branches(self) -> Branches:
+        config = self._config
+        return Branches(
+            self._mirror,
+            self._activation.catalog,
+            Remotes(config.data_dir, config.git_url, uid=git_uid(config)),
+            self._pushed,
+            self._activation.journal,
+            leads=lambda: self._lease.fence is not None,
+            interval=config.git_poll,
+        )
 
     def told(self, message: Message) -> None:
         """A message of the supervisor; all are levels and may be repeated."""

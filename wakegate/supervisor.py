@@ -2,8 +2,8 @@
 
 Laws kept: the listening sockets are its own, so that no pending connection dies with a worker; two never run on one
 data directory; it stops in the order workers, control with the replicas, store; of a shared store other nodes begin to
-take over the replicas first. It knows no HTTP and loads nothing of
-the gateway or of control; of the store's client only where there is no control.
+take over the replicas first. It knows no HTTP and loads nothing of the gateway or of control; of the store's client
+only where there is no control.
 """
 
 from __future__ import annotations

@@ -125,8 +125,7 @@ class Contexts(Generic[B]):
             if context is not None:
                 return context
             await asyncio.wait((self._build(material),))
-        material = self.find(name)
-        return None if material is None else self._look(name, material)
+        return self.ready(name)
 
     def relieve(self, name: str) -> None:
         """After a handshake that may have left a session in the context of `name`.
