@@ -16,9 +16,14 @@ class Kinds:
 
     def __init__(self, directory: str) -> None:
         self._kinds = {directory: "directory"}
+        self._names: dict[str, tuple[str, ...]] = {}
 
     def of(self, path: str) -> str:
         return "renewalInfo" if path.startswith(RENEWAL) else self._kinds.get(path, "other")
+
+    def names(self, path: str) -> tuple[str, ...]:
+        """Of the order that this path is of, or an authorization of."""
+        return self._names.get(path, ())
 
     def path(self, kind: str) -> str:
         """Of a resource of the directory, once that has been asked for."""
@@ -31,6 +36,9 @@ class Kinds:
                 self._is(told.get(resource), resource)
         if kind == "newOrder":
             self._is(headers["Location"], "order")
+            ordered = tuple(identifier["value"] for identifier in told["identifiers"])
+            for url in (headers["Location"], *told["authorizations"]):
+                self._names[urlsplit(url).path] = ordered
         if kind == "certificate":
             for link in headers.getall("Link", ()):
                 if 'rel="alternate"' in link:

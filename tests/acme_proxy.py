@@ -51,11 +51,15 @@ _GRACE = 0.2  # seconds, for connections at the end (aiohttp takes 0 for ever)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Seen:
-    """`payload`: what was signed, {} for POST-as-GET. `broken`: by which action. `at`: seconds, monotonic."""
+    """`names`: of the order that it is of, if that is known. `payload`: what was signed, {} for POST-as-GET.
+
+    `broken`: by which action. `at`: seconds, monotonic.
+    """
 
     kind: str
     method: str
     path: str
+    names: tuple[str, ...]
     payload: dict[str, Any]
     agent: str
     broken: str | None
@@ -135,7 +139,9 @@ class AcmeProxy:
         self.counts[kind] += 1
         agent = request.headers.get("User-Agent", "")
         broken = fault.action if fault else None
-        self.requests.append(Seen(kind, request.method, request.path, payload, agent, broken, time.monotonic()))
+        names = self._kinds.names(request.path) or tuple(named["value"] for named in payload.get("identifiers", ()))
+        now = time.monotonic()
+        self.requests.append(Seen(kind, request.method, request.path, names, payload, agent, broken, now))
         if fault is None:
             return await self._answer(request, kind, body, payload)
         return await self._broken(fault, request, kind, body, payload)
