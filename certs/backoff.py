@@ -11,7 +11,7 @@ import hashlib
 from typing import Final
 
 from certs.budget import DAY, HOUR, MINUTE
-from state.models import Certificate
+from state.certificates import Certificate
 
 FIRST: Final = MINUTE
 LONGEST: Final = 12 * HOUR

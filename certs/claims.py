@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from certs.proof import txt_name
-from state.models import DnsRecord, Domain
+from state.certificates import DnsRecord, Domain
 
 _MOMENT: Final = 5_000_000  # microseconds within which asking again writes nothing
 

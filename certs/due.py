@@ -13,7 +13,7 @@ from certs import backoff, renewal
 from certs.budget import ACCOUNT_ORDERS, DAY, DUPLICATES, EARLY_RENEWALS, FAILED_VALIDATIONS, MINUTE
 from certs.internal import ISSUER as INTERNAL
 from certs.wanted import Wanted
-from state.models import Certificate, Issuance, Window
+from state.certificates import Certificate, Issuance, Window
 
 UPLOADED: Final = "uploaded"  # the issuer of a certificate that its owner gave us
 WARNINGS: Final = (14 * DAY, 3 * DAY)  # before the end of a certificate that only its owner can renew

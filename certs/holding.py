@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from certs.claims import claim_id
 from certs.standing import Step, Told, moved, told_of_move
+from state.certificates import Certificate, Domain, Issuance
 from state.codec import DecodeError, decode, encode
 from state.kinds import Kind
 from state.mirror import Mirror
-from state.models import Certificate, Domain, Issuance, Route, Service
+from state.models import Route, Service
 from state.store import ABSENT, Change
 
 _BELONGINGS: Final[tuple[tuple[Kind, type[Any]], ...]] = ((Kind.CERTIFICATE, Certificate), (Kind.ISSUANCE, Issuance))

@@ -23,11 +23,11 @@ from typing import Final, Protocol
 
 from certs import renewal
 from certs.authority import LEAF_LIFETIME, ROOT_LIFETIME, BadCertificate, Pair, make_leaf, make_root, term
+from state.certificates import Authority, Certificate
 from state.codec import DecodeError, encode
 from state.ids import now_us
 from state.kinds import Kind
 from state.mirror import Mirror
-from state.models import Authority, Certificate
 from state.secret_key import SecretError
 from state.secrets import Vault
 from state.store import ABSENT, Change, Fence, Store, StoreError

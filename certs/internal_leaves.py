@@ -11,9 +11,9 @@ from collections.abc import Callable
 from certs.authority import LEAF_LIFETIME, Pair, make_leaf, term
 from certs.internal import AUTHORITY, ISSUER, KEY_FIELD
 from certs.issuer_records import Lost, Records, Seen
+from state.certificates import Authority, Certificate
 from state.codec import decode, encode
 from state.kinds import Kind
-from state.models import Authority, Certificate
 from state.secrets import Vault
 from state.store import Store
 

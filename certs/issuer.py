@@ -29,10 +29,11 @@ from certs.setbacks import REASONS
 from certs.turns import Turns
 from certs.wanted import WILDCARD, Platform, Wanted, of_domain, of_platform
 from state.alarms import Alarms
+from state.certificates import Authority, Certificate, Domain, Issuance
 from state.codec import DecodeError
 from state.kinds import Kind
 from state.mirror import Mirror
-from state.models import Authority, Certificate, Domain, Issuance, Route
+from state.models import Route
 from state.secret_key import SecretError
 from state.store import Store, StoreError
 

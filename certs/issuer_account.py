@@ -23,9 +23,9 @@ from certs.due import Ca
 from certs.issuer_records import Lost, Tenure
 from certs.keys import key_of, new_key
 from certs.setbacks import ACCOUNT_ERROR, Setback, of_error
+from state.certificates import AcmeAccount
 from state.codec import decode, encode
 from state.kinds import Kind
-from state.models import AcmeAccount
 from state.secrets import Vault
 from state.store import ABSENT, Change, Conflict, Store
 

@@ -19,9 +19,10 @@ from certs.issuer_proofs import TxtRecords
 from certs.issuer_records import Records, Seen
 from certs.spending import of_namespace
 from certs.wanted import Wanted
+from state.certificates import Certificate, Spent
 from state.codec import encode
 from state.kinds import Kind
-from state.models import Certificate, Event, Spent
+from state.models import Event
 from state.secrets import Vault
 from state.store import Change
 

@@ -12,7 +12,7 @@ from certs.due import Ca, Work, due, known_ca, look_again
 from certs.issuer_desk import Desk, identifier
 from certs.issuer_records import Seen
 from certs.setbacks import Setback
-from state.models import Window
+from state.certificates import Window
 
 log = logging.getLogger(__name__)
 

@@ -36,9 +36,9 @@ from certs.keys import key_of, new_key
 from certs.outcomes import done, dropped, failed, unfailed
 from certs.setbacks import BUDGET_EXHAUSTED, CA_ERROR, Setback, of_error, of_validation
 from certs.wanted import WILDCARD, Wanted
+from state.certificates import Certificate, Challenge, Issuance
 from state.codec import encode
 from state.kinds import Kind
-from state.models import Certificate, Challenge, Issuance
 from state.secret_key import SecretError
 from state.store import ABSENT, Change
 

@@ -19,7 +19,7 @@ from certs.dns_hook import HookFailed
 from certs.issuer_account import Membership
 from certs.setbacks import CHALLENGE_FAILED, HOOK_FAILED, Setback
 from certs.wanted import WILDCARD, Wanted
-from state.models import ChallengeAnswer, Issuance
+from state.certificates import ChallengeAnswer, Issuance
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,10 @@ from typing import Final, Protocol, TypeVar
 
 from certs.spending import of_name, of_namespace
 from certs.wanted import Wanted, of_domain
+from state.certificates import Certificate, Challenge, Domain, Issuance, Spent
 from state.codec import DecodeError, decode, encode
 from state.kinds import Kind
-from state.models import Certificate, Challenge, Domain, Issuance, Route, Spent
+from state.models import Route
 from state.store import ABSENT, Change, Conflict, Fence, Store
 
 T = TypeVar("T")

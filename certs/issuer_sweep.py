@@ -15,10 +15,11 @@ from certs.claims import claim_id
 from certs.outcomes import dropped
 from certs.spending import over as nothing_counts
 from certs.wanted import of_domain
+from state.certificates import Certificate, Challenge, Domain, Issuance, Spent
 from state.codec import DecodeError, decode, encode
 from state.kinds import Kind
 from state.mirror import Mirror
-from state.models import Certificate, Challenge, Domain, Issuance, Route, Spent
+from state.models import Route
 from state.store import ABSENT, Change, Conflict, Fence, Store
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from certs import backoff
 from certs.budget import FAILED_VALIDATIONS
 from certs.due import Ca, ca_of
 from certs.setbacks import CAA_FORBIDDEN, Setback
-from state.models import Certificate, Issuance
+from state.certificates import Certificate, Issuance
 
 
 def done(issuance: Issuance) -> Issuance:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from certs.dns_answer import Answer, Outcome, clipped
-from state.models import DnsRecord
+from state.certificates import DnsRecord
 
 _LENGTH: Final = 20  # bytes of the MAC that the token shows
 _SHOWN: Final = 10  # values of a type

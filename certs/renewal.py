@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from certs.authority import signed_by
-from state.models import Authority, Certificate, Window
+from state.certificates import Authority, Certificate, Window
 
 _SPREAD = 20  # the moment of renewal lies in the last 20th before a third of the lifetime is left
 _LATEST = 12  # a certificate is renewed before this part of its lifetime is left, whatever its CA suggests

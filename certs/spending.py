@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from certs.budget import DUPLICATES, FAILED_VALIDATIONS, NAMESPACE_ORDERS
-from state.models import Spent
+from state.certificates import Spent
 
 _NAMESPACE: Final = "namespace/"
 

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from certs.proof import HELD_ELSEWHERE, MOVED_ELSEWHERE, Verdict
-from state.models import Domain, Proof, Route, Service
+from state.certificates import Domain, Proof
+from state.models import Route, Service
 
 SECOND: Final = 1_000_000  # microseconds
 MINUTE: Final = 60 * SECOND

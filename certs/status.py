@@ -7,7 +7,7 @@ from typing import Final
 from certs import renewal
 from certs.due import UPLOADED
 from certs.issuer_desk import identifier
-from state.models import Certificate, Domain, Issuance, Proof
+from state.certificates import Certificate, Domain, Issuance, Proof
 
 ACTIVE: Final = "active"  # it is proved and served over HTTPS
 ISSUING: Final = "issuing"  # its certificate is being ordered

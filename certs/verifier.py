@@ -21,11 +21,12 @@ from certs.observation import PATIENCE, Lookups, observe
 from certs.proof import DNS_ERROR, DNS_TIMEOUT, Asked, judge, token
 from certs.schedule import Schedule
 from certs.standing import HOUR, MINUTE, SECOND, Pace, Step
+from state.certificates import Domain, Proof
 from state.codec import DecodeError, decode
 from state.ids import now_us
 from state.kinds import Kind
 from state.mirror import Mirror
-from state.models import Domain, Event, Proof, Service
+from state.models import Event, Service
 from state.store import Conflict, Fence, Store, StoreError
 
 log = logging.getLogger(__name__)

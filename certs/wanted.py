@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from certs.claims import claim_id
-from state.models import Certificate, Domain, Route
+from state.certificates import Certificate, Domain
+from state.models import Route
 
 WILDCARD = "*."
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from gateway.tls.contexts import Material
-from state.models import Certificate
+from state.certificates import Certificate
 
 KEY_FIELD: Final = "key"  # of the place that a key is sealed for: tenant "", the record's id, this
 _KEPT: Final = 1000  # materials remembered, so that a record is decoded once and not per handshake

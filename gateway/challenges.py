@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.messages import Request
 from gateway.table import plain_host
-from state.models import Challenge
+from state.certificates import Challenge
 
 PATH: Final = b"/.well-known/acme-challenge/"  # RFC 8555 8.3: comes as plain HTTP
 _HTTP: Final = "http-01"

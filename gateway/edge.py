@@ -26,7 +26,8 @@ from gateway.sweep import TICK, Sweep
 from gateway.table import Table
 from gateway.telemetry import Telemetry
 from gateway.tls.contexts import Certificates
-from state.models import Backend, Challenge
+from state.certificates import Challenge
+from state.models import Backend
 
 __all__ = ["Demand", "Edge", "Load"]
 

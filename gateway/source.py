@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from gateway.cache import Contents
+from state.certificates import Certificate, Challenge
 from state.codec import DecodeError, decode
 from state.kinds import Kind
 from state.mirror import Mirror
-from state.models import Backend, Certificate, Challenge, Route
+from state.models import Backend, Route
 from state.store import Record
 
 M = TypeVar("M")

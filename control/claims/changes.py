@@ -14,9 +14,10 @@ from certs.claims import asked_again
 from control.claims.found import Found, own
 from control.contract.problem import FieldError, Problem, unprocessable
 from control.services.records import Held
+from state.certificates import Domain
 from state.codec import encode
 from state.kinds import Kind
-from state.models import Domain, Route, Service
+from state.models import Route, Service
 from state.store import Change
 
 MOST: Final = 20  # domains of a service

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from certs.claims import new_claim
 from certs.proof import token
 from control.site import Site
-from state.models import Domain, Service
+from state.certificates import Domain
+from state.models import Service
 
 
 @dataclass(frozen=True, slots=True, repr=False)

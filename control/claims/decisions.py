@@ -22,9 +22,10 @@ from control.claims.found import Found, own
 from control.contract import preconditions
 from control.contract.problem import FieldError, Problem, not_found, unprocessable
 from control.services.records import REMOVAL_WAIT, Held, Write
+from state.certificates import Certificate, Domain
 from state.codec import encode
 from state.kinds import Kind
-from state.models import Certificate, Domain, Service
+from state.models import Service
 from state.store import Change
 
 

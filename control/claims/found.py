@@ -15,9 +15,10 @@ from certs.claims import claim_id
 from control.contract.problem import Problem
 from control.services.catalogue import Catalogue
 from control.services.records import Held, Records
+from state.certificates import Certificate, Challenge, Domain, Issuance
 from state.codec import decode
 from state.kinds import Kind
-from state.models import Certificate, Challenge, Domain, Issuance, Route
+from state.models import Route
 from state.store import ABSENT, Change
 
 _MODELS: Final[Mapping[Kind, type[Any]]] = {

@@ -20,8 +20,8 @@ from control.claims.found import Finder
 from control.contract.problem import FieldError, unprocessable
 from control.contract.schemas import CertificateBody
 from control.services.records import Held, Outcome, Records, Write
+from state.certificates import Certificate
 from state.ids import now_us
-from state.models import Certificate
 from state.secrets import Vault
 
 _KEY_FIELD = "key"  # of the place that a key is sealed for: tenant "", the record's id, this

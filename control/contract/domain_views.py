@@ -8,7 +8,7 @@ from certs.status import renew_at, status
 from control.contract.shapes import CertificateView, DomainRecord, DomainView
 from control.contract.times import iso
 from control.services.catalogue import DomainFacts
-from state.models import DnsRecord
+from state.certificates import DnsRecord
 
 _FAR: Final = 365 * 86_400 * 1_000_000  # microseconds; what is looked at only then is looked at when its owner asks
 

@@ -9,8 +9,9 @@ from typing import Final
 
 from certs.due import UPLOADED
 from control.contract.problem import Problem
+from state.certificates import Certificate, Domain
 from state.codec import encode
-from state.models import Certificate, Domain, Service
+from state.models import Service
 
 _TAGS: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 

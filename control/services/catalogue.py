@@ -16,9 +16,10 @@ from control.ports import Objects
 from control.services import names
 from control.services.listing import Listing
 from control.services.waiting import Waiting
+from state.certificates import Certificate, Domain, Issuance
 from state.codec import DecodeError
 from state.kinds import Kind
-from state.models import ApiKey, Certificate, Deployment, Domain, Issuance, Node, Offer, Replica, Scale, Service
+from state.models import ApiKey, Deployment, Node, Offer, Replica, Scale, Service
 
 _log = logging.getLogger("wakegate.api")
 

@@ -23,10 +23,11 @@ from control.services.placement import live_offers, refusals
 from control.services.quota import Quota
 from control.services.records import ATTEMPTS, Outcome, Records
 from control.services.sealing import Sealing
+from state.certificates import Domain
 from state.codec import encode
 from state.ids import new_id, now_us
 from state.kinds import Kind
-from state.models import Backend, Deployment, DeploymentState, Domain, Route, RunSpec, Scale, Scaling, Service
+from state.models import Backend, Deployment, DeploymentState, Route, RunSpec, Scale, Scaling, Service
 from state.store import ABSENT, Change, Conflict, Full
 
 _WAIT: Final = 3.0  # seconds for the workers to know a new route: then it is told to the caller anyway

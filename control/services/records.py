@@ -19,10 +19,11 @@ from control.contract.problem import Problem, not_found
 from control.ports import Acknowledgements, Objects
 from control.services import names
 from control.services.catalogue import Catalogue, Facts
+from state.certificates import Domain
 from state.codec import decode
 from state.ids import now_us
 from state.kinds import Kind
-from state.models import Deployment, Domain, Event, Scale, Service
+from state.models import Deployment, Event, Scale, Service
 from state.store import ABSENT, Change, Conflict, Record, Store, StoreError, Unavailable
 
 _SEEN_WAIT: Final = 3.0  # seconds for our own write to come back by the feed

@@ -27,12 +27,13 @@ from certs.issuer_proofs import TxtRecords
 from certs.issuer_records import Records
 from certs.spending import of_name
 from certs.wanted import Platform
+from state.certificates import AcmeAccount, Certificate, Challenge, Domain, Issuance, Proof, Spent
 from state.codec import encode
 from state.ids import now_us
 from state.kinds import Kind
 from state.leases import Lease
 from state.mirror import Mirror
-from state.models import AcmeAccount, Certificate, Challenge, Domain, Event, Issuance, Proof, Route, Spent
+from state.models import Event, Route
 from state.secret_key import ACME, CERTIFICATES, derive
 from state.secrets import Vault
 from state.store import Change, Store

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from state.models import Domain, RunSpec, Scaling, Service
+from state.certificates import Domain
+from state.models import RunSpec, Scaling, Service
 
 
 def service(service_id: str, namespace: str, name: str = "web", deleted_at: int | None = None) -> Service:

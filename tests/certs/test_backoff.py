@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from certs.backoff import FIRST, LONGEST, LONGEST_ASKED, retry_at
 from certs.budget import DAY, HOUR, MINUTE
-from state.models import Certificate
+from state.certificates import Certificate
 
 NOW = 1_900_000_000 * 1_000_000
 SECOND = 1_000_000

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from certs.claims import asked_again, claim_id, new_claim
 from certs.proof import token, txt_name
-from state.models import DnsRecord, Proof
+from state.certificates import DnsRecord, Proof
 
 KEY = bytes(range(32))
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True)

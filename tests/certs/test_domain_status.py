@@ -10,7 +10,7 @@ from certs import renewal
 from certs.authority import make_leaf, make_root
 from certs.issuer_desk import identifier
 from certs.status import STATES, renew_at, status
-from state.models import Certificate, Domain, Issuance, Proof, Window
+from state.certificates import Certificate, Domain, Issuance, Proof, Window
 
 NOW = 1_000
 PROVED = Domain("acme", "www.acme.com", "s", 1, proof=Proof.VERIFIED, held=True)

@@ -12,7 +12,7 @@ from certs.budget import DAY, DUPLICATES, HOUR, MINUTE
 from certs.due import FAULTS, Ca, Due, Situation, Work, ca_of, due, look_again, room_at
 from certs.renewal import renew_at, suggested_at
 from certs.wanted import Wanted
-from state.models import Certificate, Issuance, Window
+from state.certificates import Certificate, Issuance, Window
 
 NOW = 1_900_000_000 * 1_000_000
 SECOND = 1_000_000

@@ -13,12 +13,12 @@ import pytest
 from certs.authority import DAY, LEAF_LIFETIME, signed_by
 from certs.internal import AUTHORITY, InternalCertificates, Settings, write_public
 from certs.renewal import renew_at
+from state.certificates import Authority, Certificate
 from state.codec import encode
 from state.ids import now_us
 from state.kinds import Kind
 from state.leases import Lease
 from state.mirror import Mirror
-from state.models import Authority, Certificate
 from state.secret_key import CERTIFICATES, SecretError, derive
 from state.secrets import Vault
 from state.store import Change, Store

@@ -7,10 +7,10 @@ import pytest
 from certs.authority import DAY, Pair, make_root, signed_by, term
 from certs.internal import AUTHORITY
 from certs.renewal import renew_at
+from state.certificates import Authority, Certificate
 from state.codec import encode
 from state.ids import now_us
 from state.kinds import Kind
-from state.models import Authority, Certificate
 from state.store import Change, Store
 from tests.certs.issuing import NAMESPACE, Bare, Control, settled, until
 

@@ -17,11 +17,11 @@ from certs.issuer_desk import identifier
 from certs.keys import key_of
 from certs.renewal import renew_at
 from certs.wanted import Platform
+from state.certificates import Certificate
 from state.codec import encode
 from state.ids import now_us
 from state.kinds import Kind
 from state.leases import Lease
-from state.models import Certificate
 from state.store import Change, Store
 from tests.acme_faults import down, refused, slow
 from tests.certs.issuing import NAMESPACE, World, settled, until, world

@@ -7,10 +7,10 @@ from certs.acme.challenge import HTTP_01, TLS_ALPN_01
 from certs.budget import DUPLICATES, FAILED_VALIDATIONS, HOUR, NAMESPACE_ORDERS
 from certs.setbacks import Setback
 from certs.spending import of_namespace
+from state.certificates import Issuance, Spent
 from state.codec import encode
 from state.ids import now_us
 from state.kinds import Kind
-from state.models import Issuance, Spent
 from state.store import Change
 from tests.acme_faults import down, refused, slow
 from tests.certs.issuing import NAMESPACE, Control, World, until

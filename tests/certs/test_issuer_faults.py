@@ -13,10 +13,10 @@ from certs.budget import HOUR, MINUTE
 from certs.due import FAULTS
 from certs.renewal import renew_at
 from certs.setbacks import Setback
+from state.certificates import Issuance
 from state.codec import encode
 from state.ids import now_us
 from state.kinds import Kind
-from state.models import Issuance
 from state.store import Change
 from tests.acme_faults import Fault, account_gone, bad_nonces, down, dropped, garbage, rate_limited, refused
 from tests.certs.issuing import World, settled, until

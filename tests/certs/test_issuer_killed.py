@@ -19,9 +19,9 @@ import pytest
 from aiohttp import web
 
 from certs.spending import of_namespace
+from state.certificates import Issuance
 from state.codec import decode
 from state.kinds import Kind
-from state.models import Issuance
 from state.store import Change, Store
 from tests.acme_proxy import AcmeProxy
 from tests.certs.issuing import DEADLINE, NAMESPACE, Edge, World

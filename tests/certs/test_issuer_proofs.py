@@ -14,7 +14,7 @@ from certs.issuer_proofs import kinds, proof
 from certs.keys import key_of, new_key
 from certs.setbacks import Setback
 from certs.wanted import Wanted
-from state.models import Issuance
+from state.certificates import Issuance
 
 BOTH = (HTTP_01, TLS_ALPN_01)
 NAME = Wanted(("a.test",), "acme", "s")

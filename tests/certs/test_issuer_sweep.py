@@ -7,12 +7,12 @@ from dataclasses import replace
 from certs.budget import DUPLICATES, FAILED_VALIDATIONS, HOUR, NAMESPACE_ORDERS
 from certs.issuer_sweep import STALE, Sweeper
 from certs.spending import of_name, of_namespace
+from state.certificates import Certificate, Challenge, Issuance, Spent
 from state.codec import encode
 from state.ids import now_us
 from state.kinds import Kind
 from state.leases import Lease
 from state.mirror import Mirror
-from state.models import Certificate, Challenge, Issuance, Spent
 from state.store import Change, Store
 from tests.certs.issuing import KINDS, NAMESPACE, Bare
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from certs.authority import DAY, LEAF_LIFETIME, ROOT_LIFETIME, Pair, make_leaf, make_root, term
 from certs.renewal import leaves_due, over, renew_at, root_due
-from state.models import Authority, Certificate
+from state.certificates import Authority, Certificate
 
 NAMES = ("apps.example.com", "*.apps.example.com")
 NOW = 1_900_000_000 * 1_000_000

@@ -15,7 +15,7 @@ from certs.budget import DAY, HOUR, MINUTE
 from certs.due import FAULTS, Ca
 from certs.outcomes import done, failed
 from certs.setbacks import REASONS, Setback, of_error, of_validation
-from state.models import Issuance
+from state.certificates import Issuance
 
 NOW = 1_900_000_000 * 1_000_000
 FIRST, OTHER = Ca("https://ca.test/dir"), Ca("https://other.test/dir")

@@ -13,7 +13,8 @@ from certs import standing
 from certs.claims import new_claim
 from certs.proof import Verdict
 from certs.standing import DAY, HOUR, MINUTE, SECOND, Finding, Pace, Standing, Step, moved, patience, step
-from state.models import Domain, Proof, Route
+from state.certificates import Domain, Proof
+from state.models import Route
 from tests.certs.records import service_of
 
 NOW = 1_700_000_000 * SECOND

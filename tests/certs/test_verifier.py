@@ -15,12 +15,13 @@ from certs.dns import Resolver
 from certs.proof import token
 from certs.standing import DAY, HOUR, MINUTE, Pace
 from certs.verifier import Settings, Verifier
+from state.certificates import Certificate, Challenge, ChallengeAnswer, Domain, Issuance, Proof
 from state.codec import decode, encode
 from state.ids import now_us
 from state.kinds import Kind
 from state.leases import Lease
 from state.mirror import Mirror
-from state.models import Certificate, Challenge, ChallengeAnswer, Domain, Event, Issuance, Proof, Route
+from state.models import Event, Route
 from state.store import ABSENT, Change, Store
 from tests.certs.records import service
 from tests.dns_responder import Responder

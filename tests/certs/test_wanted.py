@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from certs.wanted import Platform, Wanted, of_domain, of_platform
-from state.models import Certificate, Domain, Proof, Route
+from state.certificates import Certificate, Domain, Proof
+from state.models import Route
 
 HELD = Domain("acme", "www.acme.test", "s1", 0, proof=Proof.VERIFIED, held=True, pointing=True)
 ROUTE = Route("s1", "acme", "api")

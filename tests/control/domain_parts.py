@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from certs.claims import claim_id
+from state.certificates import Certificate, Challenge, ChallengeAnswer, Domain, Issuance, Proof
 from state.codec import decode, encode
 from state.ids import now_us
 from state.kinds import Kind
-from state.models import Certificate, Challenge, ChallengeAnswer, Domain, Issuance, Proof, Route
+from state.models import Route
 from state.secret_key import CERTIFICATES, derive
 from state.secrets import Vault
 from state.store import Change

@@ -26,9 +26,10 @@ from domain_parts import (
 
 from certs.proof import token
 from control.claims.changes import MOST
+from state.certificates import Issuance, Proof
 from state.ids import now_us
 from state.kinds import Kind
-from state.models import Issuance, Proof, Route
+from state.models import Route
 
 SERVICE = "/auth/v1/seed/acme/services/api"
 ALL = {"domain", "route", "certificate", "issuance", "challenge"}

@@ -9,8 +9,8 @@ import pytest
 from command_runner import Run, runner
 from domain_parts import add, certificate, change, kept, names, prove, put, stored
 
+from state.certificates import DnsRecord
 from state.kinds import Kind
-from state.models import DnsRecord
 from tests.chains import issue
 from wakegate.cli import main
 from wakegate.commands.domain_views import domain_facts, to_do

@@ -22,9 +22,10 @@ from faulty import BROKEN, LOST, FaultyStore
 from certs.claims import claim_id
 from control.limits import rate_limit
 from control.services import names
+from state.certificates import Domain
 from state.codec import decode, encode
 from state.kinds import Kind
-from state.models import Backend, Deployment, DeploymentState, Domain, Route, Scale, Service
+from state.models import Backend, Deployment, DeploymentState, Route, Scale, Service
 from state.secret_key import ENVIRONMENT, derive
 from state.secrets import Vault
 from state.store import Change

@@ -24,8 +24,8 @@ from domain_parts import (
 
 from certs.proof import token
 from gateway.tls.contexts import Material, build
+from state.certificates import Proof
 from state.kinds import Kind
-from state.models import Proof
 from state.secret_key import SecretError
 from tests.chains import authority, issue, key_pem, p256
 

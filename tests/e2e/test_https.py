@@ -24,10 +24,10 @@ from e2e_node import ROOT, Answer, Node, eventually
 from scenes import Reply, deploy, exchange, host
 
 from gateway import cache
+from state.certificates import Certificate
 from state.codec import decode, encode
 from state.ids import now_us
 from state.kinds import Kind
-from state.models import Certificate
 from state.store import Change, Store
 
 pytestmark = pytest.mark.e2e

@@ -16,10 +16,11 @@ from scenes import REPLICA, Reply, ask
 from test_https import connection, of_store, status
 
 from certs.claims import claim_id
+from state.certificates import Domain, Proof
 from state.codec import decode, encode
 from state.ids import now_us
 from state.kinds import Kind
-from state.models import Domain, Proof, Route
+from state.models import Route
 from state.store import Change, Conflict, Store
 from tests.chains import Issued, authority, issue
 

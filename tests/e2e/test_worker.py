@@ -14,9 +14,10 @@ import pytest
 from nursery import HOST, ReplicaServer, Reports, ask, publish, until
 from redis import asyncio as aioredis
 
+from state.certificates import Challenge, ChallengeAnswer
 from state.codec import encode
 from state.kinds import Kind
-from state.models import Challenge, ChallengeAnswer, Endpoint, Route
+from state.models import Endpoint, Route
 from state.store import WORKERS_KEY, Change, Store
 from tests.conftest import Valkey
 

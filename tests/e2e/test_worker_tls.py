@@ -18,10 +18,11 @@ from nursery import CERTIFICATES_KEY, Nursery, ReplicaServer, Reports, WorkerPro
 from redis import asyncio as aioredis
 
 from certs.authority import LEAF_LIFETIME, ROOT_LIFETIME, Pair, make_leaf, make_root
+from state.certificates import Certificate, Challenge, ChallengeAnswer
 from state.codec import encode
 from state.ids import now_us
 from state.kinds import Kind
-from state.models import Certificate, Challenge, ChallengeAnswer, Route
+from state.models import Route
 from state.secrets import Vault
 from state.store import Change, Store
 

@@ -8,10 +8,10 @@ import pytest
 
 from gateway.certificates import StoredCertificates
 from gateway.source import RecordSource
+from state.certificates import Certificate
 from state.codec import encode
 from state.kinds import Kind
 from state.mirror import Mirror
-from state.models import Certificate
 from state.secret_key import CERTIFICATES, SecretError, derive
 from state.secrets import Vault
 from state.store import Change, Record, Store

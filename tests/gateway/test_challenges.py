@@ -9,7 +9,8 @@ from wire import Conversation, Starter, fields, get, ok, statuses
 
 from gateway.challenges import PATH, Challenges
 from gateway.messages import Request
-from state.models import Challenge, ChallengeAnswer, Phase, Route
+from state.certificates import Challenge, ChallengeAnswer
+from state.models import Phase, Route
 
 TOKEN = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA"
 AUTHORIZATION = f"{TOKEN}.nP1qzpXGymHBrUEepNY9HCsQk7K8KhOypzEt62jcerQ"

@@ -6,19 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from state.certificates import Authority, Certificate
 from state.codec import DecodeError, decode, encode
-from state.models import (
-    Authority,
-    Backend,
-    Certificate,
-    Deployment,
-    DeploymentState,
-    Endpoint,
-    Replica,
-    Route,
-    Scale,
-    Service,
-)
+from state.models import Backend, Deployment, DeploymentState, Endpoint, Replica, Route, Scale, Service
 
 MODELS = [Service, Deployment, Replica, Scale, Backend, Route, Certificate, Authority]
 

@@ -12,7 +12,8 @@ from tls_parties import TlsConversation, TlsPeer, TlsStarter, pair, trusting
 from wire import Origin, Peer, fields, get, lines, ok, statuses, until
 
 from gateway.settings import ApiSettings
-from state.models import Challenge, ChallengeAnswer, Route
+from state.certificates import Challenge, ChallengeAnswer
+from state.models import Route
 
 API = "api.test"
 TOKEN = "made by the supervisor"

@@ -8,7 +8,8 @@ import pytest
 from tls_parties import TlsConversation, TlsPeer, TlsStarter, pair, trusting
 from wire import Peer, fields, get, ok, statuses, until
 
-from state.models import Challenge, ChallengeAnswer, Route
+from state.certificates import Challenge, ChallengeAnswer
+from state.models import Route
 
 WWW, APEX = "www.acme.test", "acme.test"
 

@@ -14,7 +14,7 @@ from wire import get
 from gateway.tls.contexts import Contexts
 from gateway.tls.proofs import Proof, Proofs, certificate
 from gateway.tls.sessions import SESSIONS
-from state.models import Challenge, ChallengeAnswer
+from state.certificates import Challenge, ChallengeAnswer
 
 ACME = ["acme-tls/1"]
 OID = "1.3.6.1.5.5.7.1.31"
