@@ -29,14 +29,13 @@ from activator.drivers.container import Engine, EngineMissing
 from activator.logs import Collector, LogStore
 from activator.racing import unless
 from activator.remotes import Remotes
-from certs import internal
 from control.analytics.collector import Analytics
 from control.app import Api
 from control.claims.claimant import Claimant
 from control.contract.problem import Problem
 from control.credentials.gateway import Gateway
 from control.credentials.key_use import KeyUse
-from control.credentials.keys import Keys, make_first_key
+from control.credentials.keys import Keys
 from control.door import DOOR
 from control.pushes.hooks import HOOKS
 from control.server import ApiServer
@@ -52,19 +51,18 @@ from state.secret_key import (
     CERTIFICATES,
     DOMAIN_TOKENS,
     ENVIRONMENT,
-    FINGERPRINT_ID,
     SecretError,
     derive,
-    fingerprint,
     read_secret_key,
 )
 from state.secrets import Vault
-from state.store import ABSENT, Change, Conflict, Fence, Store, StoreError
-from wakegate.client import KEY_FILE, URL_FILE
+from state.store import Fence, Store, StoreError
+from wakegate.beginning import StartError, check_secret_key, first_key, write_url
+from wakegate.certification import Certification
+from wakegate.client import KEY_FILE
 from wakegate.config import Config
 from wakegate.counters import FILE, CountersFile
 from wakegate.drivers import driver_of, engine_of, git_uid, gpu_sources
-from wakegate.issuing import Means, acme_session, issuer, platform, resolver_of, verifier
 from wakegate.metrics import (
     Metrics,
     of_analytics,
@@ -84,15 +82,9 @@ _LEFT_TO_THE_SUPERVISOR: Final = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, 
 _LEASE: Final = "leader"
 _MANY: Final = 1000  # objects that came at once, as with a snapshot
 _API_GRACE: Final = 5.0  # seconds for API calls in flight: a delete may wait that long
-_RETRY: Final = 0.2  # seconds between attempts to reach a store that is gone
 _CERTIFICATES: Final = 5.0  # seconds for the platform's certificate to be made, and as long for all workers to have it
-ROOT_FILE: Final = "ca.pem"
 
 _log = logging.getLogger("wakegate.control")
-
-
-class StartError(Exception):
-    """Control can't run like this; the text says what to do."""
 
 
 def main() -> None:
@@ -147,26 +139,12 @@ class Control:
             self._store, self._mirror, lambda: self._lease.fence, lambda: self._activation.gpu_utilization()
         )
         self._activation = self._new_activation(start)
-        self._certificates = self._new_certificates()
-        try:
-            self._acme_session = acme_session(config)
-        except OSError as error:
-            raise StartError(f"--acme-ca-bundle: {config.acme_ca_bundle}: {error}") from error
-        means = Means(
-            self._store,
-            self._mirror,
-            self._lease,
-            self._secret_key,
-            self._activation.acks,
-            self._activation.journal,
-            resolver_of(config),
-            self._acme_session,
+        self._certification = Certification(
+            config, self._store, self._mirror, self._lease, self._secret_key, self._activation
         )
-        self._verifier = verifier(config, means)
-        self._issuer = issuer(config, means)
         self._key_fits = asyncio.Event()
         self._key_use = KeyUse(self._store, self._mirror)
-        self._site = site_of(config, self._driver, lambda: self._issuer.trusted(f"*.{config.domain}"))
+        self._site = site_of(config, self._driver, lambda: self._certification.issuer.trusted(f"*.{config.domain}"))
         self._services = self._new_services()
         self._branches = self._new_branches()
         self._sockets = [_inherited(fd) for fd in start["api"]]
@@ -200,16 +178,6 @@ class Control:
             on_unacknowledged=lambda missing: self._pipe.send({"unacknowledged": missing}),
             on_report=self._metrics.report,
             gpus=gpu_sources(config, offer),
-        )
-
-    def _new_certificates(self) -> internal.InternalCertificates:
-        config = self._config
-        return internal.InternalCertificates(
-            self._store,
-            self._mirror,
-            self._lease,
-            Vault(derive(self._secret_key, CERTIFICATES)),
-            internal.Settings((config.domain, f"*.{config.domain}"), config.data_dir / ROOT_FILE, alone=_alone(config)),
         )
 
     def _new_services(self) -> Services:
@@ -278,7 +246,7 @@ class Control:
                 task.cancel()
         with contextlib.suppress(StoreError):
             await self._lease.release()  # the next node need not wait for our silence
-        await self._acme_session.close()
+        await self._certification.close()
         await self._collector.close()
         await self._store.close()
 
@@ -286,41 +254,34 @@ class Control:
         """From a store that answers to a control that is ready."""
         await self._mirror.synced()
         known = self._mirror.revision
-        await self._check_fingerprint()
+        await check_secret_key(self._store, self._secret_key, self._config.secret_key_file)
         self._key_fits.set()
         await self._first_key()
         await self._activation.nodes.joined.wait()
         await self._certificates_served(known)
-        await asyncio.to_thread(_write_url, self._config, self._sockets)
+        await asyncio.to_thread(write_url, self._config.data_dir, self._sockets[0])
         self._pipe.send({"ready": True})
 
     def _gained(self, fence: Fence) -> None:
         self._activation.gained(fence)
         self._branches.hurry()
-        self._certificates.hurry()
-        self._verifier.hurry()
-        self._issuer.hurry()
+        self._certification.hurry()
 
     def _lost(self) -> None:
         self._activation.lost()
         self._branches.hurry()
-        self._certificates.hurry()
-        self._verifier.hurry()
-        self._issuer.hurry()
+        self._certification.hurry()
 
     async def _keep_certificates(self) -> None:
         """Nothing is sealed or opened before it is known that the key is the right one."""
         await self._key_fits.wait()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._certificates.run(), name="internal CA")
-            tasks.create_task(self._verifier.run(), name="looks at domains")
-            tasks.create_task(self._issuer.run(), name="orders of certificates")
+        await self._certification.run()
 
     async def _certificates_served(self, known: int) -> None:
         """Whoever is told that the node is ready can use HTTPS. `known`: the revision that this control began with."""
         try:
             async with asyncio.timeout(_CERTIFICATES):
-                revision = await self._certificates.stored()
+                revision = await self._certification.internal.stored()
         except TimeoutError:
             domain = self._config.domain
             self._pipe.say(f"no certificate for {domain} yet: the control that leads makes one for its own --domain")
@@ -351,48 +312,18 @@ class Control:
         await self._hurry.wait()
         await self._activation.agent.kill()
 
-    async def _check_fingerprint(self) -> None:
-        """Every node of a store must have the same secret key. Raises StartError."""
-        own = fingerprint(self._secret_key).encode()
-        while True:
-            try:
-                record = await self._store.get(Kind.META, FINGERPRINT_ID)
-                if record is None:
-                    await self._store.commit([Change(Kind.META, FINGERPRINT_ID, own, ABSENT)])
-                elif record.value != own:
-                    raise StartError(
-                        f"the store was written with another secret key: set WAKEGATE_SECRET_KEY, or put the "
-                        f"right key into {self._config.secret_key_file}"
-                    )
-            except Conflict:
-                continue  # another node was first: compare with it
-            except StoreError:
-                await asyncio.sleep(_RETRY)
-                continue
-            return
-
     async def _first_key(self) -> None:
         file = self._config.data_dir / KEY_FILE
-        while True:
-            try:
-                token = await make_first_key(self._store, self._mirror, file)
-            except StoreError:
-                await asyncio.sleep(_RETRY)
-                continue
-            except OSError as error:
-                raise StartError(f"the admin key can't be written: {error}") from error
-            if token is not None:
-                self._pipe.say(f"admin key (kept in {file}): '{token}'")
-            return
+        token = await first_key(self._store, self._mirror, file)
+        if token is not None:
+            self._pipe.say(f"admin key (kept in {file}): '{token}'")
 
     def _changed(self, touched: Any) -> None:
         self._catalogue.changed(touched)
         self._activation.changed(touched)
         self._branches.changed(touched)
         self._analytics.changed(touched)
-        self._certificates.changed(touched)
-        self._verifier.changed(touched)
-        self._issuer.changed(touched)
+        self._certification.changed(touched)
         if len(touched) >= _MANY:
             gc.freeze()  # a collection over the objects of 100,000 services would stop the loop for half a second
 
@@ -431,10 +362,11 @@ class Control:
     async def _exposition(self) -> tuple[bytes, str]:
         told = [*of_telling(self._streams, self._collector, self._activation.journal), *of_the_door(self._door)]
         told += [*of_pushes(self._hooks, self._branches), *of_analytics(self._analytics)]
-        told += [of_orders(self._issuer), *of_domains(self._verifier), *of_the_agent(self._activation.agent.faults)]
+        issuer, verifier = self._certification.issuer, self._certification.verifier
+        told += [of_orders(issuer), *of_domains(verifier), *of_the_agent(self._activation.agent.faults)]
         gpus, failures = self._activation.gpu_utilization(), self._activation.meter.failures
         told += of_the_gpus(self._activation.catalog, gpus, failures)
-        return await self._metrics.exposition(self._activation.catalog, self._issuer.left(), told)
+        return await self._metrics.exposition(self._activation.catalog, issuer.left(), told)
 
     def _unready(self) -> list[str]:
         reasons = [] if self._mirror.connected else ["the store can't be reached"]
@@ -447,26 +379,9 @@ class Control:
         return reasons
 
 
-def _alone(config: Config) -> tuple[str, ...]:
-    """The host of the API, unless the certificate of the platform domain counts for it."""
-    host = config.api_host
-    return () if host is None or platform(config).covers(host) else (host,)
-
-
 def _inherited(fd: int) -> socket.socket:
     os.set_inheritable(fd, False)
     return socket.socket(fileno=fd)
-
-
-def _write_url(config: Config, sockets: list[socket.socket]) -> None:
-    """Where commands beside the data directory find the API. Failing at it is no reason to stop."""
-    host, port = sockets[0].getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - told apart, not bound
-    url = f"http://[{host}]:{port}\n" if ":" in host else f"http://{host}:{port}\n"
-    beside = config.data_dir / f".{URL_FILE}.new"
-    with contextlib.suppress(OSError):
-        beside.write_text(url)
-        beside.replace(config.data_dir / URL_FILE)
 
 
 def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
