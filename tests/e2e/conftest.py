@@ -19,8 +19,11 @@ from typing import Any
 import pytest
 from e2e_node import Node
 from nursery import Nursery, ReplicaServer, Reports
+from shared_nodes import HOLDING, PLAIN, RESTARTED, SHAKEN, SUPERVISED, WIDE, SharedNodes
 
 from state.store import Store
+
+SHARED = pytest.StashKey[SharedNodes]()
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +55,63 @@ def make_shared_node() -> Iterator[Callable[..., Node]]:
     """As `make_node`, for the fixture of a node that serves a module's tests, which are in one xdist group and have
     services of their own."""
     yield from _factory()
+
+
+@pytest.fixture(scope="session")
+def shared_nodes(request: pytest.FixtureRequest) -> Iterator[SharedNodes]:
+    """Nodes that several modules share; see shared_nodes.py."""
+    request.session.stash[SHARED] = nodes = SharedNodes()
+    yield nodes
+    nodes.close()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """The shared nodes of a group of tests end with it."""
+    nodes = item.session.stash.get(SHARED, None)
+    if nodes is not None and nextitem is not None and _group(item) != _group(nextitem):
+        nodes.close()
+
+
+def _group(item: pytest.Item) -> object:
+    mark = item.get_closest_marker("xdist_group")
+    return mark and mark.args
+
+
+@pytest.fixture
+def plain_node(shared_nodes: SharedNodes) -> Node:
+    """One of 2 workers without services, for tests in `PLAIN.group`."""
+    return shared_nodes.empty(PLAIN)
+
+
+@pytest.fixture
+def wide_node(shared_nodes: SharedNodes) -> Node:
+    """One of 4 workers without services, for tests in `WIDE.group`."""
+    return shared_nodes.empty(WIDE)
+
+
+@pytest.fixture
+def holding_node(shared_nodes: SharedNodes) -> Node:
+    """One of a worker that holds 30 requests, without services, for tests in `HOLDING.group`."""
+    return shared_nodes.empty(HOLDING)
+
+
+@pytest.fixture
+def shaken_node(shared_nodes: SharedNodes) -> Node:
+    """One of 2 workers without services whose processes die, for tests in `SHAKEN.group`."""
+    return shared_nodes.empty(SHAKEN)
+
+
+@pytest.fixture
+def supervised_node(shared_nodes: SharedNodes) -> Node:
+    """One of 2 workers with a file of options whose processes die, for tests in `SUPERVISED.group`."""
+    return shared_nodes.empty(SUPERVISED)
+
+
+@pytest.fixture
+def restarted_node(shared_nodes: SharedNodes) -> Node:
+    """One of a worker without services that may be stopped, for tests in `RESTARTED.group`."""
+    return shared_nodes.empty(RESTARTED)
 
 
 @pytest.fixture

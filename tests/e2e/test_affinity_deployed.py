@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from e2e_node import Answer, Node, eventually
 from scenes import deploy, host
+from shared_nodes import PLAIN
 
-pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture
-def node() -> Iterator[Node]:
-    node = Node(workers=2)
-    try:
-        yield node.start()
-    finally:
-        node.close()
+pytestmark = [pytest.mark.e2e, PLAIN.group]
 
 
-def test_a_client_comes_back_to_its_replica_over_all_workers(node: Node) -> None:
+def test_a_client_comes_back_to_its_replica_over_all_workers(plain_node: Node) -> None:
+    node = plain_node
     deploy(node, "acme", "shop", min_replicas=2, max_replicas=2, scaling={"affinity": "cookie"})
     eventually(lambda: node.service("acme", "shop")["replicas"]["ready"] == 2, 60)
     assert node.service("acme", "shop")["scaling"]["affinity"] == "cookie"

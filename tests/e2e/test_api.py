@@ -11,11 +11,11 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from e2e_node import ROOT, Node, eventually
+from shared_nodes import RESTARTED, SHAKEN, WIDE
 
 pytestmark = pytest.mark.e2e
 
@@ -39,37 +39,20 @@ http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), H
 """
 FILES = {"Procfile": "web: python3 app.py\n", "app.py": APP}
 HOST = "web-acme.apps.localhost"
-alone = pytest.mark.xdist_group("api")
-shaken = pytest.mark.xdist_group("shaken api")
-
-
-@pytest.fixture(scope="module")
-def node(make_shared_node: Callable[..., Node]) -> Node:
-    """A node of 4 workers for whatever does it no harm."""
-    return make_shared_node(workers=4).start()
-
-
-@pytest.fixture(scope="module")
-def shaken_node(make_shared_node: Callable[..., Node]) -> Node:
-    """One whose processes are killed and stopped."""
-    return make_shared_node().start()
 
 
 @pytest.fixture
-def web(node: Node) -> Iterator[Node]:
-    """With a repository that answers, and without the service that a test made of it afterwards."""
-    yield from _with_repository(node)
+def web(wide_node: Node) -> Node:
+    """A node with a repository that answers."""
+    wide_node.commit("acme/web", FILES)
+    return wide_node
 
 
 @pytest.fixture
-def shaken_web(shaken_node: Node) -> Iterator[Node]:
-    yield from _with_repository(shaken_node)
-
-
-def _with_repository(node: Node) -> Iterator[Node]:
-    node.commit("acme/web", FILES)
-    yield node
-    assert node.api("DELETE", "/auth/v1/seed/acme/services/web?force=true").status in (204, 404)
+def shaken_web(shaken_node: Node) -> Node:
+    """The same with one whose processes are killed and stopped."""
+    shaken_node.commit("acme/web", FILES)
+    return shaken_node
 
 
 def wakegate(node: Node, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -85,7 +68,7 @@ def wakegate(node: Node, *arguments: str, **env: str) -> subprocess.CompletedPro
     )
 
 
-@alone
+@WIDE.group
 def test_the_request_after_a_create_is_held_by_any_worker_and_answered(web):
     web.create("acme", "web", env={"GREETING": "hello there"})
     with ThreadPoolExecutor(24) as pool:
@@ -100,7 +83,7 @@ def test_the_request_after_a_create_is_held_by_any_worker_and_answered(web):
     assert service["replicas"]["ready"] == 1
 
 
-@alone
+@WIDE.group
 def test_the_request_after_a_delete_is_503_on_any_worker_and_one_in_flight_completes(web):
     mark = web.root / "slow"
     web.root.chmod(0o777)
@@ -119,7 +102,7 @@ def test_the_request_after_a_delete_is_503_on_any_worker_and_one_in_flight_compl
     assert web.request(HOST).status == 200
 
 
-@alone
+@WIDE.group
 def test_a_delete_by_force_cuts_what_is_in_flight(web):
     mark = web.root / "cut"
     web.root.chmod(0o777)
@@ -133,7 +116,7 @@ def test_a_delete_by_force_cuts_what_is_in_flight(web):
         assert slow.result(timeout=30).status == 503
 
 
-@shaken
+@SHAKEN.group
 def test_a_delete_does_not_wait_for_a_stopped_worker_for_long(shaken_web):
     shaken_web.create("acme", "web")
     shaken_web.wait_status("acme", "web", "running")
@@ -144,7 +127,7 @@ def test_a_delete_does_not_wait_for_a_stopped_worker_for_long(shaken_web):
         assert {a.status for a in pool.map(lambda _: shaken_web.request(HOST), range(12))} == {503}
 
 
-@alone
+@WIDE.group
 def test_twenty_creates_at_once_are_one_service_and_one_replica(web):
     body = {"name": "web", "repo": "acme/web", "gpu": "none"}
     with ThreadPoolExecutor(20) as pool:
@@ -153,7 +136,7 @@ def test_twenty_creates_at_once_are_one_service_and_one_replica(web):
     assert web.wait_status("acme", "web", "running")["replicas"]["ready"] == 1
 
 
-@alone
+@WIDE.group
 def test_a_create_that_waits_tells_why_it_failed(web):
     """All the ways to fail: test_failing.py."""
     options = ("--namespace", "acme", "--repo", "acme/web", "--branch", "missing", "--wait")
@@ -162,7 +145,7 @@ def test_a_create_that_waits_tells_why_it_failed(web):
     assert "missing" in waited.stderr
 
 
-@alone
+@WIDE.group
 def test_the_commands_beside_a_data_directory(web):
     made = wakegate(web, "services", "create", "web", "--namespace", "acme", "--repo", "acme/web", "--wait")
     assert made.returncode == 0, made.stderr
@@ -183,7 +166,7 @@ def test_the_commands_beside_a_data_directory(web):
     assert wakegate(web, "services", "get", "acme/web").returncode == 1
 
 
-@alone
+@WIDE.group
 def test_the_list_of_the_readme_shows_its_service(web):
     """As the README has it: the admin's key, a service in `acme`."""
     web.create("acme", "web")
@@ -193,8 +176,9 @@ def test_the_list_of_the_readme_shows_its_service(web):
     assert told.stderr == "this is namespace default; --namespace shows those of: acme\n"
 
 
-@alone
-def test_a_reason_that_a_tenant_wrote_does_nothing_to_terminals(node):
+@WIDE.group
+def test_a_reason_that_a_tenant_wrote_does_nothing_to_terminals(wide_node):
+    node = wide_node
     evil = "\x1b]0;owned\x07\x9b2J\u202e"
     node.commit("acme/evil", {"Procfile": "web: python3 say.py\n", "say.py": f"import sys; sys.exit({evil!r})\n"})
     waited = wakegate(node, "services", "create", "evil", "--namespace", "acme", "--repo", "acme/evil", "--wait")
@@ -205,8 +189,9 @@ def test_a_reason_that_a_tenant_wrote_does_nothing_to_terminals(node):
     assert r"\x1b]0;owned\x07\x9b2J\u202e" in logged.stdout
 
 
-@alone
-def test_the_last_use_of_a_key_is_kept(node):
+@WIDE.group
+def test_the_last_use_of_a_key_is_kept(wide_node):
+    node = wide_node
     made = node.api("POST", "/auth/v1/keys", {"name": "used", "namespace": "acme", "scope": "read"}).json()
 
     def told() -> dict[str, str]:
@@ -218,7 +203,7 @@ def test_the_last_use_of_a_key_is_kept(node):
     assert told()["created_at"] < eventually(lambda: told()["used_at"], what="the use is kept")
 
 
-@alone
+@WIDE.group
 def test_status_follows_sleep_and_wake(web):
     web.create("acme", "web", min_replicas=0, scaling={"idle_timeout": 1})
     web.wait_status("acme", "web", "stopped")
@@ -231,12 +216,13 @@ def test_status_follows_sleep_and_wake(web):
     )
 
 
-def test_the_admin_key_is_made_once_and_for_the_owner_alone(make_node):
-    node = make_node(workers=1).start()
+@RESTARTED.group
+def test_the_admin_key_is_made_once_and_for_the_owner_alone(restarted_node):
+    node = restarted_node
     file = node.data / "admin.key"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     token = node.admin_key
-    assert f"'{token}'" in node.said
+    assert f"'{token}'" in node.output.read_text()
     assert node.api("GET", "/auth/v1/keys").status == 200
     assert node.stop() == 0
     node.start()
@@ -248,11 +234,15 @@ def test_the_admin_key_is_made_once_and_for_the_owner_alone(make_node):
     node.start()
     assert not file.exists()
     assert node.api("GET", "/auth/v1/keys", key=token).status == 200
+    assert node.output.read_text().count(token) == 1
+    file.write_text(f"{token}\n")
+    file.chmod(0o600)
 
 
-@alone
-def test_another_secret_key_is_refused_with_the_fix(node, make_node):
-    other = make_node()
+@WIDE.group
+def test_another_secret_key_is_refused_with_the_fix(wide_node, make_node):
+    node = wide_node
+    other = make_node(workers=1)
     other.data.mkdir(mode=0o700)
     shutil.copytree(node.data / "appendonlydir", other.data / "appendonlydir")  # the rest changes as the node runs
     shutil.copy2(node.data / "store.version", other.data)
@@ -263,7 +253,7 @@ def test_another_secret_key_is_refused_with_the_fix(node, make_node):
     assert "WAKEGATE_SECRET_KEY" in other.said
 
 
-@shaken
+@SHAKEN.group
 def test_control_killed_comes_back_with_everything(shaken_web):
     shaken_web.create("acme", "web", env={"A": "b"})
     before = shaken_web.wait_status("acme", "web", "running")
@@ -284,7 +274,7 @@ def test_control_killed_comes_back_with_everything(shaken_web):
     shaken_web.wait_status("acme", "second", "running")
 
 
-@shaken
+@SHAKEN.group
 def test_a_stopped_store_leaves_reads_and_refuses_writes_until_it_is_back(shaken_web):
     shaken_web.create("acme", "web")
     shaken_web.wait_status("acme", "web", "running")
@@ -308,7 +298,7 @@ def test_a_stopped_store_leaves_reads_and_refuses_writes_until_it_is_back(shaken
     assert shaken_web.request(HOST).status == 503
 
 
-@alone
+@WIDE.group
 def test_metrics_add_up_over_workers_without_a_key(web):
     web.create("acme", "counted", repo="acme/web")
     web.wait_status("acme", "counted", "running")

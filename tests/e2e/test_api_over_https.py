@@ -19,6 +19,7 @@ from scenes import deploy
 
 pytestmark = pytest.mark.e2e
 together = pytest.mark.xdist_group("api over https")
+little = pytest.mark.xdist_group("api with limits")
 
 KEY = {"WAKEGATE_SECRET_KEY": "A" * 43 + "="}
 API = "api.example.test"  # not below the platform domain: its certificate has the name for this alone
@@ -109,8 +110,21 @@ def test_nobody_from_outside_is_a_local_caller(node: Node) -> None:
     eventually(lambda: counted() == before + 2, what="requests to the API are counted")
 
 
-def test_failures_are_their_clients_own(make_node: Callable[..., Node]) -> None:
-    node = make_node(workers=1, options=OPTIONS, env={"WAKEGATE_API_RATE": "20"}).start()
+@pytest.fixture(scope="module")
+def limited_node(make_shared_node: Callable[..., Node]) -> Node:
+    """One that a client may ask for little."""
+    options = [*OPTIONS, "--drain-timeout", "2"]
+    return make_shared_node(workers=1, options=options, env={"WAKEGATE_API_RATE": "20"})
+
+
+@pytest.fixture
+def limited(limited_node: Node) -> Node:
+    return limited_node.start() if limited_node.process is None or limited_node.exited else limited_node
+
+
+@little
+def test_failures_are_their_clients_own(limited: Node) -> None:
+    node = limited
     bad, other = Outside(node, "127.0.0.2"), Outside(node, "127.0.0.3")
 
     def status(who: Outside) -> int:
@@ -149,8 +163,23 @@ def test_it_outlives_control_and_a_reload(node: Node) -> None:
     assert outside.ask("GET", "/acme/services", key=node.admin_key).status == 200
 
 
-def test_a_stream_does_not_keep_the_node_from_ending(make_node: Callable[..., Node]) -> None:
-    node = make_node(workers=1, options=[*OPTIONS, "--drain-timeout", "2"]).start()
+@little
+def test_429_and_the_gateway_is_never_limited(limited: Node) -> None:
+    node, made = limited, limited.api("POST", "/auth/v1/keys", {"name": "often", "namespace": "acme", "scope": "read"})
+    answers = [node.api("GET", "/acme/services", key=made.json()["key"]) for _ in range(25)]
+    assert {answer.status for answer in answers[:20]} == {200}
+    assert "RateLimit" in answers[0].headers
+    assert "RateLimit-Policy" in answers[0].headers
+    refused = next(answer for answer in answers if answer.status != 200)
+    assert refused.status == 429
+    assert refused.headers["Content-Type"].startswith("application/problem+json")
+    assert 1 <= int(refused.headers["Retry-After"]) <= 3
+    assert {node.request("nobody.example.com").status for _ in range(50)} == {404}
+
+
+@little
+def test_a_stream_does_not_keep_the_node_from_ending(limited: Node) -> None:
+    node = limited
     deploy(node, "acme", "web")
     with Outside(node).connection() as connection:
         headers = {"Authorization": f"Bearer {node.admin_key}"}

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from e2e_node import ROOT, Node, eventually
+from shared_nodes import PLAIN
 
 from wakegate.cli import main
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("commands")]
+pytestmark = [pytest.mark.e2e, PLAIN.group]
 
 APP = """
 import http.server, os
@@ -37,14 +38,10 @@ FILES = {"Procfile": "build: echo built\nweb: exec python3 app.py\n", "app.py": 
 HOST = "web-acme.apps.localhost"
 
 
-@pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    one = Node()
-    try:
-        one.commit("acme/web", FILES)
-        yield one.start()
-    finally:
-        one.close()
+@pytest.fixture
+def node(plain_node: Node) -> Node:
+    plain_node.commit("acme/web", FILES)
+    return plain_node
 
 
 @pytest.fixture

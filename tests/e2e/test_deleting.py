@@ -5,33 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
 
 import pytest
-from e2e_node import Node, eventually
+from e2e_node import eventually
 from scenes import Reply, ask, deploy, exchange, host
+from shared_nodes import HOLDING, WIDE
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("deleting")]
+pytestmark = pytest.mark.e2e
 
-LIMIT = 30
-
-
-@pytest.fixture(scope="module")
-def node(make_shared_node: Callable[..., Node]) -> Node:
-    return make_shared_node(workers=4).start()
-
-
-@pytest.fixture(scope="module")
-def small_node(make_shared_node: Callable[..., Node]) -> Node:
-    """One that holds no more than `LIMIT` requests."""
-    return make_shared_node(workers=1, options=["--hold-limit", str(LIMIT)]).start()
+LIMIT = 30  # of what the node of these tests holds
 
 
 async def wait(condition, seconds: float = 60, what: str = "") -> None:
     await asyncio.to_thread(eventually, condition, seconds, what)
 
 
-async def test_the_very_next_request_after_a_delete_gets_503_and_one_in_flight_completes(node):
+@WIDE.group
+async def test_the_very_next_request_after_a_delete_gets_503_and_one_in_flight_completes(wide_node):
+    node = wide_node
     notes = deploy(node, "acme", "web", min_replicas=1)
     await wait(lambda: node.service("acme", "web")["status"] == "running")
     name, port = host("acme", "web"), node.http_port
@@ -62,7 +53,9 @@ async def test_the_very_next_request_after_a_delete_gets_503_and_one_in_flight_c
     assert "destination_not_found" in nobody.fields["proxy-status"]
 
 
-async def test_a_deleted_name_can_be_created_again_at_once(node):
+@WIDE.group
+async def test_a_deleted_name_can_be_created_again_at_once(wide_node):
+    node = wide_node
     deploy(node, "acme", "again", min_replicas=0)
     await wait(lambda: node.service("acme", "again")["status"] != "deploying")
     assert node.api("DELETE", "/auth/v1/seed/acme/services/again").status == 204
@@ -73,13 +66,14 @@ async def test_a_deleted_name_can_be_created_again_at_once(node):
     assert reply.status == 200
 
 
-async def test_ten_more_than_the_queue_holds_are_refused_at_once(small_node):
-    notes = deploy(small_node, "acme", "full", env={"START_DELAY": "4"}, min_replicas=0)
+@HOLDING.group
+async def test_ten_more_than_the_queue_holds_are_refused_at_once(holding_node):
+    notes = deploy(holding_node, "acme", "full", env={"START_DELAY": "4"}, min_replicas=0)
     await wait(lambda: notes.lines("starts"), what="the replica runs and is not ready")
 
     async def timed() -> tuple[Reply | Exception, float]:
         began = time.monotonic()
-        return await ask(small_node.http_port, host("acme", "full")), time.monotonic() - began
+        return await ask(holding_node.http_port, host("acme", "full")), time.monotonic() - began
 
     replies = await asyncio.gather(*(timed() for _ in range(LIMIT + 10)))
     refused = [(r, seconds) for r, seconds in replies if isinstance(r, Reply) and r.status == 503]
@@ -93,10 +87,11 @@ async def test_ten_more_than_the_queue_holds_are_refused_at_once(small_node):
     assert slowest < min(held)
 
 
-async def test_a_client_that_leaves_while_held_is_gone_and_no_replica_sees_it(small_node):
-    notes = deploy(small_node, "acme", "left", env={"START_DELAY": "4"}, min_replicas=0)
+@HOLDING.group
+async def test_a_client_that_leaves_while_held_is_gone_and_no_replica_sees_it(holding_node):
+    notes = deploy(holding_node, "acme", "left", env={"START_DELAY": "4"}, min_replicas=0)
     await wait(lambda: notes.lines("starts"))
-    name, port = host("acme", "left"), small_node.http_port
+    name, port = host("acme", "left"), holding_node.http_port
     leaving = [await asyncio.open_connection("127.0.0.1", port) for _ in range(LIMIT)]
     for _, writer in leaving[1:]:
         writer.write(f"GET /left HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
@@ -106,7 +101,7 @@ async def test_a_client_that_leaves_while_held_is_gone_and_no_replica_sees_it(sm
     )
 
     def held() -> int:
-        text = small_node.api("GET", "/metrics").body.decode()
+        text = holding_node.api("GET", "/metrics").body.decode()
         values = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith("wakegate_held ")]
         return round(sum(map(float, values)))
 

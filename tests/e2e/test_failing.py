@@ -13,8 +13,9 @@ import signal
 import pytest
 from e2e_node import Node, eventually
 from scenes import REPLICA, Reply, ask, host
+from shared_nodes import PLAIN
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("failing")]
+pytestmark = [pytest.mark.e2e, PLAIN.group]
 
 NOT_200 = """\
 import http.server, os
@@ -44,18 +45,9 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def shared_node():
-    node = Node(workers=2)
-    try:
-        yield node.start()
-    finally:
-        node.close()
-
-
 @pytest.mark.parametrize("case", CASES)
-async def test_it_fails_with_a_reason_and_held_requests_get_503_with_it(shared_node, case: str):
-    node = shared_node
+async def test_it_fails_with_a_reason_and_held_requests_get_503_with_it(plain_node, case: str):
+    node = plain_node
     files, fields, words = CASES[case]
     if files is not None:
         node.commit(f"acme/{case}", files)
@@ -83,20 +75,20 @@ async def test_it_fails_with_a_reason_and_held_requests_get_503_with_it(shared_n
     await asyncio.to_thread(eventually, lambda: "deployment.failed" in events(node, case))  # told after it is stored
 
 
-async def test_a_build_that_fails_shows_its_output_in_the_logs(shared_node):
-    shared_node.commit("acme/logged", {"Procfile": "build: echo compiling; exit 1\nweb: true\n"})
-    shared_node.create("acme", "logged")
-    await asyncio.to_thread(shared_node.wait_status, "acme", "logged", "failed")
+async def test_a_build_that_fails_shows_its_output_in_the_logs(plain_node):
+    plain_node.commit("acme/logged", {"Procfile": "build: echo compiling; exit 1\nweb: true\n"})
+    plain_node.create("acme", "logged")
+    await asyncio.to_thread(plain_node.wait_status, "acme", "logged", "failed")
 
     def lines() -> list[str]:
-        answer = shared_node.api("GET", "/acme/service/logged/logs?stream=build")
+        answer = plain_node.api("GET", "/acme/service/logged/logs?stream=build")
         return [item["line"] for item in answer.json()["items"]]
 
     await asyncio.to_thread(eventually, lambda: "compiling" in lines())
 
 
-async def test_a_service_that_dies_after_it_was_healthy_is_started_again(shared_node):
-    node = shared_node
+async def test_a_service_that_dies_after_it_was_healthy_is_started_again(plain_node):
+    node = plain_node
     node.commit("acme/mortal", {"Procfile": "web: exec python3 server.py\n", "server.py": REPLICA})
     node.create("acme", "mortal", min_replicas=1)
     await asyncio.to_thread(node.wait_status, "acme", "mortal", "running")

@@ -12,8 +12,9 @@ from collections.abc import Callable
 import pytest
 from e2e_node import Node, eventually
 from scenes import deploy, host
+from shared_nodes import HOLDING
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, HOLDING.group]
 
 BROWSER = {"Accept": "text/html,*/*;q=0.8", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
 
@@ -54,14 +55,15 @@ def held(node: Node) -> float:
     return sum(float(line.split()[1]) for line in text.splitlines() if line.startswith("wakegate_held "))
 
 
-def test_each_gets_what_it_understands_and_then_the_answer(make_node):
-    node = make_node(workers=1, options=["--hold-keepalive-every", "1", "--waiting-page-after", "0.5"]).start()
+def test_each_gets_what_it_understands_and_then_the_answer(holding_node):
+    node = holding_node
     notes = deploy(node, "acme", "slow", min_replicas=0, env={"START_GATE": "1"}, scaling={"hold_keepalive": True})
     gate = notes.path / "go"
     gate.touch()
     node.wait_status("acme", "slow", "running")
     assert node.api("POST", "/auth/v1/seed/acme/services/slow/sleep").status == 200
     node.wait_status("acme", "slow", "stopped")
+    eventually(lambda: not any(node.service("acme", "slow")["replicas"].values()), what="none answers any more")
     gate.unlink()
     events, text, interim, statuses = bytearray(), bytearray(), bytearray(), list[int]()
     asking: dict[str, Callable[[], object]] = {

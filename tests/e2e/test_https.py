@@ -17,11 +17,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from e2e_node import ROOT, Answer, Node, eventually
-from scenes import Reply, deploy, exchange, host
+from scenes import REPLICA, Reply, deploy, exchange, host
+from shared_nodes import SECRET_KEY, SHAKEN, SharedNodes
 
 from gateway import cache
 from state.certificates import Certificate
@@ -29,25 +31,32 @@ from state.codec import decode, encode
 from state.ids import now_us
 from state.kinds import Kind
 from state.store import Change, Store
+from tests.conftest import Valkey
 
 pytestmark = pytest.mark.e2e
 
 WEB = host("acme", "web")
 DOMAIN, WILDCARD = "apps.localhost", "*.apps.localhost"
 UNRECOGNIZED_NAME = "UNRECOGNIZED_NAME"  # alert 112
-KEY = base64.b64encode(os.urandom(32)).decode()  # WAKEGATE_SECRET_KEY of the module's node
-together = pytest.mark.xdist_group("https")
+pair = pytest.mark.xdist_group("https pair")
+redirecting = pytest.mark.xdist_group("https redirects")
 
 
 @pytest.fixture(scope="module")
-def node(make_shared_node: Callable[..., Node]) -> Node:
-    return make_shared_node(env={"WAKEGATE_SECRET_KEY": KEY}).start()
+def emptied(shared_nodes: SharedNodes) -> None:
+    shared_nodes.empty(SHAKEN)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def node(emptied: None, shared_nodes: SharedNodes) -> Node:
+    return shared_nodes.get(SHAKEN)
+
+
+@pytest.fixture
 def web(node: Node) -> Node:
-    """The module's node with a service that answers as `WEB`."""
-    running(node)
+    """With a service that answers as `WEB`, the same for all of these tests."""
+    if node.api("GET", "/acme/service/web").status == 404:
+        running(node)
     return node
 
 
@@ -91,7 +100,8 @@ def serial(node: Node, name: str = WEB) -> int:
 
 
 def running(node: Node) -> None:
-    deploy(node, "acme", "web", min_replicas=1)
+    node.commit("acme/web", {"Procfile": "web: exec python3 server.py\n", "server.py": REPLICA})
+    node.create("acme", "web", min_replicas=1)
     node.wait_status("acme", "web", "running")
 
 
@@ -102,12 +112,11 @@ def curl(node: Node, *arguments: str) -> Answer:
     return Answer(int(code or 0), {"error": done.stderr.decode()}, body)
 
 
-# The first start
+# What is served
 
 
-@together
-def test_a_fresh_node_serves_https_with_a_chain_of_its_ca(node):
-    """Ready means: at once."""
+@SHAKEN.group
+def test_a_node_serves_https_with_a_chain_of_its_ca(node):
     lines = [line for line in node.lines() if line.startswith(("http ", "https ", "api ", "ready"))]
     assert [line.split()[0] for line in lines] == ["http", "https", "api", "ready"]
     assert lines[1] == f"https https://127.0.0.1:{node.https_port}"
@@ -123,13 +132,13 @@ def test_a_fresh_node_serves_https_with_a_chain_of_its_ca(node):
         status(node, "www.example.com")
 
 
-@together
+@SHAKEN.group
 def test_a_service_is_served_over_https(web):
     assert status(web, WEB) == 200
     assert web.service("acme", "web")["endpoint"] == f"http://{WEB}:{web.http_port}"  # clients don't trust the CA
 
 
-@together
+@SHAKEN.group
 def test_curl_with_the_ca_of_the_data_directory(web):
     url = f"https://{WEB}:{web.https_port}/x"
     resolved = ("--resolve", f"{WEB}:{web.https_port}:127.0.0.1", url)
@@ -140,7 +149,7 @@ def test_curl_with_the_ca_of_the_data_directory(web):
     assert "certificate" in curl(web, "--cacert", "/etc/ssl/certs/ca-certificates.crt", *resolved).headers["error"]
 
 
-@together
+@SHAKEN.group
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 def test_a_session_of_one_tenant_resumes_nothing_at_another(node, version):
     service = version.strip("-").replace("_", "-")
@@ -165,7 +174,7 @@ def reused(node: Node, version: str, name: str, *session: str) -> bool:
     return b"\nReused, TLSv" in done.stdout
 
 
-@together
+@SHAKEN.group
 def test_metrics_tell_how_long_certificates_last(node):
     text = node.api("GET", "/metrics", key="").body.decode()
     for name in (DOMAIN, WILDCARD):
@@ -174,7 +183,7 @@ def test_metrics_tell_how_long_certificates_last(node):
         assert 89 * 86400 < seconds < 90 * 86400 + 1
 
 
-@together
+@SHAKEN.group
 def test_what_is_kept_where(node):
     ca = node.data / "ca.pem"
     assert ca.stat().st_mode & 0o777 == 0o644
@@ -187,17 +196,12 @@ def test_what_is_kept_where(node):
     assert printed.stdout == ca.read_text()
 
 
-@together
+@SHAKEN.group
 def test_workers_don_t_get_the_secret_key(node):
     assert status(node, DOMAIN) == 404
     for number in (1, 2):
-        assert KEY.encode() not in Path(f"/proc/{node.child(f'worker {number}')}/environ").read_bytes()
-
-
-def test_https_can_be_switched_off(make_node):
-    node = make_node(workers=1, options=["--https", "off"]).start()
-    assert not [line for line in node.lines() if line.startswith("https ")]
-    assert node.request(WEB).status == 404
+        environment = Path(f"/proc/{node.child(f'worker {number}')}/environ").read_bytes()
+        assert SECRET_KEY.encode() not in environment
 
 
 def test_a_port_in_use_is_named(make_node):
@@ -214,8 +218,34 @@ def test_a_port_in_use_is_named(make_node):
 # One CA for one store
 
 
-def test_restarts_keep_the_ca_and_the_certificate_and_another_domain_gets_one_of_the_same_ca(make_node):
-    node = make_node(workers=1).start()
+@pytest.fixture(scope="module")
+def its_node(make_shared_node: Callable[..., Node]) -> Node:
+    """A node that sends its clients to HTTPS."""
+    return make_shared_node(workers=1, options=["--https-redirect", "on", "--hsts", "3600", "--public-https", "443"])
+
+
+@pytest.fixture
+def redirecting_node(its_node: Node) -> Node:
+    return its_node if its_node.process and not its_node.exited else its_node.start()
+
+
+@redirecting
+def test_redirects_and_hsts(redirecting_node):
+    node = redirecting_node
+    running(node)
+    moved = node.request(WEB, "/a?b=c")
+    assert (moved.status, moved.headers["Location"]) == (308, f"https://{WEB}/a?b=c")
+    assert node.service("acme", "web")["endpoint"] == f"https://{WEB}"
+    with connection(node, WEB) as secure:
+        secure.sendall(f"GET /x HTTP/1.1\r\nHost: {WEB}\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: secure.recv(65536), b""))
+    assert b"200" in answer.split(b"\r\n")[0]
+    assert b"strict-transport-security: max-age=3600" in answer.lower()
+
+
+@redirecting
+def test_restarts_keep_the_ca_and_the_certificate_and_another_domain_gets_one_of_the_same_ca(redirecting_node):
+    node = redirecting_node
     ca, number = (node.data / "ca.pem").read_text(), serial(node)
     assert node.stop() == 0
     node.start()
@@ -224,38 +254,77 @@ def test_restarts_keep_the_ca_and_the_certificate_and_another_domain_gets_one_of
     assert node.stop() == 0
     node.options += ["--domain", "other.localhost"]
     node.start()
+    del node.options[-2:]
     assert (node.data / "ca.pem").read_text() == ca
     assert status(node, "web-acme.other.localhost") == 404
+    assert node.stop() == 0
 
 
-@pytest.fixture
-def shared(make_node: Callable[..., Node], store_url: str) -> Callable[..., Node]:
-    """A factory of nodes on one store, with one secret key."""
-    key = base64.b64encode(os.urandom(32)).decode()
-
-    def make(*options: str, env: dict[str, str] | None = None) -> Node:
-        env = {"WAKEGATE_SECRET_KEY": key} | (env or {})
-        return make_node(workers=1, options=["--redis", store_url, *options], env=env)
-
-    return make
+@pytest.fixture(scope="module")
+def store() -> Iterator[Valkey]:
+    server = Valkey()
+    server.start()
+    yield server
+    server.close()
 
 
-def test_two_controls_on_one_store_make_one_ca(shared):
-    one, two = shared(), shared("--process-uids", "60000-60999")
+def on(store: Valkey, number: int, *options: str) -> dict[str, Any]:
+    """The settings of one of several nodes on a store, with one secret key."""
+    uids = f"{61000 + 100 * number}-{61099 + 100 * number}"
+    return {
+        "workers": 1,
+        "options": ["--redis", store.url, "--process-uids", uids, *options],
+        "env": {"WAKEGATE_SECRET_KEY": SECRET_KEY},
+    }
+
+
+@pytest.fixture(scope="module")
+def nodes(make_shared_node: Callable[..., Node], store: Valkey) -> tuple[Node, Node]:
+    """Two that began at the same time."""
+    one, two = (make_shared_node(**on(store, number)) for number in (1, 2))
     for node in (one, two):
         node.start(wait=False)
     for node in (one, two):
         node.wait_ready()
+    return one, two
+
+
+@pair
+def test_two_controls_on_one_store_make_one_ca(nodes):
+    """And what they serve is there at once."""
+    one, two = nodes
     assert (one.data / "ca.pem").read_text() == (two.data / "ca.pem").read_text()
     assert status(two, WEB, trusting(one)) == status(one, WEB, trusting(two)) == 404
     assert serial(one) == serial(two)
 
 
-@together
+@pair
+def test_a_node_of_another_domain_is_ready_and_says_what_it_lacks(nodes, store, make_node):
+    other = make_node(**on(store, 3, "--domain", "other.localhost")).start()
+    assert "no certificate for other.localhost yet: the control that leads makes one" in other.said
+    assert status(other, WEB, trusting(nodes[0])) == 404
+
+
+@pair
+def test_a_start_without_the_store_serves_tls_from_the_cache(nodes, store, make_node):
+    edge = make_node(**on(store, 4, "--role", "gateway")).start()
+    routes = edge.data / "cache" / "routes"
+    eventually(lambda: routes.exists() and (cache.load(routes) or {}).get(Kind.CERTIFICATE), what="the cache has it")
+    assert edge.stop() == 0
+    store.kill()
+    try:
+        edge.start()
+        assert "from the cache" in edge.said
+        assert status(edge, WEB, trusting(nodes[0])) == 503  # the host may be in the store, and not in the cache
+    finally:
+        store.start()
+
+
+@SHAKEN.group
 def test_a_worker_with_another_secret_key_is_refused_with_the_fix(node, make_node):
     other = base64.b64encode(os.urandom(32)).decode()
     options = ["--redis", f"unix://{node.data}/store.sock", "--role", "gateway"]
-    wrong = make_node(options=options, env={"WAKEGATE_SECRET_KEY": other}).start(wait=False)
+    wrong = make_node(workers=1, options=options, env={"WAKEGATE_SECRET_KEY": other}).start(wait=False)
     assert wrong.process.wait(30) == 1
     assert "error: the store was written with another secret key: set WAKEGATE_SECRET_KEY, or put" in wrong.said
 
@@ -267,27 +336,6 @@ def test_a_damaged_secret_key_is_told(make_node):
     node.start(wait=False)
     assert node.process.wait(20) == 1
     assert f"the secret key can't be read: {node.data}/secret.key: " in node.said
-
-
-def test_a_node_of_another_domain_is_ready_and_says_what_it_lacks(shared):
-    one = shared().start()
-    two = shared("--domain", "other.localhost", "--process-uids", "60000-60999").start()
-    assert "no certificate for other.localhost yet: the control that leads makes one" in two.said
-    assert status(two, WEB, trusting(one)) == 404
-
-
-def test_a_start_without_the_store_serves_tls_from_the_cache(shared, valkey):
-    one = shared().start()
-    edge = shared("--role", "gateway").start()
-    routes = edge.data / "cache" / "routes"
-    eventually(lambda: routes.exists() and (cache.load(routes) or {}).get(Kind.CERTIFICATE), what="the cache has it")
-    assert edge.stop() == 0
-    trusted = trusting(one)
-    one.stop()
-    valkey.kill()
-    edge.start()
-    assert "from the cache" in edge.said
-    assert status(edge, WEB, trusted) == 503  # the host may be in the store, and not in the cache
 
 
 # What dies and what changes
@@ -313,7 +361,7 @@ async def _make_due(store: Store) -> None:
     await store.commit(changes)
 
 
-@together
+@SHAKEN.group
 def test_a_renewal_is_served_at_once_and_cuts_nothing(web):
     before, wrong, done = serial(web), [], threading.Event()
 
@@ -340,7 +388,7 @@ def test_a_renewal_is_served_at_once_and_cuts_nothing(web):
     assert wrong == []
 
 
-@together
+@SHAKEN.group
 async def test_a_killed_worker_cuts_its_own_connections_only(web):
     """Keep-alive clients over TLS: whoever was cut connects again at once, by a neighbour on the dead one's socket."""
     context, cuts, answered, done = trusting(web), 0, 0, asyncio.Event()
@@ -380,37 +428,24 @@ async def test_a_killed_worker_cuts_its_own_connections_only(web):
     assert 0 < cuts <= 16
 
 
-@together
+@SHAKEN.group
 def test_a_reload_drops_no_connection(web):
     context, count = trusting(web), web.lines().count("reloaded")
     web.send(signal.SIGHUP)
     while web.lines().count("reloaded") == count:
         assert status(web, WEB, context) == 200
-        time.sleep(0.005)
+        time.sleep(0.02)  # a pace of asking, nothing is waited for by it
     assert status(web, WEB, context) == 200
 
 
 # Options
 
 
-def test_redirects_and_hsts(make_node):
-    options = ["--https-redirect", "on", "--hsts", "3600", "--public-https", "443"]
-    node = make_node(workers=1, options=options).start()
-    running(node)
-    moved = node.request(WEB, "/a?b=c")
-    assert (moved.status, moved.headers["Location"]) == (308, f"https://{WEB}/a?b=c")
-    assert node.service("acme", "web")["endpoint"] == f"https://{WEB}"
-    with connection(node, WEB) as secure:
-        secure.sendall(f"GET /x HTTP/1.1\r\nHost: {WEB}\r\nConnection: close\r\n\r\n".encode())
-        answer = b"".join(iter(lambda: secure.recv(65536), b""))
-    assert b"200" in answer.split(b"\r\n")[0]
-    assert b"strict-transport-security: max-age=3600" in answer.lower()
-
-
 def test_behind_a_balancer_that_ends_tls(make_node):
     """It tells the client's address by the PROXY protocol, and by which way he came in X-Forwarded-Proto."""
     options = ["--https", "off", "--public-https", "443", "--https-redirect", "on", "--trusted-proxies", "127.0.0.0/8"]
     node = make_node(workers=1, options=options).start()
+    assert not [line for line in node.lines() if line.startswith("https ")]
     running(node)
     assert node.request(WEB, "/a").headers["Location"] == f"https://{WEB}/a"
     assert node.request(WEB, "/x", headers={"X-Forwarded-Proto": "https"}).status == 200
@@ -425,6 +460,6 @@ def test_behind_a_balancer_that_ends_tls(make_node):
     assert line["client"] == "203.0.113.7"
 
 
-@together
+@SHAKEN.group
 def test_names_of_the_platform_are_not_redirected_by_themselves(web):
     assert web.request(WEB, "/x").status == 200

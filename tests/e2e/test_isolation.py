@@ -7,8 +7,9 @@ import os
 
 import pytest
 from e2e_node import eventually
+from shared_nodes import PLAIN
 
-pytestmark = [pytest.mark.e2e, pytest.mark.root]
+pytestmark = [pytest.mark.e2e, pytest.mark.root, PLAIN.group]
 
 # answers what happened when it tried to read, connect and signal what its query names
 SPY = """\
@@ -41,8 +42,8 @@ http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), H
 """
 
 
-def test_a_replica_sees_nothing_of_the_node_or_of_another_namespace(node):
-    node.env["SECRET_OF_THE_NODE"] = "x"
+def test_a_replica_sees_nothing_of_the_node_or_of_another_namespace(plain_node):
+    node = plain_node
     for namespace in ("acme", "evil"):
         node.commit(f"{namespace}/spy", {"Procfile": "web: exec python3 server.py\n", "server.py": SPY})
         node.create(namespace, "spy", env={"OWN": namespace})

@@ -36,7 +36,7 @@ def with_ca(make_node: Callable[..., Node], pebble: Pebble, names: DnsProcess, *
     listeners = ("--http", f"127.0.0.1:{pebble.http_port}", "--https", f"127.0.0.1:{pebble.tls_port}")
     asked = ("--acme-directory", pebble.directory, "--acme-ca-bundle", str(pebble.ca))
     dns = ("--dns-server", "{}:{}".format(*names.address))
-    return make_node(options=[*listeners, *asked, *dns, *options]).start()
+    return make_node(workers=1, options=[*listeners, *asked, *dns, *options]).start()
 
 
 def served(pebble: Pebble, name: str) -> tuple[int, x509.Certificate]:

@@ -10,18 +10,22 @@ from pathlib import Path
 
 import pytest
 from e2e_node import Node, eventually
+from shared_nodes import SUPERVISED
 
 pytestmark = pytest.mark.e2e
 
-HOST = "nobody.apps.localhost"
+HOST = "rotated.apps.localhost"
 
 
 def paths(*files: Path) -> list[str]:
-    return [json.loads(line)["path"] for file in files if file.exists() for line in file.read_text().splitlines()]
+    """Of requests for `HOST`, which nobody else asks for."""
+    lines = [json.loads(line) for file in files if file.exists() for line in file.read_text().splitlines()]
+    return [line["path"] for line in lines if line["host"] == HOST]
 
 
-def test_rotation_loses_no_line_and_needs_no_signal(make_node: Callable[..., Node]) -> None:
-    node = make_node(workers=2).start()
+@SUPERVISED.group
+def test_rotation_loses_no_line_and_needs_no_signal(supervised_node: Node) -> None:
+    node, reloads = supervised_node, supervised_node.lines().count("reloaded")
     log, first, second = (node.data / name for name in ("access.log", "access.log.1", "access.log.2"))
     asked: list[str] = []
 
@@ -40,15 +44,15 @@ def test_rotation_loses_no_line_and_needs_no_signal(make_node: Callable[..., Nod
     log.rename(second)
     log.touch(0o600)
     ask(20)
-    eventually(lambda: "reloaded" in node.said, what="reloaded")
+    eventually(lambda: node.lines().count("reloaded") > reloads, what="reloaded")
     ask(20)
     eventually(lambda: len(paths(first, second, log)) == 80, what="a line for each request")
     assert Counter(paths(first, second, log)) == Counter(asked)
     assert len(paths(log)) == 40
 
 
-def test_standard_output(make_node: Callable[..., Node]) -> None:
-    node = make_node(workers=2, options=["--access-log", "-"]).start()
+def test_standard_output(make_node: Callable[..., Node], store_url: str) -> None:
+    node = make_node(workers=2, options=["--access-log", "-", "--role", "gateway", "--redis", store_url]).start()
     for number in range(20):
         assert node.request(HOST, f"/{number}").status == 404
     eventually(lambda: len([line for line in node.lines() if line.startswith('{"time"')]) == 20, what="20 lines")

@@ -18,18 +18,11 @@ from typing import Any
 import pytest
 from e2e_node import Node, eventually
 from scenes import Notes, Reply, ask, host
+from shared_nodes import HOLDING, RESTARTED
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("logs")]
+pytestmark = pytest.mark.e2e
 
 CHATTY = (Path(__file__).parent / "chatty_replica.py").read_text()
-
-
-@pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    """Segments of 2 MiB: what is followed here goes over some of them."""
-    made = Node(workers=1, options=["--log-size", "16MiB", "--api-rate", "0"]).start()
-    yield made
-    made.close()
 
 
 def deploy(node: Node, name: str, *, env: dict[str, str] | None = None, **fields: Any) -> Notes:
@@ -110,7 +103,9 @@ async def request(node: Node, name: str, target: str = "/") -> int:
     return reply.status
 
 
-async def test_followed_through_wakes_rotations_and_a_kill_of_control_nothing_is_lost_or_doubled(node):
+@HOLDING.group
+async def test_followed_through_wakes_rotations_and_a_kill_of_control_nothing_is_lost_or_doubled(holding_node):
+    node = holding_node
     notes = deploy(node, "web")
     eventually(lambda: asleep(node, "web"), 60, "it sleeps")
     logs, events = "/acme/service/web/logs?follow=true&stream=stdout&cursor=0", "/acme/service/web/events?follow=true"
@@ -152,7 +147,9 @@ async def test_followed_through_wakes_rotations_and_a_kill_of_control_nothing_is
     assert kinds[-1] == "service.removed"
 
 
-async def test_why_it_is_not_waking(node):
+@HOLDING.group
+async def test_why_it_is_not_waking(holding_node):
+    node = holding_node
     notes = deploy(node, "broken")
     eventually(lambda: asleep(node, "broken"), 60, "it sleeps")
     (notes.path / "broken").touch()
@@ -170,7 +167,9 @@ async def test_why_it_is_not_waking(node):
     assert told["service.wake_failed"] == "exited with code 3 while starting; the next request tries again"
 
 
-async def test_a_replica_that_floods_is_bounded_and_what_is_dropped_is_told(node):
+@HOLDING.group
+async def test_a_replica_that_floods_is_bounded_and_what_is_dropped_is_told(holding_node):
+    node = holding_node
     deploy(node, "flood", env={"FLOOD": str(400_000_000)}, min_replicas=1)
     deploy(node, "quiet", min_replicas=1)
 
@@ -211,11 +210,12 @@ async def test_a_replica_that_floods_is_bounded_and_what_is_dropped_is_told(node
     eventually(lambda: raw() < 2 << 20, 60, "what was taken in, or dropped, is freed")
 
 
-async def test_a_restart_of_the_node_keeps_what_was_told(make_node):
-    node = make_node(workers=1, options=["--log-size", "4MiB"]).start()
-    deploy(node, "web", min_replicas=1)
-    await asyncio.to_thread(node.wait_status, "acme", "web", "running")
-    path = "/acme/service/web/events?limit=1000"
+@RESTARTED.group
+async def test_a_restart_of_the_node_keeps_what_was_told(restarted_node):
+    node = restarted_node
+    deploy(node, "told", min_replicas=1)
+    await asyncio.to_thread(node.wait_status, "acme", "told", "running")
+    path = "/acme/service/told/events?limit=1000"
 
     def told() -> Any:
         found = node.api("GET", path).json()
@@ -223,7 +223,7 @@ async def test_a_restart_of_the_node_keeps_what_was_told(make_node):
         return found if {"replica.ready", "deployment.active"} <= kinds else None
 
     before = await asyncio.to_thread(eventually, told)  # events are told after what they tell of
-    first = node.api("GET", "/acme/service/web/logs?limit=10").json()["items"]
+    first = node.api("GET", "/acme/service/told/logs?limit=10").json()["items"]
     assert node.stop() == 0
     node.start()
     after = node.api("GET", path).json()["items"]
@@ -231,5 +231,5 @@ async def test_a_restart_of_the_node_keeps_what_was_told(make_node):
     resumed = eventually(lambda: node.api("GET", f"{path}&cursor={before['next']}").json()["items"], what="what came")
     assert resumed[0]["kind"] == "replica.lost"
     since, until = first[0]["time"], first[-1]["time"]
-    again = node.api("GET", f"/acme/service/web/logs?since={since}&until={until}&limit=10").json()["items"]
+    again = node.api("GET", f"/acme/service/told/logs?since={since}&until={until}&limit=10").json()["items"]
     assert again == first[1:]

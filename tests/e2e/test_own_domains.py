@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 from e2e_node import Answer, Node, eventually
 from scenes import REPLICA, Reply, ask
+from shared_nodes import WIDE
 from test_https import connection, of_store, status
 
 from certs.claims import claim_id
@@ -24,7 +24,7 @@ from state.models import Route
 from state.store import Change, Conflict, Store
 from tests.chains import Issued, authority, issue
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("own domains")]
+pytestmark = [pytest.mark.e2e, WIDE.group]
 
 WWW, APEX = "www.own-domain.com", "own-domain.com"
 SERVICE = "/auth/v1/seed/acme/services/web"
@@ -34,25 +34,18 @@ LEAF = issue([WWW], ROOT)
 MANY = 12  # connections: each worker has some
 
 
-@pytest.fixture(scope="module")
-def node(make_shared_node: Callable[..., Node]) -> Node:
-    node = make_shared_node(workers=4).start()
-    node.commit("acme/replica", {"Procfile": "web: exec python3 server.py\n", "server.py": REPLICA})
-    return node
-
-
 @pytest.fixture
-def web(node: Node) -> Iterator[Node]:
+def web(wide_node: Node) -> Node:
     """A node of four workers with the service `web` of acme, which has two domains that were proved."""
+    node = wide_node
+    node.commit("acme/replica", {"Procfile": "web: exec python3 server.py\n", "server.py": REPLICA})
     node.create("acme", "web", repo="acme/replica", min_replicas=1, custom_domain=WWW)
     node.wait_status("acme", "web", "running")
     assert node.api("POST", f"{SERVICE}/domains", {"domain": APEX}).status == 201
     for name in (WWW, APEX):
         of_store(node, lambda store, name=name: _prove(store, name))
         eventually(lambda name=name: node.request(name).status == 200, what=f"{name} is routed")
-    yield node
-    for name in ("web", "sister"):
-        assert node.api("DELETE", f"/auth/v1/seed/acme/services/{name}?force=true").status in (204, 404)
+    return node
 
 
 async def _prove(store: Store, name: str) -> None:

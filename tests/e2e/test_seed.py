@@ -6,15 +6,15 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e_node import Answer, Node, eventually
+from shared_nodes import PLAIN
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("seed")]
+pytestmark = [pytest.mark.e2e, PLAIN.group]
 
 APP = """\
 import http.server, json, os, sys, time
@@ -104,13 +104,9 @@ class Seed:
         return found
 
 
-@pytest.fixture(scope="module")
-def seed() -> Iterator[Seed]:
-    node = Node(workers=2, options=["--gpus", "T4=2", "--git-poll", "0"])
-    try:
-        yield Seed(node.start())
-    finally:
-        node.close()
+@pytest.fixture
+def seed(plain_node: Node) -> Seed:
+    return Seed(plain_node)
 
 
 def problem(answer: Answer, status: int, *fields: str) -> None:
@@ -421,15 +417,3 @@ def test_401_403_and_404_tell_nothing(seed: Seed) -> None:
         problem(seed.node.api("GET", f"/acme/service/{target}", key=stranger), 403)
         problem(seed.node.api("DELETE", f"/auth/v1/seed/acme/services/{target}", key=reader), 403)
     problem(seed.node.api("GET", "/acme/service/no-such-service", key=reader), 404)
-
-
-def test_429_and_the_gateway_is_never_limited(make_node: Callable[..., Node]) -> None:
-    node = make_node(workers=1, options=["--api-rate", "20"]).start()
-    answers = [node.api("GET", "/acme/services") for _ in range(25)]
-    assert {answer.status for answer in answers[:20]} == {200}
-    assert "RateLimit" in answers[0].headers
-    assert "RateLimit-Policy" in answers[0].headers
-    refused = next(answer for answer in answers if answer.status != 200)
-    problem(refused, 429)
-    assert 1 <= int(refused.headers["Retry-After"]) <= 3
-    assert {node.request("nobody.example.com").status for _ in range(50)} == {404}

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import scenes
 from e2e_node import ROOT, Node, eventually
+from shared_nodes import FILE, RESTARTED, SUPERVISED, serves
 
 pytestmark = pytest.mark.e2e
 
@@ -23,36 +24,18 @@ ROLES = ("control", "worker 1", "valkey-server")
 SERVER = (Path(ROOT) / "examples" / "hello" / "server.py").read_text()
 HELLO = {"Procfile": "web: python3 server.py\n", "server.py": SERVER}
 HOST = "hello-acme.apps.localhost"
-together = pytest.mark.xdist_group("serve")
-restarting = pytest.mark.xdist_group("restarting serve")
 
 
-@pytest.fixture(scope="module")
-def node(make_shared_node: Callable[..., Node]) -> Node:
-    """One of 2 workers with a file of options, whose children die and are replaced."""
-    node = make_shared_node()
-    (node.root / "wakegate.toml").write_text(OPTIONS)
-    node.options += ["--config", str(node.root / "wakegate.toml")]
-    return node.start()
+@pytest.fixture
+def node(supervised_node: Node) -> Node:
+    return supervised_node
 
 
-OPTIONS = 'domain = "apps.localhost"\n'
-
-
-@pytest.fixture(scope="module")
-def restarted(make_shared_node: Callable[..., Node]) -> Node:
+@pytest.fixture
+def restarted(restarted_node: Node) -> Node:
     """One that is ended and started again, with a service."""
-    node = make_shared_node(workers=1).start()
-    deploy(node)
-    return node
-
-
-def works(node: Node) -> bool:
-    """Both doors answer, and what they answer comes from the store."""
-    try:
-        return node.api("GET", "/acme/services").status == 200 and node.request("nobody.example.com").status == 404
-    except OSError:
-        return False
+    deploy(restarted_node)
+    return restarted_node
 
 
 def deploy(node: Node, **fields: object) -> None:
@@ -92,15 +75,15 @@ def asking(node: Node, host: str, expected: int) -> Iterator[list[object]]:
 # Starting and stopping
 
 
-@together
+@SUPERVISED.group
 def test_it_says_its_addresses_and_ready(node):
     said = [line.split()[0] for line in node.lines() if line.startswith(("http ", "api ", "ready"))]
     assert said == ["http", "api", "ready"]
     assert set(node.pids()) == {"control", "worker 1", "worker 2", "valkey-server"}
-    assert works(node)
+    assert serves(node)
 
 
-@together
+@SUPERVISED.group
 def test_files_are_for_the_owner_alone(node):
     allowed = 0o711 if os.geteuid() == 0 else 0o700
     assert node.data.stat().st_mode & 0o777 == allowed
@@ -108,14 +91,14 @@ def test_files_are_for_the_owner_alone(node):
         assert (node.data / name).stat().st_mode & 0o077 == 0, name
 
 
-@together
+@SUPERVISED.group
 def test_a_second_serve_on_the_directory_names_the_first(node, make_node):
     second = make_node()
     second.options += ["--data-dir", str(node.data)]
     second.start(wait=False)
     assert second.process.wait(20) == 1
     assert f"another `wakegate serve` (pid {node.pid}) runs on {node.data}" in second.said
-    assert works(node)
+    assert serves(node)
 
 
 def test_every_port_in_use_is_named(make_node):
@@ -137,7 +120,7 @@ def test_ports_in_use_of_both_doors_are_named_at_once(make_node):
     assert f"--api {api}: already in use" in node.said
 
 
-@together
+@SUPERVISED.group
 def test_a_port_that_another_serve_shares_is_in_use(node, make_node):
     """SO_REUSEPORT alone would let both bind."""
     second = make_node(options=["--http", f"127.0.0.1:{node.http_port}"]).start(wait=False)
@@ -191,37 +174,34 @@ def test_a_wrong_configuration_exits_2_and_check_starts_nothing(make_node):
     assert (right.returncode, right.stdout) == (0, "the configuration is valid\n")
 
 
-def test_a_long_data_directory_has_no_need_of_a_short_socket_path(make_node):
-    node = make_node(workers=1)
-    node.data = node.root / ("long-" * 30) / "data"
-    node.options += ["--data-dir", str(node.data)]
-    node.start()
-    assert works(node)
-    assert node.stop() == 0
+@RESTARTED.group
+def test_a_long_data_directory_has_no_need_of_a_short_socket_path(restarted_node):
+    assert len(str(restarted_node.data / "store.sock")) > 107
+    assert serves(restarted_node)
 
 
 # Dying and silent children
 
 
-@together
+@SUPERVISED.group
 def test_whatever_is_killed_comes_back(node):
     for role in ROLES:
         old = node.kill(role)
         node.replaced(role, old)
-        eventually(lambda: works(node), 30, f"after the death of {role}")
+        eventually(lambda: serves(node), 30, f"after the death of {role}")
 
 
-@together
+@SUPERVISED.group
 @pytest.mark.parametrize("role", ROLES)
 def test_whatever_falls_silent_is_replaced(node, role):
     """After 10 s; meanwhile the other worker accepts for a silent one."""
     old = node.kill(role, signal.SIGSTOP)
     node.replaced(role, old, 30)
-    eventually(lambda: works(node), 30, f"after the silence of {role}")
+    eventually(lambda: serves(node), 30, f"after the silence of {role}")
     assert f"{role} (pid {old}) has not answered for 10 s: killed" in node.said
 
 
-@together
+@SUPERVISED.group
 def test_neighbours_accept_for_a_worker_that_is_silent(node):
     """From a second of silence on, every new connection is served, whichever queue the kernel puts it in."""
     silent = node.kill("worker 1", signal.SIGSTOP)
@@ -237,7 +217,7 @@ def test_neighbours_accept_for_a_worker_that_is_silent(node):
     os.kill(silent, signal.SIGCONT)
 
 
-@together
+@SUPERVISED.group
 def test_a_delete_waits_for_a_silent_worker_only_until_it_is_killed(node):
     """Every registered worker must acknowledge; one that is silent for 3 s is replaced for it."""
     deploy(node)
@@ -247,7 +227,7 @@ def test_a_delete_waits_for_a_silent_worker_only_until_it_is_killed(node):
     eventually(lambda: node.request(HOST).status == 503, 10)
 
 
-@together
+@SUPERVISED.group
 def test_no_new_connection_is_lost_while_workers_die(node):
     with asking(node, "nobody.example.com", 404) as wrong:
         for role in ("worker 1", "worker 2", "worker 1"):
@@ -259,20 +239,20 @@ def test_no_new_connection_is_lost_while_workers_die(node):
             assert len(wrong) <= failed + 1, wrong
 
 
-@together
+@SUPERVISED.group
 def test_our_own_stall_is_held_against_nobody(node):
     before, said = node.pids(), node.said
     assert set(before) == {"control", "worker 1", "worker 2", "valkey-server"}
     node.send(signal.SIGSTOP)
     time.sleep(11)  # longer than the silence that a child is allowed
     node.send(signal.SIGCONT)
-    eventually(lambda: works(node), 10)
+    eventually(lambda: serves(node), 10)
     time.sleep(1)  # in which it has looked at them
     assert node.said == said
     assert node.pids() == before
 
 
-@restarting
+@RESTARTED.group
 def test_children_do_not_outlive_a_supervisor_that_is_killed(restarted):
     first = process_of(restarted.request(HOST).body)
     children = [pid for pids in restarted.pids().values() for pid in pids]
@@ -300,7 +280,7 @@ def test_a_second_sigterm_stops_at_once(make_node):
     assert node.strays() == []
 
 
-@restarting
+@RESTARTED.group
 def test_sigusr2_leaves_the_replicas_and_the_next_serve_adopts_them(restarted):
     first = process_of(restarted.request(HOST).body)
     assert restarted.stop(signal.SIGUSR2) == 0
@@ -310,7 +290,7 @@ def test_sigusr2_leaves_the_replicas_and_the_next_serve_adopts_them(restarted):
     assert process_of(restarted.request(HOST).body) == first
 
 
-@restarting
+@RESTARTED.group
 def test_sigterm_finishes_what_is_in_flight_stops_the_replicas_and_leaves_no_trace(restarted):
     restarted.commit("acme/late", HELLO | {"server.py": SERVER.replace("awake = ", "time.sleep(1.5); awake = ", 1)})
     restarted.create("acme", "late")
@@ -328,7 +308,7 @@ def test_sigterm_finishes_what_is_in_flight_stops_the_replicas_and_leaves_no_tra
     assert not (restarted.data / "store.sock").exists()
 
 
-@together
+@SUPERVISED.group
 def test_a_log_rotation_meant_for_others_does_no_harm(node):
     node.send(signal.SIGUSR1)
     old = node.child("worker 1")
@@ -342,7 +322,7 @@ def reload(node: Node) -> None:
     eventually(lambda: node.lines().count("reloaded") > count, 60, "reloaded")
 
 
-@together
+@SUPERVISED.group
 def test_sighup_replaces_the_workers_without_dropping_a_connection(node):
     before = node.pids()
     with asking(node, "nobody.example.com", 404) as wrong:
@@ -353,10 +333,10 @@ def test_sighup_replaces_the_workers_without_dropping_a_connection(node):
     assert after["valkey-server"] == before["valkey-server"]
     for role in ("worker 1", "worker 2", "control"):
         assert after[role] != before[role], role
-    assert works(node)
+    assert serves(node)
 
 
-@together
+@SUPERVISED.group
 def test_sighup_while_a_worker_is_being_started_is_carried_out_once_it_is_there(node):
     control = node.pids()["control"]
     old = node.child("worker 1")
@@ -364,20 +344,20 @@ def test_sighup_while_a_worker_is_being_started_is_carried_out_once_it_is_there(
     reload(node)
     assert node.child("worker 1") != old
     assert node.pids()["control"] != control
-    assert works(node)
+    assert serves(node)
 
 
-@together
+@SUPERVISED.group
 def test_sighup_with_a_wrong_file_changes_nothing(node):
     file = node.root / "wakegate.toml"
     before = node.pids()
     file.write_text("workers = 3\nhold-limit = 0\n")
     node.send(signal.SIGHUP)
     eventually(lambda: "not reloaded, the configuration is wrong" in node.said, 10)
-    file.write_text(OPTIONS)
+    file.write_text(FILE)
     assert "hold-limit: expected a whole number" in node.said
     assert node.pids() == before
-    assert works(node)
+    assert serves(node)
 
 
 def _refused(port: int) -> bool:

@@ -7,11 +7,12 @@ import itertools
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from e2e_node import ROOT, Node, eventually
+from shared_nodes import RESTARTED, SharedNodes
 
 pytestmark = pytest.mark.e2e
 
@@ -27,13 +28,10 @@ def deploy(node: Node, name: str) -> str:
     return f"{name}-acme.apps.localhost"
 
 
-harmed = pytest.mark.xdist_group("harmed store")
-
-
 @pytest.fixture(scope="module")
-def served(make_shared_node: Callable[..., Node]) -> Node:
+def served(shared_nodes: SharedNodes) -> Node:
     """A node that serves `HOST`, whose files are harmed while it is stopped."""
-    node = make_shared_node(workers=1).start()
+    node = shared_nodes.empty(RESTARTED)
     assert deploy(node, "hello") == HOST
     return node
 
@@ -45,7 +43,7 @@ def stopped(served: Node) -> Node:
     return served
 
 
-@harmed
+@RESTARTED.group
 def test_a_damaged_file_is_told_and_its_repair_keeps_the_services(stopped):
     node = stopped
     with next((node.data / "appendonlydir").glob("*.incr.aof")).open("ab") as file:
@@ -61,7 +59,7 @@ def test_a_damaged_file_is_told_and_its_repair_keeps_the_services(stopped):
     eventually(lambda: node.request(HOST).status == 200, 20)
 
 
-@harmed
+@RESTARTED.group
 def test_files_of_a_newer_server_are_refused(stopped):
     version = stopped.data / "store.version"
     own = version.read_text()
@@ -72,7 +70,7 @@ def test_files_of_a_newer_server_are_refused(stopped):
     assert "were written by Valkey 99.0.0" in stopped.said
 
 
-@harmed
+@RESTARTED.group
 def test_a_store_from_an_hour_ago_ends_in_service(stopped):
     """The past knows one service, the present another: what the store says is true again, nothing is doubled."""
     node = stopped

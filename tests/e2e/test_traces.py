@@ -42,9 +42,11 @@ def test_a_cold_start_is_one_trace(make_node: Callable[..., Node], collector: Co
     assert "traces" not in node.said
 
 
-def test_the_last_spans_of_a_worker_are_sent_when_it_ends(make_node: Callable[..., Node], collector: Collector) -> None:
+def test_the_last_spans_of_a_worker_are_sent_when_it_ends(
+    make_node: Callable[..., Node], collector: Collector, store_url: str
+) -> None:
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "60000"}
-    node = make_node(workers=1, env=env).start()
+    node = make_node(workers=1, options=["--role", "gateway", "--redis", store_url], env=env).start()
     for number in range(5):
         assert node.request("nobody.apps.localhost", f"/{number}").status == 404
     assert node.stop() == 0
@@ -66,13 +68,15 @@ def test_no_collector_is_told_and_does_no_harm(make_node: Callable[..., Node]) -
     assert "Traceback" not in node.said
 
 
-def test_without_the_extra_one_line_says_what_to_install(make_node: Callable[..., Node], tmp_path: Path) -> None:
+def test_without_the_extra_one_line_says_what_to_install(
+    make_node: Callable[..., Node], store_url: str, tmp_path: Path
+) -> None:
     """A package of that name that can't be imported stands for one that is not installed."""
     (tmp_path / "opentelemetry").mkdir()
     missing = "raise ModuleNotFoundError(\"No module named 'opentelemetry'\", name='opentelemetry')\n"
     (tmp_path / "opentelemetry" / "__init__.py").write_text(missing)
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": str(tmp_path)}
-    node = make_node(workers=1, env=env).start()
+    node = make_node(workers=1, options=["--role", "gateway", "--redis", store_url], env=env).start()
     told = [line for line in node.lines() if "traces" in line]
     assert told == ["no traces are exported: opentelemetry is not installed: pip install 'wakegate[otel]'"]
     assert node.lines().index(told[0]) < node.lines().index("ready")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from e2e_node import Answer, Node, eventually
+from shared_nodes import WIDE
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("updates")]
+pytestmark = [pytest.mark.e2e, WIDE.group]
 
 SERVER = """\
 import http.server, json, os, sys, time
@@ -77,23 +77,12 @@ class Owner:
         return body
 
 
-@pytest.fixture(scope="module")
-def shared_node() -> Iterator[Node]:
-    node = Node(workers=2, options=["--git-poll", "0"])  # only what a test asks for is deployed
-    try:
-        yield node.start()
-    finally:
-        node.close()
-
-
 _names = (f"app{number}" for number in itertools.count())
 
 
 @pytest.fixture
-def owner(shared_node: Node) -> Iterator[Owner]:
-    owner = Owner(shared_node, next(_names))
-    yield owner
-    shared_node.api("DELETE", f"{owner.path}?force=true")
+def owner(wide_node: Node) -> Owner:
+    return Owner(wide_node, next(_names))
 
 
 def test_a_change_of_the_environment_rolls_and_keeps_the_commit(owner: Owner) -> None:

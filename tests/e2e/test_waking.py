@@ -10,10 +10,11 @@ import os
 import pytest
 from e2e_node import eventually
 from scenes import Reply, ask, deploy, host
+from shared_nodes import WIDE
 
 from state.store import REPORTS, Store
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, WIDE.group]
 
 
 def asleep(node, name: str) -> bool:
@@ -21,20 +22,20 @@ def asleep(node, name: str) -> bool:
     return service["status"] == "stopped" and not any(service["replicas"][k] for k in ("ready", "starting", "draining"))
 
 
-async def test_five_hundred_requests_at_once_to_a_service_at_zero_start_it_once(make_node):
-    node = make_node(workers=4).start()
+async def test_five_hundred_requests_at_once_to_a_service_at_zero_start_it_once(wide_node):
+    node = wide_node
     settings = {"min_replicas": 0, "max_replicas": 1, "scaling": {"idle_timeout": 1}}
-    notes = deploy(node, "acme", "web", env={"START_GATE": "1"}, **settings)
+    notes = deploy(node, "acme", "crowd", env={"START_GATE": "1"}, **settings)
     gate = notes.path / "go"
     gate.touch()
-    eventually(lambda: asleep(node, "web"), 60, "the service sleeps")
+    eventually(lambda: asleep(node, "crowd"), 60, "the service sleeps")
     assert len(notes.lines("starts")) == 1
     gate.unlink()
 
     body = os.urandom(300_000)
     digest = hashlib.sha256(body).hexdigest()
-    gets = [ask(node.http_port, host("acme", "web"), f"/get/{n}") for n in range(490)]
-    posts = [ask(node.http_port, host("acme", "web"), "/echo", body) for _ in range(10)]
+    gets = [ask(node.http_port, host("acme", "crowd"), f"/get/{n}") for n in range(490)]
+    posts = [ask(node.http_port, host("acme", "crowd"), "/echo", body) for _ in range(10)]
     held_by: dict[str, int] = {}
     async with asyncio.TaskGroup() as group:
         listener = group.create_task(listen(node, held_by))
@@ -68,15 +69,16 @@ async def listen(node, held_by: dict[str, int]) -> None:
         await store.close()
 
 
-async def test_order_of_events_of_a_wake(node):
+async def test_order_of_events_of_a_wake(wide_node):
     """The first answer leaves after the replica could answer, never before; figures are in `make bench`."""
-    notes = deploy(node, "acme", "web", env={"START_DELAY": "0.7"}, min_replicas=0, scaling={"idle_timeout": 1})
-    eventually(lambda: asleep(node, "web"), 60, "the service sleeps")
-    reply = await ask(node.http_port, host("acme", "web"), "/first")
+    node = wide_node
+    notes = deploy(node, "acme", "ordered", env={"START_DELAY": "0.7"}, min_replicas=0, scaling={"idle_timeout": 1})
+    eventually(lambda: asleep(node, "ordered"), 60, "the service sleeps")
+    reply = await ask(node.http_port, host("acme", "ordered"), "/first")
     assert isinstance(reply, Reply)
     assert reply.status == 200
     began, ready = float(notes.lines("starts")[1][1]), float(notes.lines("ready")[1][1])
     asked = next(float(line[1]) for line in notes.lines("requests") if line[3] == "/first")
     assert began + 0.7 <= ready <= asked
-    events = node.api("GET", "/acme/service/web/events").json()["items"]
+    events = node.api("GET", "/acme/service/ordered/events").json()["items"]
     assert [e["kind"] for e in events].index("deployment.active") < [e["kind"] for e in events].index("service.slept")
