@@ -107,7 +107,7 @@ QUERIES = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(STEPS, st.lists(QUERIES, min_size=1, max_size=4), st.sampled_from([40, 300, 262_144]), st.integers(150, 3000))
 def test_any_query_is_that_of_a_list(
     tmp_path_factory: pytest.TempPathFactory, steps: list, queries: list[Query], block: int, segment: int
@@ -127,7 +127,7 @@ def test_any_query_is_that_of_a_list(
             assert page.truncated == (len(expected) > query.limit)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(STEPS, QUERIES, st.sampled_from([40, 262_144]), st.integers(150, 3000))
 def test_pages_that_follow_each_other_have_no_gap_and_no_double(
     tmp_path_factory: pytest.TempPathFactory, steps: list, query: Query, block: int, segment: int

@@ -81,7 +81,7 @@ def test_pages(tmp_path: Path, clock: Clock) -> None:
     assert LogStore(tmp_path / "logs").read_now("unknown", Query()).items == ()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.text("abé ", max_size=30)), max_size=60),
     st.integers(1, 20),
@@ -155,7 +155,7 @@ def test_a_segment_without_its_header_is_none(tmp_path: Path, clock: Clock) -> N
 
 
 @given(st.integers(1, 120), st.integers(80, 400))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_what_was_taken_is_known_after_any_restart(
     tmp_path_factory: pytest.TempPathFactory, count: int, segment: int
 ) -> None:

@@ -260,4 +260,4 @@ class Rollouts(RuleBasedStateMachine):
 
 
 TestRollouts = Rollouts.TestCase
-TestRollouts.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+TestRollouts.settings = settings(max_examples=100, stateful_step_count=60)

@@ -138,9 +138,9 @@ async def test_deleting_by_force_does_not_wait(plane: Plane) -> None:
 async def test_short_requests_between_reports_keep_a_service_awake(plane: Plane) -> None:
     plane.repository()
     control, worker = plane.control(), await plane.worker()
-    service = await plane.create(scaling=Scaling(idle_timeout=1))
+    service = await plane.create(scaling=Scaling(idle_timeout=5))
     await until(lambda: states(control.view(service)) == [ReplicaState.READY])
-    end = asyncio.get_running_loop().time() + 3
+    end = asyncio.get_running_loop().time() + 8
     while asyncio.get_running_loop().time() < end:
         assert (await worker.request(service))[0] == 200
         await asyncio.sleep(0.05)  # the pace of a client

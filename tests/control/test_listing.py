@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from control.services.listing import Listing
@@ -61,7 +61,6 @@ class World:
         assert self.listing.namespaces() == {namespace for namespace, _ in self.services.values()}
 
 
-@settings(deadline=None)
 @given(EVENTS)
 def test_a_list_is_what_a_walk_would_find(events):
     async def play() -> None:

@@ -69,7 +69,7 @@ def test_key_names(name, fine):
     assert (key_name_error(name) is None) == fine
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text("ab/.@{~^:?*[\\- \x00\x7flockHEADé", min_size=1, max_size=12).filter(lambda t: "\x00" not in t))
 def test_branches_are_what_git_takes(branch):
     git = subprocess.run(["git", "check-ref-format", f"refs/heads/{branch}"], check=False).returncode == 0

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from control.contract.problem import Problem
@@ -179,7 +179,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(JSON | objects(JSON))
 def test_whatever_comes_is_taken_or_refused_by_name(body):
     try:

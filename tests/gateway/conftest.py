@@ -9,16 +9,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import uvloop
-from hypothesis import settings
 from wire import Conversation, Starter
 
 import gateway.exchange
 from gateway.settings import GatewaySettings
 from gateway.telemetry import Telemetry
 from state.models import Endpoint
-
-settings.register_profile("busy", deadline=None)  # a machine with other work to do is no failure of what is tested
-settings.load_profile("busy")
 
 # Compiled, the data plane reads the real clock and connects itself: it can't be staged (`memory_plane.py`).
 collect_ignore = [] if gateway.exchange.__file__.endswith(".py") else ["test_state_machine.py", "test_loop_turns.py"]

@@ -179,7 +179,7 @@ STARTS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(STARTS, st.lists(PIECES, max_size=5))
 def test_whatever_we_accept_all_read_the_same(start: bytes, pieces: list[bytes]) -> None:
     agree(head_of(*pieces, start=start))

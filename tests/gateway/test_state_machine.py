@@ -363,6 +363,4 @@ class Talk(RuleBasedStateMachine):
 
 
 TestTalk = Talk.TestCase
-TestTalk.settings = settings(
-    max_examples=200, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
-)
+TestTalk.settings = settings(max_examples=200, stateful_step_count=50, suppress_health_check=list(HealthCheck))

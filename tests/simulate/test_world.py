@@ -71,7 +71,7 @@ def test_reports_tell_levels_means_and_how_long_the_oldest_waits() -> None:
     assert told[1].reports[3].mean == pytest.approx((2 * (3.53 - 3.0) + 1 * (4.0 - 3.53)), abs=0.01)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(list(POLICIES)),
     st.lists(st.tuples(st.floats(0, 200), st.floats(0.01, 30)), min_size=1, max_size=150),
@@ -90,7 +90,7 @@ def test_every_request_is_answered_or_failed(
     assert all(sample.ready <= sample.replicas for sample in outcome.samples)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.floats(0, 60), st.floats(0.01, 10)), min_size=1, max_size=80),
     st.integers(1, 3),

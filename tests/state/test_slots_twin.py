@@ -238,7 +238,7 @@ async def test_the_script_and_its_twin_tell_the_same_story(valkey: Valkey, story
     await told(valkey.url, True, STORIES[story])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from([True, True, True, False]), st.lists(acts, min_size=4, max_size=16))
 def test_the_script_and_its_twin_are_equal(valkey: Valkey, settled: bool, story: list[tuple[str, Any, Any]]) -> None:
     asyncio.run(told(valkey.url, settled, story))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -74,7 +74,6 @@ EVENTS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(EVENTS)
 def test_nothing_falls_and_nothing_counts_twice(tmp_path_factory: pytest.TempPathFactory, events: list[Any]) -> None:
     """All that is lost is what a worker said at last, where control was killed before the next scrape."""

@@ -58,7 +58,7 @@ def written(head: bytes) -> tuple[bytes, int] | None:
     return request_head(exchange, VIA), request.length
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(STARTS, st.lists(LINES, max_size=6), st.binary(min_size=1, max_size=30))
 @example(b"POST / HTTP/1.1", [b"Transfer-Encoding: chunked", b"Connection: TE", b"TE: trailers"], b"a")
 @example(b"PUT / HTTP/1.1", [b"Content-Length: 03", b"Expect: 100-continue"], b"abc")
@@ -95,7 +95,7 @@ class Answered:
         self.fields.append((name.lower(), value.strip(b" \t")))
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(st.sampled_from([b"200 OK", b"204", b"304 ", b"103 x", b"500 \xe4"]), st.lists(LINES, max_size=6))
 @example(b"200 OK", [b"Content-Length: 03", b"X-A : b"])
 def test_responses_that_leave(status: bytes, lines: list[bytes]) -> None:
@@ -127,7 +127,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(st.lists(PIECES, max_size=8), st.lists(st.integers(1, 9), max_size=40))
 @example([b"3\r\nabc\r\n", b"0\r\n", b"X: y\r\n", b"Content-Length: 5\r\n", b"\r\n"], [])
 def test_chunked_bodies_that_leave(pieces: list[bytes], sizes: list[int]) -> None:

@@ -99,7 +99,7 @@ lines = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(lines, st.lists(st.integers(0, 400), max_size=4), st.booleans())
 def test_killed_anywhere_nothing_is_lost_or_doubled(
     tmp_path_factory: pytest.TempPathFactory,

@@ -215,7 +215,7 @@ CALLS: tuple[Callable[[AcmeClient, str], Awaitable[object]], ...] = (
 )
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     status=st.sampled_from([200, 201, 204, 301, 400, 404, 429, 500, 503]),
     fields=st.lists(st.tuples(FIELDS, VALUES), max_size=4),
