@@ -167,6 +167,8 @@ class Clients:
         if self._searched:
             self._searched.clear()
         for down in list(islice(self.paused, _LOOKED_AT)):
+            if down not in self.paused:
+                continue  # one before it has left, which made room for this one: it is read again, or has gone too
             del self.paused[down]  # behind the others, whose turn comes at the next tick
             self.paused[down] = None
             down.look_for_leaving()

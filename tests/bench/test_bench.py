@@ -64,7 +64,7 @@ def test_figures_are_written_between_the_marks(tmp_path: Path) -> None:
     os.environ.get("CI") != "true" and shutil.which("wrk") is None, reason="wrk is missing; `make bench` installs it"
 )
 def test_a_short_run_writes_sane_figures(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench", "--rounds", "1", "--seconds", "1", "--peers", "nginx"]
+    command = [sys.executable, "-m", "bench", "--rounds", "1", "--seconds", "3", "--peers", "nginx"]
     command += ["--only", "throughput", "--without-wakegate", "--results", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -14,6 +14,10 @@ from gateway.clients import NEVER, Clients, client_of
 from gateway.http1.server import ServerConnection
 from gateway.sides import Downstream
 
+plain = pytest.mark.skipif(
+    gateway.sides.__file__.endswith(".so"), reason="a compiled class can't be the base of one of Python's"
+)
+
 Make = Callable[[], ServerConnection]
 
 
@@ -206,9 +210,7 @@ async def test_a_trusted_proxy_may_have_more(conversation: Starter) -> None:
     assert talk.edge.counters()["refused_address"] == 0
 
 
-@pytest.mark.skipif(
-    gateway.sides.__file__.endswith(".so"), reason="a compiled class can't be the base of one of Python's"
-)
+@plain
 def test_of_thousands_that_are_not_read_a_thousand_are_looked_at_each_time() -> None:
     clients = Clients(10_000, ())
 
@@ -227,3 +229,23 @@ def test_of_thousands_that_are_not_read_a_thousand_are_looked_at_each_time() -> 
         assert sum(one.looks > 0 for one in paused) == looked
         assert sum(one.looks for one in paused) == 1000 * tick
     assert len(clients.paused) == 2500
+
+
+@plain
+def test_who_leaves_may_let_others_be_read_again() -> None:
+    clients = Clients(10, ())
+    looked_at: list[Downstream] = []
+
+    class Paused(Downstream):
+        """Not being read; has left, which frees a place for the next one."""
+
+        def look_for_leaving(self) -> None:
+            looked_at.append(self)
+            del clients.paused[self]
+            clients.paused.pop(second, None)
+
+    first, second, third = Paused(), Paused(), Paused()
+    clients.paused.update(dict.fromkeys((first, second, third)))
+    clients.tend(0.0)
+    assert looked_at == [first, third]
+    assert not clients.paused

@@ -32,9 +32,9 @@ def reads_again(peer: Peer) -> None:
 
 async def drip(client: Peer, every: float, piece: bytes = b"x") -> AsyncIterator[int]:
     """One piece after the other until the edge has had enough."""
-    sent = 0
-    while not client.reader._buffer and not client.reader.at_eof():  # type: ignore[attr-defined]
-        client.writer.write(piece)
+    sent, reader, writer = 0, client.reader, client.writer
+    while not reader._buffer and not reader.at_eof() and not writer.is_closing():  # type: ignore[attr-defined]
+        writer.write(piece)
         sent += len(piece)
         yield sent
         await asyncio.sleep(every)
