@@ -13,7 +13,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -426,16 +425,6 @@ async def test_a_killed_worker_cuts_its_own_connections_only(web):
         await more(200)
         done.set()
     assert 0 < cuts <= 16
-
-
-@SHAKEN.group
-def test_a_reload_drops_no_connection(web):
-    context, count = trusting(web), web.lines().count("reloaded")
-    web.send(signal.SIGHUP)
-    while web.lines().count("reloaded") == count:
-        assert status(web, WEB, context) == 200
-        time.sleep(0.02)  # a pace of asking, nothing is waited for by it
-    assert status(web, WEB, context) == 200
 
 
 # Options

@@ -19,6 +19,7 @@ import pytest
 from e2e_node import Node, eventually
 from scenes import Notes, Reply, ask, host
 from shared_nodes import HOLDING, RESTARTED
+from test_cold_starts import FAILURES, STARTS, counted
 
 pytestmark = pytest.mark.e2e
 
@@ -210,22 +211,46 @@ async def test_a_replica_that_floods_is_bounded_and_what_is_dropped_is_told(hold
     eventually(lambda: raw() < 2 << 20, 60, "what was taken in, or dropped, is freed")
 
 
+def kinds(node: Node, name: str) -> list[str]:
+    return [event["kind"] for event in node.api("GET", f"/acme/service/{name}/events?limit=1000").json()["items"]]
+
+
+async def story(node: Node) -> None:
+    """The service `told` wakes once, once it can't, and then it runs."""
+    notes = deploy(node, "told")
+    for broken, status in ((False, 200), (True, 503)):
+        await asyncio.to_thread(eventually, lambda: asleep(node, "told"), 60, "it sleeps")
+        if broken:
+            (notes.path / "broken").touch()
+        assert await request(node, "told") == status
+    await asyncio.to_thread(
+        eventually, lambda: "service.wake_failed" in kinds(node, "told"), what="the end of the wake"
+    )
+    (notes.path / "broken").unlink()
+    assert node.api("PUT", "/auth/v1/seed/acme/services/told", {"min_replicas": 1}).status == 200
+    await asyncio.to_thread(eventually, lambda: node.service("acme", "told")["replicas"]["ready"] == 1, 60, "it runs")
+
+
 @RESTARTED.group
-async def test_a_restart_of_the_node_keeps_what_was_told(restarted_node):
-    node = restarted_node
-    deploy(node, "told", min_replicas=1)
-    await asyncio.to_thread(node.wait_status, "acme", "told", "running")
+async def test_a_restart_of_the_node_keeps_what_was_told_and_counted(restarted_node):
+    """And the key of its administrator."""
+    node, key = restarted_node, restarted_node.admin_key
+    await story(node)
     path = "/acme/service/told/events?limit=1000"
 
     def told() -> Any:
         found = node.api("GET", path).json()
-        kinds = {event["kind"] for event in found["items"]}
-        return found if {"replica.ready", "deployment.active"} <= kinds else None
+        return found if found["items"][-1]["kind"] == "replica.ready" else None
 
     before = await asyncio.to_thread(eventually, told)  # events are told after what they tell of
     first = node.api("GET", "/acme/service/told/logs?limit=10").json()["items"]
+    starts, failures = counted(node, STARTS)["ready"], counted(node, FAILURES)["ready"]
+    assert min(starts, failures) > 0
     assert node.stop() == 0
     node.start()
+    assert (node.admin_key, key in node.said) == (key, False)
+    assert counted(node, STARTS)["ready"] >= starts
+    assert counted(node, FAILURES)["ready"] >= failures
     after = node.api("GET", path).json()["items"]
     assert after[: len(before["items"])] == before["items"]
     resumed = eventually(lambda: node.api("GET", f"{path}&cursor={before['next']}").json()["items"], what="what came")

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import scenes
 from e2e_node import ROOT, Node, eventually
 from shared_nodes import FILE, RESTARTED, SUPERVISED, serves
+from test_https import status, trusting
 
 pytestmark = pytest.mark.e2e
 
@@ -50,7 +51,7 @@ def process_of(answer: bytes) -> str:
 
 
 @contextlib.contextmanager
-def asking(node: Node, host: str, expected: int) -> Iterator[list[object]]:
+def asking(status: Callable[[], int], expected: int, pause: float = 0) -> Iterator[list[object]]:
     """New connections one after the other, meanwhile; yields what was answered otherwise than expected."""
     wrong: list[object] = []
     done = threading.Event()
@@ -58,10 +59,11 @@ def asking(node: Node, host: str, expected: int) -> Iterator[list[object]]:
     def ask() -> None:
         while not done.is_set():
             try:
-                if (status := node.request(host, timeout=10).status) != expected:
-                    wrong.append(status)
-            except OSError as error:
+                if (got := status()) != expected:
+                    wrong.append(got)
+            except (OSError, AssertionError) as error:
                 wrong.append(error)
+            done.wait(pause)
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -229,7 +231,7 @@ def test_a_delete_waits_for_a_silent_worker_only_until_it_is_killed(node):
 
 @SUPERVISED.group
 def test_no_new_connection_is_lost_while_workers_die(node):
-    with asking(node, "nobody.example.com", 404) as wrong:
+    with asking(lambda: node.request("nobody.example.com", timeout=10).status, 404) as wrong:
         for role in ("worker 1", "worker 2", "worker 1"):
             old = node.child(role)
             # One request may be inside the worker at that moment; it is the only one that may fail.
@@ -325,9 +327,14 @@ def reload(node: Node) -> None:
 @SUPERVISED.group
 def test_sighup_replaces_the_workers_without_dropping_a_connection(node):
     before = node.pids()
-    with asking(node, "nobody.example.com", 404) as wrong:
+    name, pause = "nobody.apps.localhost", 0.01
+    trust = trusting(node)
+    with (
+        asking(lambda: node.request(name, timeout=10).status, 404, pause) as wrong,
+        asking(lambda: status(node, name, trust), 404, pause) as wrong_over_tls,
+    ):
         reload(node)
-    assert wrong == []
+    assert (wrong, wrong_over_tls) == ([], [])
     eventually(lambda: all(len(pids) == 1 for pids in node.pids().values()), 20, "the old workers end")
     after = node.pids()
     assert after["valkey-server"] == before["valkey-server"]

@@ -71,16 +71,21 @@ async def replicas() -> AsyncIterator[list[Gated]]:
                 writer.close()
 
 
+WORKERS = 2
+
+
 @pytest.fixture
-async def nodes(tmp_path: Path, store_url: str) -> AsyncIterator[list[Nursery]]:
+async def nodes(request: pytest.FixtureRequest, tmp_path: Path, store_url: str) -> AsyncIterator[list[Nursery]]:
+    """Two with `WORKERS` each, or as many as the test says."""
+    workers = getattr(request, "param", WORKERS)
     made = []
     for name in ("n", "m"):
         data = tmp_path / name
         data.mkdir()
-        made.append(Nursery(data, store_url, 2, {}, name))
+        made.append(Nursery(data, store_url, workers, {}, name))
     for node in made:
-        for number in (1, 2):
-            await (await node.spawn(number)).ready()
+        for number in range(workers):
+            await (await node.spawn(number + 1)).ready()
     yield made
     for node in made:
         await node.close()
@@ -105,6 +110,7 @@ async def test_a_replica_has_one_at_a_time_and_is_not_idle_while_any_waits(
     assert sum(len(one.log) for one in replicas) == 2 * REQUESTS
 
 
+@pytest.mark.parametrize("nodes", [1], indirect=True)
 async def test_what_a_killed_worker_had_is_free_after_its_end_is_known(
     nodes: list[Nursery], store: Store, replicas: list[Gated]
 ) -> None:
