@@ -66,7 +66,7 @@ async def test_a_start_is_told_by_phases_and_a_failed_one_with_its_reason(restar
         totals = node.api("GET", "/acme/service/web/analytics").json()["totals"]
         return totals["cold_starts"] == 1 and list(totals["cold_start_phases"]) == list(PHASES)
 
-    eventually(told, 20, "analytics have the start that somebody was held for, and its first byte")
+    eventually(told, 60, "analytics have the start that somebody was held for, and its first byte")
     found = counted(node, STARTS)
     assert (found["ready"], found["first_byte"]) == (before["ready"] + 1, before["first_byte"] + 1)
 

@@ -207,10 +207,10 @@ def test_a_port_in_use_is_named(make_node):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         node = make_node(options=["--https", address]).start(wait=False)
-        assert node.process.wait(20) == 1
+        assert node.process.wait(60) == 1
     assert f"--https {address}: already in use" in node.said
     both = make_node(options=["--http", "127.0.0.1:7777", "--https", "127.0.0.1:7777"]).start(wait=False)
-    assert both.process.wait(20) == 2
+    assert both.process.wait(60) == 2
     assert "--https: 127.0.0.1:7777 overlaps with 127.0.0.1:7777 of --http" in both.said
 
 
@@ -333,7 +333,7 @@ def test_a_damaged_secret_key_is_told(make_node):
     node.data.mkdir()
     (node.data / "secret.key").write_text("damaged")
     node.start(wait=False)
-    assert node.process.wait(20) == 1
+    assert node.process.wait(60) == 1
     assert f"the secret key can't be read: {node.data}/secret.key: " in node.said
 
 

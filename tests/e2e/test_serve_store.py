@@ -49,14 +49,14 @@ def test_a_damaged_file_is_told_and_its_repair_keeps_the_services(stopped):
     with next((node.data / "appendonlydir").glob("*.incr.aof")).open("ab") as file:
         file.write(b"\0" * 512)
     node.start(wait=False)
-    assert node.process.wait(30) == 1
+    assert node.process.wait(60) == 1
     command = next(line for line in node.lines() if "damaged" in line).partition("can be kept: ")[2]
     assert command == f"wakegate repair --data-dir {node.data}"
     repair = [sys.executable, "-m", *command.split()]
     done = subprocess.run(repair, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, "cut 512" in done.stdout) == (0, True), done
     node.start()
-    eventually(lambda: node.request(HOST).status == 200, 20)
+    eventually(lambda: node.request(HOST).status == 200)
 
 
 @RESTARTED.group
@@ -65,7 +65,7 @@ def test_files_of_a_newer_server_are_refused(stopped):
     own = version.read_text()
     version.write_text("Valkey 99.0.0\n")
     stopped.start(wait=False)
-    assert stopped.process.wait(30) == 1
+    assert stopped.process.wait(60) == 1
     version.write_text(own)
     assert "were written by Valkey 99.0.0" in stopped.said
 
@@ -128,7 +128,7 @@ def test_a_full_disk_refuses_changes_and_serves_on(small_disk, fsync):
         body["name"] = f"more-{next(names)}"  # the first may still be taken: it waits in the store's memory
         return node.api("POST", "/auth/v1/seed/acme/services", body, timeout=20).status in (500, 503)
 
-    eventually(refused, 20, "a change is refused")
+    eventually(refused, 60, "a change is refused")
     for _ in range(50):
         assert node.request(host).status == 200
     filler.unlink()
