@@ -1,7 +1,8 @@
 """A WebSocket echo server of the `websockets` library, as a process of its own: `python echo_server.py`.
 
 First it prints its port, then one line of JSON for each connection that ended: {"path", "code", "reason", "messages"},
-with the close code as it saw it (1006: there was no Close frame).
+with the close code as it saw it (1006: there was no Close frame). A line that
+it reads it prints too, and with its input it ends.
 
   /greet…   says `hello` at once                    /bye/CODE…   closes with this code and the reason `bye`
   /drop…    aborts the TCP connection on a message  /refuse…     answers the handshake with 403
@@ -52,6 +53,11 @@ async def talk(connection: ServerConnection) -> None:
     print(json.dumps(told), flush=True)
 
 
+def repeat() -> None:
+    for line in sys.stdin:
+        print(line, end="", flush=True)
+
+
 async def main() -> None:
     async with serve(
         talk,
@@ -65,7 +71,7 @@ async def main() -> None:
         close_timeout=1,
     ) as server:
         print(server.sockets[0].getsockname()[1], flush=True)
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+        await asyncio.get_running_loop().run_in_executor(None, repeat)
 
 
 asyncio.run(main())

@@ -11,7 +11,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +30,39 @@ SIZES = [0, 1, 125, 126, 127, 65535, 65536, 1 << 20]
 class Echo:
     """The echo server's process: its port, and what it said of each connection."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
-        self.port = port
-        self._process = process
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._said, self._heard = process.stdout, process.stdin
+        self.port = int(self._said.readline())
+
+    def forget(self) -> None:
+        """Passes over what it said up to now: of connections that nobody asked about."""
+        self._heard.write(b"forget\n")
+        self._heard.flush()
+        while self._said.readline() != b"forget\n":
+            pass
 
     async def ended(self, path: str) -> dict[str, Any]:
         """What it saw of the connection to `path`, the next one that ends."""
-        assert self._process.stdout is not None
         async with asyncio.timeout(30):
-            told: dict[str, Any] = json.loads(await asyncio.to_thread(self._process.stdout.readline))
+            told: dict[str, Any] = json.loads(await asyncio.to_thread(self._said.readline))
         assert told.pop("path") == path
         return told
 
 
-@pytest.fixture
-async def echo() -> AsyncIterator[Echo]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[Echo]:
     program = str(Path(__file__).with_name("echo_server.py"))
     with subprocess.Popen([sys.executable, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        yield Echo(process, int(await asyncio.to_thread(process.stdout.readline)))
+        yield Echo(process)
         process.kill()
+
+
+@pytest.fixture
+def echo(server: Echo) -> Echo:
+    server.forget()
+    return server
 
 
 @pytest.fixture
