@@ -28,7 +28,7 @@ from state.kinds import Kind
 from state.models import Backend, Deployment, DeploymentState, Route, Scale, Service
 from state.secret_key import ENVIRONMENT, derive
 from state.secrets import Vault
-from state.store import Change
+from state.store import Change, kind_key
 from tests.chains import issue
 
 LEAF = issue(["more.acme.com"])
@@ -250,11 +250,12 @@ async def read(rig: Rig, model: Callable[..., Any], object_id: str) -> Any:
 async def stored(rig: Rig) -> dict[tuple[Kind, str], bytes]:
     """What is stored of services, without the last uses of keys."""
     kinds = [kind for kind in Kind if kind is not Kind.KEY]
-    return {(kind, i): record.value for kind in kinds for i, record in await everything(rig, kind)}
-
-
-async def everything(rig: Rig, kind: Kind) -> list[tuple[str, Any]]:
-    return [(i, record) async for i, record in rig.store.scan(kind)]
+    async with rig.store.client.pipeline(transaction=False) as pipe:
+        for kind in kinds:
+            pipe.hgetall(kind_key(kind))
+        found = await pipe.execute()
+    pairs = zip(kinds, found, strict=True)
+    return {(kind, i.decode()): value.partition(b":")[2] for kind, records in pairs for i, value in records.items()}
 
 
 async def check_whole(rig: Rig) -> None:

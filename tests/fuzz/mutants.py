@@ -26,7 +26,7 @@ def patches() -> list[Path]:
 
 def copy_tree(to: Path, patch: Path | None) -> None:
     """What the fuzzer needs of the tree, with a bug planted. Raises CalledProcessError if the patch doesn't apply."""
-    ignored = shutil.ignore_patterns("*.so", ".hypothesis", "*.pyc.*")  # the last: compiled files that are being written
+    ignored = shutil.ignore_patterns("*.so", ".hypothesis", "*.pyc.*")  # the last: being written
     for name in COPIED:
         shutil.copytree(TREE / name, to / name, ignore=ignored)
     if patch is not None:
