@@ -389,23 +389,13 @@ def encode(*records: str) -> bytes:
     return MARK.join(_record(record) for record in records)
 
 
-_BY_LENGTH = sorted(range(len(PIECES)), key=lambda at: -len(PIECES[at]))
+_BYTES = {piece: bytes([0x80 + at]) for at, piece in enumerate(PIECES) if len(piece) > 1}
+_LONGEST_FIRST = re.compile(b"|".join(map(re.escape, sorted(_BYTES, key=len, reverse=True))))
 
 
 def _record(record: str) -> bytes:
     said = record[2:].encode("latin-1")
-    out = bytearray()
-    at = 0
-    while at < len(said):
-        for index in _BY_LENGTH:
-            if len(PIECES[index]) > 1 and said.startswith(PIECES[index], at):
-                out.append(0x80 + index)
-                at += len(PIECES[index])
-                break
-        else:
-            out.append(said[at])
-            at += 1
-    return record[:1].encode() + bytes(out)
+    return record[:1].encode() + _LONGEST_FIRST.sub(lambda found: _BYTES[found[0]], said)
 
 
 def decode(program: bytes) -> str:
