@@ -4,12 +4,16 @@ source runs plain, and both forms pass the same tests."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import sys
 
-from setuptools import setup
+from setuptools import Extension, setup
 
 COMPILE = os.environ.get("WAKEGATE_COMPILE") == "1"
+# What a build needs, and its metadata, are asked for first, by these: nothing is compiled for an answer.
+ASKED = {"egg_info", "dist_info"}
+# gcc rereads the generated file, of 15 MB, for this warning all the time: without it, it takes 10 s of 23 s.
+CHEAPER = ["-Wno-misleading-indentation"]
 
 HOT = [
     "gateway/errors.py",
@@ -58,14 +62,15 @@ HOT = [
 ]
 
 
-def extensions() -> list[object]:
-    if not COMPILE:
+def extensions() -> list[Extension]:
+    if not COMPILE or ASKED.intersection(sys.argv):
         return []
-    if importlib.util.find_spec("mypyc") is None:
-        return []  # an isolated build asks for its requirements first
     from mypyc.build import mypycify
 
-    return list(mypycify(HOT, opt_level=os.environ.get("WAKEGATE_COMPILE_LEVEL", "3"), debug_level="0"))
+    found = mypycify(HOT, opt_level=os.environ.get("WAKEGATE_COMPILE_LEVEL", "3"), debug_level="0")
+    for extension in found:
+        extension.extra_compile_args += CHEAPER
+    return found
 
 
 setup(ext_modules=extensions(), setup_requires=["mypy>=1.13"] if COMPILE else [])

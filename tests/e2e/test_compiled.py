@@ -1,4 +1,5 @@
 """The compiled form of the data plane: a wheel is built as `make wheel` builds it, and passes the tests of the gateway.
+Of the tests those are left out whose modules load nothing that is compiled.
 
 The wheel is unpacked beside copies of the tests, in a directory without sources, so that nothing but the wheel can be
 imported; a plugin of the inner pytest looks at what was.
@@ -21,6 +22,8 @@ from tests.conftest import missing
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("wakegate", "gateway", "activator", "certs", "control", "state")
 HOT = set(re.findall(r'"(gateway/[\w/]+)\.py"', (ROOT / "setup.py").read_text()))
+# Of modules that stay Python: their tests, run as they are, say all there is to say.
+PLAIN = ("test_adoption", "test_cache", "test_reporter")
 
 # Imported by the inner pytest before it collects anything.
 PLUGIN = """
@@ -83,6 +86,14 @@ def test_every_hot_module_is_compiled(site: Path) -> None:
     assert compiled == HOT
 
 
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_is_left_out_loads_nothing_compiled(name: str) -> None:
+    script = f"import sys, {name}; print(*sys.modules)"
+    path = f"{ROOT}:{ROOT / 'tests' / 'gateway'}"
+    loaded = run(sys.executable, "-c", script, cwd=ROOT, PYTHONPATH=path).split()
+    assert not {module.replace("/", ".") for module in HOT} & set(loaded)
+
+
 def test_the_compiled_form_passes_the_tests_of_the_gateway(site: Path, tmp_path: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     shutil.copytree(ROOT / "tests" / "gateway", tmp_path / "tests" / "gateway")
@@ -92,9 +103,10 @@ def test_the_compiled_form_passes_the_tests_of_the_gateway(site: Path, tmp_path:
     plugins.mkdir()
     names = sorted(name.replace("/", ".") for name in HOT)
     (plugins / "only_the_wheel.py").write_text(PLUGIN.format(names=names, site=str(site)))
-    quick = ("-p", "no:cacheprovider", "-o", "asyncio_debug=false")
+    quick = ("-p", "no:cacheprovider", "-o", "asyncio_debug=false", "-n", "2", "--dist", "loadfile")
     command = (sys.executable, "-P", "-m", "pytest", "-q", "-p", "only_the_wheel", *quick)
-    output = run(*command, "tests/gateway", cwd=tmp_path, PYTHONPATH=f"{site}:{plugins}")
+    without = [f"--ignore=tests/gateway/{name}.py" for name in PLAIN]
+    output = run(*command, *without, "tests/gateway", cwd=tmp_path, PYTHONPATH=f"{site}:{plugins}")
     passed = re.search(r"(\d+) passed", output)
     assert passed is not None, output
     assert int(passed[1]) > 300
