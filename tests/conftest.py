@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,9 +30,9 @@ settings.register_profile("busy", deadline=None)  # a machine with other work to
 settings.load_profile("busy")
 
 # asyncio's debug mode keeps the stack of every future. All of it costs a third of the suite's time, and nobody needs
-# more of it than tells whose future it is.
+# more of it than tells whose future it is; its lines are read when somebody looks.
 DEBUG_FRAMES = 6
-walk_stack = traceback.walk_stack
+walk_stack, extract = traceback.walk_stack, traceback.StackSummary.extract
 
 
 def walk_top(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:
@@ -40,7 +40,20 @@ def walk_top(frame: FrameType | None) -> Iterator[tuple[FrameType, int]]:
     return itertools.islice(walk_stack(frame), DEBUG_FRAMES)
 
 
+def extract_names(
+    frames: Iterable[tuple[FrameType, int]], *, limit: int | None = None, capture_locals: bool = False, **lookup: bool
+) -> traceback.StackSummary:
+    """`StackSummary.extract`, which asks the disk for each frame whether its file is still the same, without that."""
+    if capture_locals or (limit is not None and limit < 0):
+        return extract(frames, limit=limit, capture_locals=capture_locals, **lookup)
+    return traceback.StackSummary(
+        traceback.FrameSummary(frame.f_code.co_filename, line, frame.f_code.co_name, lookup_line=False)
+        for frame, line in itertools.islice(frames, limit)
+    )
+
+
 traceback.walk_stack = walk_top
+traceback.StackSummary.extract = staticmethod(extract_names)  # type: ignore[method-assign]
 
 
 def valkey_binary() -> str | None:
