@@ -45,7 +45,7 @@ class Replica(Health):
         self.ready = True
         self.gone = False  # no longer an endpoint: forgotten once nothing is in flight
         self.in_flight = 0
-        self.start: Start | None = None  # None: it was known before it was ready, or nobody measured it
+        self.start: Start | None = None  # None: it was ready, or known, before, or nobody measured it
         self.slots = UNLIMITED  # requests that this worker may have in flight here
         self.idle: list[Upstream] = []  # newest last
         self.pooled = False  # known to the pool

@@ -95,8 +95,11 @@ class Service:
         self.bytes_in = 0
         self.bytes_out = 0
 
-    def apply(self, backend: Backend, hold_timeout: float, now: float) -> list[Replica]:
-        """Become what `backend` says (`hold_timeout`: the node's default). The replicas that left the rotation."""
+    def apply(self, backend: Backend, hold_timeout: float, now: float, news: bool = True) -> list[Replica]:
+        """Become what `backend` says (`hold_timeout`: the node's default). The replicas that left the rotation.
+
+        `news`: it has changed just now; else it is only looked at for the first time.
+        """
         self.call(backend.namespace, backend.name)
         self.deleted = False
         self.concurrency = backend.concurrency
@@ -111,7 +114,7 @@ class Service:
         listed: set[str] = set()
         for endpoint in backend.endpoints:
             listed.add(endpoint.id)
-            self._endpoint(endpoint, now)
+            self._endpoint(endpoint, now, news)
         return self._rotate(listed)
 
     def remove(self) -> list[Replica]:
@@ -124,7 +127,7 @@ class Service:
         self.refusing, self.reason = True, stale().details
         return self._rotate(set())
 
-    def _endpoint(self, endpoint: Endpoint, now: float) -> None:
+    def _endpoint(self, endpoint: Endpoint, now: float, news: bool) -> None:
         replica = self.replicas.get(endpoint.id)
         if replica is not None and (replica.host != endpoint.host or replica.port != endpoint.port):
             replica.ready = False
@@ -133,7 +136,7 @@ class Service:
         if replica is None:
             replica = self.replicas[endpoint.id] = Replica(endpoint.id, endpoint.host, endpoint.port)
             replica.ready = False
-            if endpoint.ready and endpoint.phases is not None and endpoint.ready_at is not None:
+            if news and endpoint.ready and endpoint.phases is not None and endpoint.ready_at is not None:
                 replica.start = Start(endpoint.phases, endpoint.ready_at, now)
         if endpoint.ready and not replica.ready:
             replica.renewed()  # new, called back or healthy again: whatever it failed at is over

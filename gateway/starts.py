@@ -1,8 +1,9 @@
 """The start of a replica, for those who were held for it: what `Server-Timing` says of it, and when the first of them
 had a byte.
 
-Made when a worker first hears of a replica and that is ready, and forgotten with it. Only answers to requests that were
-held look at it.
+Made when a worker first hears of a replica and that has just become ready, and forgotten with it. A replica that was
+ready before its service was first asked for has none here: whoever is held there waits for something else. Only answers
+to requests that were held look at it.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ class Table:
         service.call(route.namespace, route.name)
         backend = self._source.backend(route.service)
         if backend is not None:
-            service.apply(backend, self.hold_timeout, time.monotonic())
+            service.apply(backend, self.hold_timeout, time.monotonic(), news=False)
         self.services[route.service] = service
         return service
 

@@ -9,7 +9,7 @@ from gateway.health import GOOD, IN_A_ROW, WARMING
 from gateway.messages import Request
 from gateway.replica import Replica
 from gateway.service import Service
-from state.models import Backend, Endpoint, Phase
+from state.models import Backend, Endpoint, Phase, StartPhases
 
 
 def backend(*replicas: str, draining: tuple[str, ...] = (), affinity: str = "none") -> Backend:
@@ -90,3 +90,16 @@ def test_the_client_of_an_ejected_replica_is_not_its_probation() -> None:
     for _ in range(20):
         chosen = office.pick(exchange, service, service.replicas["a"].until + 0.5)
         assert chosen is service.replicas["b"]
+
+
+def test_a_start_is_news_only_to_who_knew_the_service_before() -> None:
+    phases = StartPhases(ready=4_000)
+    first, second = (Endpoint(name, "127.0.0.1", 1000, True, 5, phases) for name in "ab")
+    service = Service("s", 10, 1.0)
+    service.apply(Backend("s", "acme", "a", endpoints=(first,)), 1.0, 100.0, news=False)
+    assert service.replicas["a"].start is None, "it may have been ready for long"
+    service.apply(Backend("s", "acme", "a", endpoints=(first, second)), 1.0, 200.0)
+    assert service.replicas["a"].start is None
+    start = service.replicas["b"].start
+    assert start is not None
+    assert start.since == 200.0

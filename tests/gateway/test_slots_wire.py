@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
-from wire import PATIENCE, Conversation, get, ok, until
+from wire import PATIENCE, Conversation, fields, get, ok, until
 
 from gateway.settings import GatewaySettings
 from gateway.slots import WorkerSlots
+from state.ids import now_us
+from state.models import StartPhases
 from state.slots import CHANNEL, CLAIMS_KEY, DOCUMENTS_KEY, Message, Slots
 from state.store import Store
 from tests.conftest import Valkey
@@ -389,3 +393,21 @@ async def test_a_hint_that_cannot_be_read_is_counted(plane: Plane) -> None:
                 await asyncio.sleep(0.01)
 
     await heard(lambda: plane.slots.unreadable > 0)
+
+
+async def test_who_waits_for_the_first_slot_of_a_warm_replica_is_told_of_no_start(plane: Plane) -> None:
+    """The worker has never been asked for the service: what it hears of it now is old."""
+    origin = await plane.origin("r1")
+    started = replace(origin.endpoint(), ready_at=now_us() - 5_000_000, phases=StartPhases(ready=404_000))
+    plane.serve(started, concurrency=1)
+    assert await plane.other(want=1) == {"r1": 1}
+    client = await plane.client()
+    await client.send(get())
+    await until(lambda: plane.held == 1)
+    assert await plane.other() == {}
+    replica = await origin.peer()
+    await replica.head()
+    await replica.send(ok())
+    (timing,) = fields(await client.head())[b"server-timing"]
+    assert re.fullmatch(rb"wake;dur=\d+", timing)
+    assert plane.answers == []

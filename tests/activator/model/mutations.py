@@ -146,8 +146,8 @@ def _leaving_ones_forgotten(patch: pytest.MonkeyPatch) -> None:
     """A worker forgets what is in flight at a replica that is no endpoint any more."""
     before = Service.apply
 
-    def apply(self: Service, backend: Backend, *rest: Any) -> Any:
-        left = before(self, backend, *rest)
+    def apply(self: Service, backend: Backend, *rest: Any, **how: Any) -> Any:
+        left = before(self, backend, *rest, **how)
         listed = {endpoint.id for endpoint in backend.endpoints if endpoint.ready}
         for name in [name for name in self.replicas if name not in listed]:
             self.in_flight -= self.replicas.pop(name).in_flight
