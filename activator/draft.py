@@ -20,7 +20,7 @@ class Outlook:
     time is over. `rested`: the backoff after its failure is over. `stable`: a replica that serves has been ready for so
     long that earlier failures count no more. `called`: somebody is held who came after it was put to sleep by its
     owner. `reserved`: requests are expected, for which a replica is kept. `why`: `desired` is what it is now. `waited`:
-    microseconds since the wake; None: there was none.
+    microseconds since a worker told of who is held; None: nobody is.
 
     `able`: nodes that may be given something of this service now; None: any. `node`: the one for what has none of them;
     empty: nowhere, for now. `unfit`: why no live node can run it. `lost`: seconds for which each lost node was silent.

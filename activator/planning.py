@@ -46,6 +46,7 @@ def plan(view: View, outlook: Outlook, new_id: Callable[[], str]) -> Plan:
         _release_the_unwanted(draft)
         _forgive(draft)
         _scale(draft)
+        _answer_the_owner(draft)
         absences.strand(draft)
         rollouts.forget_the_oldest(draft)
         draft.view = rollouts.first_desired(draft.view)
@@ -186,9 +187,25 @@ def _create(draft: Draft, deployment: Deployment) -> None:
         node=node,
         state=ReplicaState.INTENT,
         created_at=draft.outlook.now,
-        phases=StartPhases(decide=draft.outlook.waited),
+        phases=StartPhases(decide=_decided(draft)),
     )
     draft.view = draft.view.put(replica)
+
+
+def _decided(draft: Draft) -> int | None:
+    """Microseconds since the wake that asks for a replica, whoever's it was; the first one's, if both woke it."""
+    outlook, woken_at = draft.outlook, draft.view.scale.woken_at
+    owners = None if woken_at is None else max(0, outlook.now - woken_at)
+    return max((waited for waited in (outlook.waited, owners) if waited is not None), default=None)
+
+
+def _answer_the_owner(draft: Draft) -> None:
+    """What he asked for by waking it is on its way, or not wanted any more."""
+    view = draft.view
+    if view.scale.woken_at is None:
+        return
+    if view.scale.desired == 0 or any(r.state in backends.ALIVE for r in view.of(view.serving)):
+        draft.view = view.put(replace(view.scale, woken_at=None))
 
 
 _USELESS: Final = (ReplicaState.FAILED, ReplicaState.UNHEALTHY, ReplicaState.INTENT, ReplicaState.STARTING)

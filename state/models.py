@@ -220,6 +220,7 @@ class Scale:
     stranded: str | None = None  # wanted, and no live node can run it: why, for anybody
     lost: tuple[str, ...] = ()  # nodes whose loss was told in its events, and not yet their return
     history: History | None = None  # kept with `warm_reserve` only
+    woken_at: int | None = None  # when its owner woke it; None: not, or what that asked for is on its way
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def put_to_sleep(held: Held) -> Write | None:
     _refuse_without_active(held)
     if held.scale.asleep and held.scale.desired == 0:
         return None
-    scale = replace(held.scale, desired=0, asleep=True, failures=0, reason=None)
+    scale = replace(held.scale, desired=0, asleep=True, failures=0, reason=None, woken_at=None)
     return _write(held, scale, Note("service.slept", "its owner put it to sleep"))
 
 
@@ -37,7 +37,8 @@ def woken(held: Held, now: int) -> Write | None:
         _refuse_without_active(held)
     if held.active is None or (held.scale.desired > 0 and not held.scale.asleep):
         return None  # the first deployment starts anyway
-    scale = replace(held.scale, desired=max(1, held.service.min_replicas), asleep=False, active_at=now)
+    desired = max(1, held.service.min_replicas)
+    scale = replace(held.scale, desired=desired, asleep=False, active_at=now, woken_at=now)
     return _write(held, scale, Note("service.woke", "its owner woke it"))
 
 

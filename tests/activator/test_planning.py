@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import deployment, replica, service, view
 
+from activator import verdicts
 from activator.backends import ALIVE
 from activator.demand import Load
 from activator.lifecycle import REPLICA
@@ -242,3 +243,23 @@ def _ways(state: R) -> set[R]:
     """Where the leader's events lead, in one plan: releasing may be followed by stopping."""
     direct = {after for (before, _), after in REPLICA.items() if before is state}
     return direct | ({R.STOPPING} if R.DRAINING in direct else set())
+
+
+def test_its_owners_wake_asks_for_the_start_as_a_request_would() -> None:
+    woken = view(scale=Scale(desired=1, woken_at=1_000))
+    after = step(woken, Outlook(now=1_250, desired=1))
+    assert [r.phases.decide for r in after.replicas.values()] == [250]
+    assert after.scale.woken_at is None, "the next start is none that he asked for"
+    (earlier,) = step(woken, Outlook(now=1_250, desired=1, waited=900)).replicas.values()
+    assert earlier.phases.decide == 900
+    (skewed,) = step(woken, Outlook(now=10, desired=1)).replicas.values()
+    assert skewed.phases.decide == 0
+    assert verdicts.ends_wake(after, next(iter(after.replicas.values())), held=False)
+
+
+def test_its_owners_wake_waits_for_a_node_and_ends_with_a_call_back_or_sleep() -> None:
+    woken = view(scale=Scale(desired=1, woken_at=1_000))
+    assert step(woken, Outlook(now=1_250, desired=1, able=frozenset())).scale.woken_at == 1_000
+    called_back = step(woken.put(replica("a", R.DRAINING)), Outlook(now=1_250, desired=1))
+    assert (states(called_back), called_back.scale.woken_at) == ({"a": R.READY}, None)
+    assert step(woken, Outlook(now=1_250, desired=0)).scale.woken_at is None

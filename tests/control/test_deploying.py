@@ -134,11 +134,13 @@ async def test_sleep_and_wake_change_what_is_wanted(rig):
     woken = await post(rig, "wake")
     assert (woken.status, woken.json["replicas"]["desired"]) == (200, 1)
     scale = (await stored(rig, service_id))[2]
-    assert scale == Scale(desired=1, active_at=scale.active_at)
+    assert scale == Scale(desired=1, active_at=scale.active_at, woken_at=scale.active_at)
     assert scale.active_at is not None  # it stays awake for the whole idle time-out
     revision = await rig.store.revision()
     assert (await post(rig, "wake")).status == 200
     assert await rig.store.revision() == revision
+    assert (await post(rig, "sleep")).status == 200
+    assert (await stored(rig, service_id))[2].woken_at is None
 
 
 async def test_who_may_not_sleep_is_told_why(rig):

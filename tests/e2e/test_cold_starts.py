@@ -79,3 +79,22 @@ async def test_a_start_is_told_by_phases_and_a_failed_one_with_its_reason(restar
     assert failed["phase"] == "ready"
     assert list(failed["phases"]) == [f"{phase}_ms" for phase in (*BEFORE, "total")]
     assert counted(node, FAILURES)["ready"] == failed_before["ready"] + 1
+
+
+async def test_a_start_that_its_owner_asked_for_is_a_cold_start(restarted_node: Node) -> None:
+    node = restarted_node
+    node.commit("acme/web", {"Procfile": "web: exec python3 server.py\n", "server.py": REPLICA})
+    node.create("acme", "web", env={"OUT": str(Notes(node, "owned").path)}, min_replicas=0)
+    service = "/auth/v1/seed/acme/services/web"
+    eventually(lambda: node.service("acme", "web")["status"] == "running", 60, "it runs")
+    assert node.api("POST", f"{service}/sleep").status == 200
+    eventually(lambda: asleep(node), 60, "it sleeps")
+    before = counted(node, STARTS)
+    assert node.api("POST", f"{service}/wake?wait=running&timeout=60").json()["status"] == "running"
+    first, ready = eventually(lambda: len(found := events(node, "replica.ready")) == 2 and found)
+    assert first["reason"].startswith("started in ")
+    assert ready["reason"].startswith("cold start ")
+    assert list(ready["phases"]) == [f"{phase}_ms" for phase in (*BEFORE, "total")]
+    found = counted(node, STARTS)
+    assert (found["decide"], found["ready"]) == (before["decide"] + 1, before["ready"] + 1)
+    assert found["first_byte"] == before["first_byte"], "nobody was held"
