@@ -109,14 +109,21 @@ def broke(view: View, replica_id: str, reason: Reason, now: int, *, tried_enough
 
 
 def retry(view: View, replica_id: str) -> str | None:
-    """What comes after a replica that failed, in a clause; None: nothing more."""
+    """What comes after a replica that failed, in a clause; None: nothing more.
+
+    A wake that failed is not tried again before somebody asks (`activator.planning`): those who were held have gone.
+    """
     replica = view.replicas.get(replica_id)
     if replica is None or replica.state is not ReplicaState.FAILED or view.service.deleted_at is not None:
         return None
     deployment = view.deployments.get(replica.deployment)
     if deployment is not None and deployment.state is DeploymentState.STARTING:
         return "tried once more"
-    return f"tried again in {backends.backoff(replica, view.scale)} s"
+    seconds = backends.backoff(replica, view.scale)
+    alone = not any(other.state in backends.ALIVE for other in view.of(deployment))
+    if replica.ready_at is None and view.service.min_replicas == 0 and alone:
+        return f"the next request after {seconds} s tries again"
+    return f"tried again in {seconds} s"
 
 
 def removed(view: View, replica_id: str) -> View:

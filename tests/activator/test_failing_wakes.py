@@ -56,7 +56,7 @@ async def test_it_is_refused_with_the_reason(plane: Plane, how: str) -> None:
     procfile, reason, phase = ENDS[how]
     told, event = await refused(plane, procfile)
     assert told == reason
-    assert event.reason.startswith(f"{reason}; tried again in 1 s")
+    assert event.reason.startswith(f"{reason}; the next request after 1 s tries again")
     assert event.phase == phase
     assert event.phases is not None
     assert list(seconds(event.phases)) == ["decide", "schedule", "start", "ready"]

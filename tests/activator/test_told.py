@@ -18,7 +18,7 @@ from activator.planning import Outlook, plan
 from activator.views import View
 from state.ids import new_id
 from state.models import DeploymentState as D
-from state.models import Reason, Scale
+from state.models import Reason, Replica, Scale
 from state.models import ReplicaState as R
 from state.store import REPORTS
 
@@ -63,11 +63,33 @@ def test_why_replicas_leave() -> None:
 def test_a_wake_that_failed_says_why_and_what_comes_next() -> None:
     starting = view(replica("a", R.STARTING), scale=Scale(desired=1, failures=2))
     broken = verdicts.broke(starting, "a", Reason("exited with code 1", "last line of its log: no database"), 5)
-    assert verdicts.retry(broken, "a") == "tried again in 4 s"
+    assert verdicts.retry(broken, "a") == "the next request after 4 s tries again"
     assert told(broken, desired=1, load=Load(0, 1)) == []
     assert told(broken, desired=1, rested=frozenset("a")) == [
         ("service.wake_failed", "exited with code 1; the next request tries again")
     ]
+
+
+@pytest.mark.parametrize(
+    ("broken", "beside", "min_replicas", "comes"),
+    [
+        (replica("a", R.STARTING), replica("b", R.STOPPING), 0, "the next request after 1 s tries again"),
+        (replica("a", R.STARTING), replica("b", R.READY), 0, "tried again in 1 s"),
+        (replica("a", R.STARTING), replica("b", R.STOPPING), 1, "tried again in 1 s"),
+        (replica("a", R.READY, ready_at=3), replica("b", R.STOPPING), 0, "tried again in 1 s"),
+    ],
+)
+def test_what_is_said_to_come_next_is_what_comes(
+    broken: Replica, beside: Replica, min_replicas: int, comes: str
+) -> None:
+    desired = 1 + (beside.state is R.READY)
+    before = view(broken, beside, of=service(min_replicas=min_replicas), scale=Scale(desired=desired))
+    failed = verdicts.broke(before, "a", Reason("exited"), 5)
+    assert verdicts.retry(failed, "a") == comes
+    after = plan(failed, Outlook(now=5, desired=desired, node="n", rested=frozenset("a")), new_id).view
+    assert after is not None
+    started = [one for one in after.replicas.values() if one.state is R.INTENT]
+    assert len(started) == comes.startswith("tried again")
 
 
 def test_the_first_failure_of_a_new_deployment_is_tried_once_more_and_the_second_is_its_end() -> None:
