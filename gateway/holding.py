@@ -253,7 +253,8 @@ class Holding:
 def _too_late(service: Service) -> Failure:
     details = "no replica was ready within the hold timeout"
     if service.ready and service.concurrency:
-        details = f"no replica had a slot within the hold timeout: {service.concurrency} requests at once each"
+        some = "1 request" if service.concurrency == 1 else f"{service.concurrency} requests"
+        details = f"no replica had a slot within the hold timeout: each takes {some} at once"
     return Failure(504, "connection_timeout", details)
 
 

@@ -275,3 +275,18 @@ async def test_those_that_a_replica_turns_away_keep_their_order(conversation: St
     for at in range(MANY):
         assert (await replica.head()).startswith(b"GET /%d " % at)
         await replica.send(ok())
+
+
+@pytest.mark.parametrize(("limit", "each"), [(1, b"1 request"), (3, b"3 requests")])
+async def test_who_waited_too_long_for_a_slot_is_told_how_many_there_are(
+    conversation: Starter, limit: int, each: bytes
+) -> None:
+    talk = await conversation(hold_timeout=0.3)
+    origin = await talk.origin()
+    talk.serve(origin.endpoint(), concurrency=limit)
+    clients = [await talk.client() for _ in range(limit + 1)]
+    for client in clients:
+        await client.send(get())
+    head = await clients[-1].head()
+    assert head.startswith(b"HTTP/1.1 504 ")
+    assert b"no replica had a slot within the hold timeout: each takes %b at once" % each in head
