@@ -22,6 +22,7 @@ from gateway.holding import Demand, Slots
 from gateway.lag import LoopLag
 from gateway.service import Service
 from gateway.settings import GatewaySettings
+from gateway.sides import Downstream
 from gateway.sweep import TICK, Sweep
 from gateway.table import Table
 from gateway.telemetry import Telemetry
@@ -293,6 +294,20 @@ class Edge:
         clients.draining = clients.hurried = True
         for connection in clients.all():
             connection.drain(False)
+
+    async def dismiss(self, timeout: float) -> None:
+        """The time to drain is over: whoever still waits for a replica gets 503, thousands in turns of the loop; others
+        are cut. Returns when all connections are gone, after `timeout` seconds at most.
+        """
+        self.hurry()
+        waiting: list[Downstream] = []
+        for connection in self._office.clients.all():
+            if connection.waits():
+                waiting.append(connection)
+            else:
+                connection.abort()
+        self._office.holding.dismiss(waiting)
+        await self.drain(timeout)
 
     def make_room(self) -> int:
         """No connection can be accepted for want of descriptors or memory: idle ones are closed, an eighth of those to

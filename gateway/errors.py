@@ -57,6 +57,11 @@ def unsure() -> Failure:
     return Failure(503, "destination_unavailable", "no service is known to have this host; the store is away", 1)
 
 
+def stopping() -> Failure:
+    """What all get who are still held as the worker ends; whoever asks again comes to another."""
+    return Failure(503, "destination_unavailable", "no replica was ready before the gateway stopped", 1)
+
+
 class StaleConnection(Failure):
     """The replica closed a connection that had been used before, just as a request was sent over it.
 

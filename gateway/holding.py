@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.balance import free
-from gateway.errors import Failure, Waiting, deleted
+from gateway.errors import Failure, Waiting, deleted, stopping
 from gateway.exchange import Exchange
 from gateway.histogram import count
 from gateway.service import Service
+from gateway.sides import Downstream
 from gateway.starts import Start
 from gateway.states import HEAD, HELD, HOLD, step
 from gateway.table import plain_host
@@ -65,7 +66,18 @@ class Holding:
     for one more (dynamic thresholds, Choudhury and Hahne 1998). So none can take the hold of the others.
     """
 
-    __slots__ = ("_demand", "_limit", "_office", "_shares", "_slots", "_turning", "_turns", "bytes", "services")
+    __slots__ = (
+        "_demand",
+        "_limit",
+        "_office",
+        "_shares",
+        "_slots",
+        "_stopping",
+        "_turning",
+        "_turns",
+        "bytes",
+        "services",
+    )
 
     def __init__(self, office: Dispatcher, demand: Demand, limit: int, slots: Slots | None) -> None:
         self._office = office
@@ -77,6 +89,7 @@ class Holding:
         self._shares: dict[str, int] = {}  # bytes by namespace; zeros left out
         self._turns = office.releases
         self._turning: set[Service] = set()  # those with another turn of the loop to come
+        self._stopping = False  # nobody is sent any more
 
     def hold(self, exchange: Exchange, service: Service, now: float) -> None:
         """Have it wait, or answer at once if that is in vain or there is no room."""
@@ -131,6 +144,8 @@ class Holding:
 
     def release(self, service: Service, now: float) -> None:
         """Send as many held requests as there is capacity for, oldest first; of many the first now."""
+        if self._stopping:
+            return
         self._touch(service, now)
         able = free(service.ready, now, len(service.room))
         granted = self._turns.take(able)
@@ -182,6 +197,17 @@ class Holding:
                 exchange.answer(failure)
         if granted < len(some):
             self._turns.later(functools.partial(self._refuse_these, service, some[granted:], failure))
+
+    def dismiss(self, clients: Sequence[Downstream]) -> None:
+        """The worker ends: from now on none of those who are held goes to a replica. `clients`, all who wait for one,
+        are told so.
+        """
+        self._stopping = True
+        granted = self._turns.take(len(clients))
+        for down in clients[:granted]:
+            down.dismiss(stopping())
+        if granted < len(clients):
+            self._turns.later(functools.partial(self.dismiss, clients[granted:]))
 
     def leave(self, exchange: Exchange) -> None:
         service = exchange.service

@@ -94,6 +94,14 @@ class Downstream(Timed):
         """
         raise NotImplementedError
 
+    def waits(self) -> bool:
+        """Whether there is a request that has not gone to a replica."""
+        raise NotImplementedError
+
+    def dismiss(self, failure: Failure) -> None:
+        """Answer such a request."""
+        raise NotImplementedError
+
     def abort(self) -> None:
         """Close whatever goes on."""
         raise NotImplementedError

@@ -46,6 +46,7 @@ from state.store import Store, StoreError
 _KINDS: Final = (Kind.ROUTE, Kind.BACKEND, Kind.CERTIFICATE, Kind.CHALLENGE)
 _PATIENCE: Final = 1.0  # seconds for the store to answer at the start, before the cache is used
 _SNAPSHOT_PATIENCE: Final = 10.0  # seconds for the snapshot, once the store has answered
+_DISMISSED: Final = 3.0  # seconds for those who are held to the end to be told so
 _CUT: Final = 1.0  # seconds for connections that were cut to be over
 _MANY: Final = 1000  # changes at one go that are taken as "everything"
 
@@ -201,13 +202,17 @@ class Worker:
             tasks.create_task(self._slots.leave(), name="last slots")
 
     async def _finish(self) -> None:
-        """Wait until all that was accepted is over, or it is time to cut it. The cache is the successor's to write."""
+        """Wait until all that was accepted is over, or it is time to cut it: who is still held is told so before.
+
+        The cache is the successor's to write.
+        """
         if self._caching is not None:
             self._caching.cancel()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(self._ends) as self._finishing:
                 await self._edge.drain(None, self._patient)
         self._finishing = None
+        await self._edge.dismiss(_DISMISSED)
 
     async def _follow(self) -> None:
         await self._membership.join()

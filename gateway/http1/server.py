@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from gateway import tcp
 from gateway.answers import answer, fresh_id
 from gateway.clients import NEVER
-from gateway.errors import Malformed
+from gateway.errors import Failure, Malformed
 from gateway.exchange import Exchange
 from gateway.fields import allowed_trailers
 from gateway.http1.body import Body
@@ -23,7 +23,7 @@ from gateway.http1.chunked import ChunkError
 from gateway.http1.request_head import check_partial, parse_request
 from gateway.http1.response_writer import ResponseWriter
 from gateway.refused import Refused
-from gateway.states import BODY, HEAD, TUNNEL, may_read_request
+from gateway.states import BODY, HEAD, HELD, TUNNEL, may_read_request
 
 if TYPE_CHECKING:
     from gateway.dispatch import Dispatcher
@@ -230,6 +230,16 @@ class ServerConnection(ResponseWriter):
             self._close()
         else:
             self._office.sweep.arm(self, time.monotonic() + self._office.settings.drain_grace)
+
+    def waits(self) -> bool:
+        exchange = self._exchange
+        return exchange is not None and (exchange.state & ~7) <= HELD
+
+    def dismiss(self, failure: Failure) -> None:
+        exchange = self._exchange
+        if exchange is not None and (exchange.state & ~7) <= HELD:
+            self._office.leave(exchange)
+            exchange.answer(failure)
 
     def look_for_leaving(self) -> None:
         """While reading is paused the kernel alone knows whether the client has left: ask it, and act on it."""

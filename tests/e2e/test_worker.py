@@ -273,6 +273,27 @@ async def test_a_drain_that_takes_too_long_is_cut(make_nursery: Any, store: Stor
     replica.gate.set()
 
 
+async def test_who_is_held_until_the_drain_is_cut_has_an_answer(
+    make_nursery: Any, store: Store, reports: Reports
+) -> None:
+    await publish(store)
+    nursery = make_nursery()
+    worker = await (await nursery.spawn()).ready()
+    asking = [asyncio.ensure_future(nursery.get()) for _ in range(100)]
+    await until(lambda: held(reports.of(worker)) == 100, "they are held")
+    worker.drain(timeout=0.1)
+    for status, text in await asyncio.gather(*asking):
+        assert status == 503
+        assert b"no replica was ready before the gateway stopped" in text
+    assert await worker.exited() == 0
+    assert reports.of(worker)["counters"]["services"]["s1"]["requests"] == {"503": 100}
+
+
+def held(report: dict[str, Any]) -> int:
+    service: dict[str, int] = report.get("services", {}).get("s1", {})
+    return service.get("held", 0)
+
+
 async def test_it_drains_on_sigterm_and_before_it_was_ready(make_nursery: Any, valkey: Valkey, store: Store) -> None:
     nursery = make_nursery()
     worker = await (await nursery.spawn()).ready()
