@@ -11,6 +11,7 @@ import logging
 import re
 import sys
 import traceback
+from codecs import unicode_escape_encode
 from types import TracebackType
 from typing import Final
 
@@ -35,7 +36,8 @@ def visible_json(text: str) -> str:
 
 
 def _escaped(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape").decode()
+    """Without a look for the codec by its name: none is found any more where the interpreter's end is told of."""
+    return unicode_escape_encode(match[0])[0].decode()
 
 
 class Formatter(logging.Formatter):

@@ -30,6 +30,20 @@ def test_what_is_obeyed_is_shown(text, shown):
     assert visible(text) == shown
 
 
+def test_the_last_words_of_a_process_are_shown_too():
+    """At the end of the interpreter no codec is found by its name any more."""
+    script = """
+import logging
+from wakegate.terminal import log_to_stderr
+log_to_stderr("control")
+class Last:
+    def __del__(self, error=logging.getLogger("last").error): error("one\x1btwo")
+last = Last()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == "control: last: one\\x1btwo\n"
+
+
 @given(st.text(st.sampled_from([*OBEYED, "a", "\\", '"', "é"])))
 def test_nothing_is_left_to_obey(text):
     assert not set(visible(text)) & set(OBEYED) - {"\t"}
