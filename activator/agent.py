@@ -190,7 +190,8 @@ class Agent:
                 return
 
     async def kill(self) -> None:
-        """End all replicas at once, however often that has to be tried."""
+        """End all replicas at once, however often that has to be tried; once they are known."""
+        await self._adopted.wait()
         observed = await self._insist("close", self._driver.observe)
         async with asyncio.TaskGroup() as tasks:
             for replica in observed:

@@ -18,7 +18,7 @@ import asyncio
 import enum
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -74,8 +74,8 @@ AFTER: Final[Mapping[tuple[Stage, Finding], Stage]] = MappingProxyType(
 @dataclass(frozen=True, slots=True)
 class Sight:
     """What is known at one moment. `released`: the node's own workers have ended; `remains`: something is on record
-    here or runs; `awaited`: another node can take over some of it and has not yet; `away`: seconds without the store;
-    `lasted`: of this stage, in seconds."""
+    here or runs; `awaited`: another node can take over some of it and has not yet, as far as is known; `away`: seconds
+    without the store; `lasted`: of this stage, in seconds."""
 
     released: bool
     remains: bool
@@ -114,6 +114,7 @@ class Evacuation:
         self._begun = asyncio.Event()
         self._changed = asyncio.Event()
         self._released = False
+        self._known = False  # what is on record, at least once
         self._connected_at = 0.0
 
     @property
@@ -166,14 +167,19 @@ class Evacuation:
     def _sight(self, lasted: float) -> Sight:
         now, own, fleet = time.monotonic(), self._own(), self._nodes.fleet()
         if self._catalog.mirror.connected:
-            self._connected_at = now
+            self._connected_at, self._known = now, True
         return Sight(
             released=self._released,
             remains=bool(own) or bool(self._agent.running) or not self._agent.adopted,
-            awaited=any(awaited(replica, self._needs(replica), fleet) for replica in own),
+            awaited=self._awaited(own, fleet),
             away=now - self._connected_at,
             lasted=lasted,
         )
+
+    def _awaited(self, own: Sequence[Replica], fleet: Fleet) -> bool:
+        """Also while that can't be said: what is on record and who lives is learnt only after a start."""
+        unclear = not self._known or (bool(own) and not fleet.complete)
+        return unclear or any(awaited(replica, self._needs(replica), fleet) for replica in own)
 
     def _own(self) -> list[Replica]:
         """What is on record here, but for those that broke: they stay in their backoff."""

@@ -127,6 +127,29 @@ async def test_what_a_node_runs_is_ready_elsewhere_before_it_stops(plane: Plane,
     assert (await worker.request(service))[0] == 200
 
 
+async def test_a_node_that_stops_as_it_starts_hands_over_what_an_earlier_control_left(plane: Plane) -> None:
+    """What is on record, and who else lives, it learns only meanwhile."""
+    plane.repository()
+    one, two = opened(plane, "n1"), opened(plane, "n2")
+    await known(one, two)
+    worker = await plane.worker(7, node="n3")
+    service = await plane.create(min_replicas=1)
+    await until(lambda: on(two, service, "n1")() or on(two, service, "n2")())
+    mine, other = (one, two) if on(two, service, "n1")() else (two, one)
+    name = replicas(mine, service)[0].node
+    await plane.kill(mine)
+    await until(lambda: other.lease.fence is not None)
+    stopping = Running(stop(plane, opened(plane, name)))
+    while not stopping.task.done():
+        assert (await worker.request(service))[0] == 200
+        await asyncio.sleep(0.01)
+    await stopping.task
+    (left,) = replicas(other, service)
+    assert (left.node != name, left.state) == (True, ReplicaState.READY)
+    told = [event.reason for event in await plane.events(service) if event.kind == "replica.draining"]
+    assert told == [f"node {name} stops, and it is replaced"]
+
+
 async def test_requests_are_held_for_a_replacement_that_takes_longer_than_the_node_waits(plane: Plane) -> None:
     plane.repository()
     one = opened(plane, "n1", drain_timeout=1.0)

@@ -103,3 +103,14 @@ async def test_a_node_that_ends_at_once(plane: Plane, opened: Opened, step: str)
     await control.activation.agent.kill()
     assert alive(plane, "app") == []
     assert control.activation.agent.faults["close"] == 1
+
+
+async def test_a_node_that_ends_at_once_before_it_knows_what_runs(plane: Plane, opened: Opened) -> None:
+    first = opened(NONE)
+    await plane.worker()
+    await serves(plane, first, "app")
+    await plane.kill(first)
+    second = opened(NONE)
+    assert not second.activation.agent.adopted
+    await second.activation.agent.kill()
+    assert alive(plane, "app") == []
