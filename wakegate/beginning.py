@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from pathlib import Path
 from typing import Final
 
@@ -61,9 +60,8 @@ async def first_key(store: Store, mirror: Mirror, file: Path) -> str | None:
             raise StartError(f"the admin key can't be written: {error}") from error
 
 
-def write_url(data_dir: Path, api: socket.socket) -> None:
+def write_url(data_dir: Path, host: str, port: int) -> None:
     """Where commands beside the data directory find the API. Failing at it is no reason to stop."""
-    host, port = api.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - told apart, not bound
     url = f"http://[{host}]:{port}\n" if ":" in host else f"http://{host}:{port}\n"
     beside = data_dir / f".{URL_FILE}.new"

@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,8 @@ _log = logging.getLogger("wakegate.control")
 
 
 def main() -> None:
-    """Run control until it is drained (exit 0), can't run (exit 78, EX_CONFIG) or lost its supervisor (at once)."""
+    """Run control until it is drained (exit 0; 75, EX_TEMPFAIL, if replicas that were to end may run on), can't run
+    (78, EX_CONFIG) or lost its supervisor (at once)."""
     for number in _LEFT_TO_THE_SUPERVISOR:
         signal.signal(number, signal.SIG_IGN)
     log_to_stderr("control")
@@ -102,6 +104,8 @@ async def _run() -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, control.drain, Drain(0, keep_replicas=True))
         pipe.on_message = control.told
         await control.run()
+        if control.left_some:
+            sys.exit(os.EX_TEMPFAIL)
     except* (StartError, SecretError, NodeUnfit, EngineMissing) as group:
         for error in _leaves(group):
             pipe.say(f"error: {error}")
@@ -238,8 +242,10 @@ class Control:
                 tasks.create_task(self._keep_analytics(), name="analytics"),
             ]
             await self._server.start()
-            life.append(tasks.create_task(self._begin(), name="begin"))
-            await self._end(await self._drain)
+            beginning = tasks.create_task(self._begin(), name="begin")
+            wanted = await self._drain
+            beginning.cancel()  # nobody needs it any more, and the API's sockets, which it asks, are closed now
+            await self._end(wanted)
             await self._analytics.close()
             await self._metrics.close()
             for task in life:
@@ -250,6 +256,12 @@ class Control:
         await self._collector.close()
         await self._store.close()
 
+    @property
+    def left_some(self) -> bool:
+        """Whether replicas that were to be ended may run on. For after `run`."""
+        agent = self._activation.agent
+        return not self._drain.result().keep_replicas and (not agent.adopted or bool(agent.running))
+
     async def _begin(self) -> None:
         """From a store that answers to a control that is ready."""
         await self._mirror.synced()
@@ -259,7 +271,7 @@ class Control:
         await self._first_key()
         await self._activation.nodes.joined.wait()
         await self._certificates_served(known)
-        await asyncio.to_thread(write_url, self._config.data_dir, self._sockets[0])
+        await asyncio.to_thread(write_url, self._config.data_dir, *self._sockets[0].getsockname()[:2])
         self._pipe.send({"ready": True})
 
     def _gained(self, fence: Fence) -> None:

@@ -6,8 +6,9 @@ pure (`wakegate.supervision`), what is done is here. `wakegate.supervisor` says 
 The start message of a child: `config` (JSON, addresses with their real ports), `node`, `supervisor`, `incarnation`,
 `store` (URL), `secret_key_file`, `api_token` (by which the API knows its own gateway); a worker's `number`, `http`,
 `https` (descriptors, over addresses over workers) and `certificates_key` (`state.secret_key.DerivedKey`); control's
-`api` (descriptors), `gone` (incarnations of workers that ended) and `evacuate` (the node stops: its replicas go to
-others). A child that exits with status 78 (EX_CONFIG) says that starting it again is pointless.
+`api` (descriptors), `gone` (incarnations of workers that ended), and
+`evacuate` (the node stops: its replicas go to others). A child that exits with status 78 (EX_CONFIG) says that starting
+it again is pointless.
 """
 
 from __future__ import annotations
@@ -90,6 +91,10 @@ class Family:
         """Whether all that is wanted is there."""
         return all(slot.ready for slot in self._wanted)
 
+    def wants(self, slot: Slot[Any]) -> bool:
+        """Whether it is kept filled."""
+        return slot in self._wanted
+
     @property
     def empty(self) -> bool:
         return not self._processes
@@ -141,7 +146,8 @@ class Family:
 
     def _start_control(self) -> Child:
         api = self._holdings.api_descriptors()
-        return self._start_child("control", api, {"api": api, "gone": list(self._gone), "evacuate": self.evacuating})
+        start = {"api": api, "gone": list(self._gone), "evacuate": self.evacuating}
+        return self._start_child("control", api, start)
 
     def _start_child(self, role: str, descriptors: list[int], start: Message) -> Child:
         held = self._holdings
@@ -198,7 +204,10 @@ class Family:
     # What children say, and their silence
 
     def _heard(self, child: Child, message: Message) -> None:
+        first = not child.answered
         child.answer(self.clock)
+        if first:
+            self.changed()
         if "ready" in message:
             child.ready = True
             for slot in self._slots():

@@ -14,7 +14,7 @@ from wakegate.errors import ServeError
 from wakegate.holdings import FIXED, Holdings
 from wakegate.limits import raise_file_limit
 from wakegate.options import BY_NAME
-from wakegate.supervisor import Supervisor, say
+from wakegate.supervisor import Supervisor, await_signals, say
 from wakegate.terminal import visible
 
 
@@ -47,6 +47,7 @@ async def _run(loaded: Loaded, read: Callable[[], Loaded]) -> None:
         say(f"warning: {warning}")
     for note in notes(loaded):
         say(f"note: {note}")
+    await_signals()
     await Supervisor(Holdings(loaded.config), lambda: _reread(loaded.config, read)).run()
 
 

@@ -32,6 +32,11 @@ class Slot(Generic[P]):
         return self.process is not None and self.process.ready
 
     @property
+    def answers(self) -> bool:
+        """Whether there is a process that has been heard."""
+        return self.process is not None and self.process.answered
+
+    @property
     def hopeless(self) -> bool:
         return not self.ever_ready and self.failures >= supervision.HOPELESS_STARTS
 

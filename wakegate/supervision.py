@@ -18,7 +18,7 @@ STEADY_AFTER = 10.0  # s of life after which a child's earlier failures are forg
 LONGEST_BACKOFF = 30.0  # s
 RELOAD_LIMIT = 3600.0  # s for which a worker that a reload replaced may finish what it has: tunnels, streams
 GENERATIONS = 2  # workers at most that were replaced and still do so, per place
-EVACUATION_MARGIN = 20.0  # s beyond its drain times: commits, acknowledgements, the replicas' own grace
+ENDING_MARGIN = 20.0  # s for control beyond drain times: adoption, commits, acknowledgements, the replicas' grace
 HOPELESS_STARTS = 5  # failures in a row, before a child was ever ready, after which `serve` gives up
 
 
@@ -37,9 +37,10 @@ def finishing_time(drained: float, drain_timeout: float, now: float) -> float:
     return max(0.0, drained + drain_timeout - now)
 
 
-def evacuation_time(drain_timeout: float) -> float:
-    """Seconds that control may take until other nodes have the replicas, and what was in flight at ours has ended."""
-    return 2 * drain_timeout + EVACUATION_MARGIN
+def ending_time(drain_timeout: float, *, evacuating: bool) -> float:
+    """Seconds that control may take to end the replicas; `evacuating`: once other nodes have them, and what was in
+    flight at ours has ended."""
+    return 2 * drain_timeout + ENDING_MARGIN if evacuating else max(drain_timeout, ENDING_MARGIN)
 
 
 def failures_after(failures: int, lived: float, was_ready: bool) -> int:

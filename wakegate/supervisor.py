@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 
-from wakegate import supervision
+from wakegate import remnants, supervision
 from wakegate.config import Config
 from wakegate.errors import ServeError
 from wakegate.family import Family
@@ -23,9 +23,10 @@ from wakegate.notify import notify, reloading
 from wakegate.store_watch import StoreWatch
 from wakegate.terminal import visible_lines
 
+_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
 _STORE_STOP = 20.0  # s for the store to flush and end
 _AT_ONCE = 2.0  # s for control to kill the replicas when stopping at once
-_CONTROL_RETURN = 10.0  # s for a control that is being restarted when the stop comes: it has replicas to stop
+_CONTROL_START = 20.0  # s for a control that is being started when the stop comes: it has replicas to stop
 
 
 def say(text: str) -> None:
@@ -33,6 +34,11 @@ def say(text: str) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.write(visible_lines(text) + "\n")
         sys.stdout.flush()
+
+
+def await_signals() -> None:
+    """What comes from now on waits for the supervisor: by default it would end us between two steps of the start."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
 
 
 class Supervisor:
@@ -47,6 +53,7 @@ class Supervisor:
         self._stops = 0
         self._keep_replicas = False
         self._hangup = asyncio.Event()
+        self._control_ended = False  # by itself, having done what it was told
 
     async def run(self) -> None:
         """Serve until told to stop. Raises ServeError when that is not possible."""
@@ -93,6 +100,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGUSR2, self._stop, True)
         loop.add_signal_handler(signal.SIGHUP, self._hangup.set)
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # recipes of logrotate for others send it
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
 
     def _stop(self, keep_replicas: bool) -> None:
         self._stops += 1
@@ -122,9 +130,22 @@ class Supervisor:
             notify("READY=1", "STATUS=serving")
         await family.until(lambda: self._stopping)
         notify("STOPPING=1", "STATUS=draining")
-        await self._drain()
+        await self._end()
 
     # Stopping
+
+    async def _end(self) -> None:
+        """Raises ServeError for a stop that left something running, and for one that went wrong."""
+        told = []
+        try:
+            await self._drain()
+        except ServeError as error:
+            told.append(str(error))
+        if self._family.control and not self._keep_replicas:
+            config = self._family.config
+            told.append(remnants.complaint(config, remnants.running(config), control_ended=self._control_ended))
+        if any(told):
+            raise ServeError("\n".join(filter(None, told)))
 
     async def _drain(self) -> None:
         family = self._family
@@ -149,21 +170,30 @@ class Supervisor:
         family, slot = self._family, self._family.control
         if slot is None:
             return
+        if not family.wants(slot) and self._control_is_missed():
+            family.want([slot])
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CONTROL_RETURN):
-                await family.until(lambda: self._at_once or slot.ready or not slot.ever_ready)
+            async with asyncio.timeout(_CONTROL_START):
+                await family.until(lambda: self._at_once or not family.wants(slot) or slot.answers)
         family.unwant([slot])
         self._holdings.close_api()
-        drain_timeout = family.config.drain_timeout
-        seconds = supervision.evacuation_time(drain_timeout) if family.evacuating else drain_timeout
+        seconds = supervision.ending_time(family.config.drain_timeout, evacuating=family.evacuating)
         seconds = 0 if self._at_once else seconds
-        for control in family.living("control"):
+        controls = family.living("control")
+        for control in controls:
             control.drain(seconds, family.clock, keep_replicas=self._keep_replicas)
         await family.until(lambda: self._at_once or not family.living("control"))
         for control in family.living("control"):
             control.drain(0, family.clock, keep_replicas=self._keep_replicas)
             control.leave(family.clock + _AT_ONCE)
         await family.until(lambda: not family.living("control"))
+        self._control_ended = bool(controls) and all(control.status == 0 for control in controls)
+
+    def _control_is_missed(self) -> bool:
+        """Whether what an earlier `serve` left has to be ended, though the stop came before control was started. The
+        control that ends it does not need the store."""
+        config = self._family.config
+        return not self._keep_replicas and (config.driver != "process" or bool(remnants.running(config)))
 
     # Reloading
 

@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from activator.drivers.process.driver import STOP_GRACE
 from wakegate.supervision import (
     LONGEST_BACKOFF,
     Hearing,
@@ -10,7 +11,7 @@ from wakegate.supervision import (
     adoptions,
     attended,
     backoff,
-    evacuation_time,
+    ending_time,
     failures_after,
     finishing_time,
     lost,
@@ -29,8 +30,12 @@ def test_a_life_that_was_long_enough_forgets_earlier_failures():
 
 
 def test_control_has_both_drain_times_and_a_margin_to_hand_over_its_replicas():
-    assert evacuation_time(30.0) == 80.0
-    assert evacuation_time(0.0) > 0
+    assert ending_time(30.0, evacuating=True) == 80.0
+
+
+def test_a_short_drain_time_leaves_control_the_grace_of_the_replicas():
+    assert ending_time(30.0, evacuating=False) == 30.0
+    assert ending_time(0.0, evacuating=False) > STOP_GRACE
 
 
 def test_our_own_stall_counts_as_two_beats_at_most():

@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 PROCESS_UIDS = range(61_000, 62_000)
 _NEVER_STARTED = 1.0  # seconds without a pid file
 _LAST_LINES = 20
-_STOP_GRACE = 10.0
+STOP_GRACE = 10.0  # seconds from SIGTERM to SIGKILL when all replicas end with the node
 
 
 class ProcessDriver:
@@ -289,7 +289,7 @@ class ProcessDriver:
             build.cancel()
         await asyncio.gather(*builds, return_exceptions=True)
         if not keep:
-            await asyncio.gather(*(self.stop(name, _STOP_GRACE) for name in list(self._replicas)))
+            await asyncio.gather(*(self.stop(name, STOP_GRACE) for name in list(self._replicas)))
         if not self._all_known.is_set():
             for task in self._tasks:
                 task.cancel()

@@ -17,7 +17,7 @@ from activator.drivers import Launch
 from activator.drivers.endings import LIMIT, Endings
 from activator.drivers.files import read_regular, write_whole
 
-from .procfs import Stat, parse_stat
+from .procfs import Stat, alive, boot_id, parse_stat, uid_of
 from .relay import STREAMS
 from .users import Identity
 
@@ -67,12 +67,29 @@ class Records(Endings):
     def all(self) -> Iterator[Record]:
         """Every replica there is a readable record of; the rest (a start that never came so far) is removed."""
         for directory in sorted(self._root.iterdir()):
-            content = read_regular(directory / "replica.json", LIMIT)
-            if content is None:
+            record = self._read(directory.name)
+            if record is None:
                 shutil.rmtree(directory, ignore_errors=True)
             else:
-                record = json.loads(content)
-                yield Record(**{**record, "gpus": tuple(record.get("gpus", ()))})
+                yield record
+
+    def running(self) -> dict[str, int]:
+        """The pids of the replicas whose very process lives. For who does not own them: nothing is changed by it."""
+        boot, found = boot_id(), {}
+        for name in sorted(os.listdir(self._root)) if self._root.exists() else ():
+            record, stat = self._read(name), self.process(name)
+            if record is None or stat is None or record.boot != boot or not alive(stat.pid, stat.start):
+                continue
+            if record.uid is None or uid_of(stat.pid) == record.uid:
+                found[name] = stat.pid
+        return found
+
+    def _read(self, replica_id: str) -> Record | None:
+        content = read_regular(self.directory(replica_id) / "replica.json", LIMIT)
+        if content is None:
+            return None
+        record = json.loads(content)
+        return Record(**{**record, "gpus": tuple(record.get("gpus", ()))})
 
     def process(self, replica_id: str) -> Stat | None:
         """What the child wrote of itself; `None` if it has not (yet) or the line is not whole."""

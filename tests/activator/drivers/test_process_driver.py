@@ -15,8 +15,8 @@ from node_under_test import World, running
 
 from activator.drivers import ArtifactMissing, Launch, StartFailed
 from activator.drivers.process import ProcessDriver
-from activator.drivers.process.procfs import alive, read_stat
-from activator.drivers.process.records import Record
+from activator.drivers.process.procfs import alive, boot_id, parse_stat, read_stat
+from activator.drivers.process.records import Record, Records
 from activator.logs import Collector, LogStore
 
 FOREVER = "sleep 67890"
@@ -314,6 +314,26 @@ async def test_a_pid_that_was_used_again_is_not_adopted(world: World) -> None:
     await world.open()
     assert not (await world.driver.observe())[0].alive
     assert not alive(started.pid or 0, found.start)  # a stray now
+
+
+async def test_what_runs_is_seen_without_control(world: World) -> None:
+    records = Records(world.data_dir / "replicas")
+    replica, started = await world.run(FOREVER)
+    other, _ = await world.run(FOREVER, service="other")
+    again, _ = await world.run(FOREVER, service="again")
+    ended, _ = await world.run("exit 4", service="ended")
+    await world.exit(ended)
+    await world.until(lambda: len(records.running()) == 3)
+    await world.close(keep=True)
+    before = world.data_dir / "replicas" / other / "replica.json"
+    before.write_text(before.read_text().replace(boot_id(), "another boot"))
+    pid = world.data_dir / "replicas" / again / "pid"
+    stat = parse_stat(pid.read_text())
+    pid.write_text(pid.read_text().replace(str(stat.start), str(stat.start - 1)))
+    assert records.running() == {replica: started.pid}
+    await world.open()
+    await world.driver.stop(replica, 0)
+    assert records.running() == {}
 
 
 async def test_ports_are_not_given_twice(world: World) -> None:
