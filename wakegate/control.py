@@ -161,6 +161,8 @@ class Control:
         self._server = ApiServer(api, self._sockets, grace=_API_GRACE, on_cut=on_cut, gateway=gateway)
         self._drain: asyncio.Future[Drain] = asyncio.get_running_loop().create_future()
         self._hurry = asyncio.Event()
+        self._begun = False
+        self._serving = bool(start["serving"])
         self._activation.gone(start["gone"])
         if start["evacuate"]:
             self._activation.evacuation.begin()
@@ -212,6 +214,8 @@ class Control:
         """A message of the supervisor; all are levels and may be repeated."""
         if "evacuate" in message:
             self._activation.evacuation.begin()
+        if "serving" in message:
+            self._serving = True
         if "gone" in message:
             self._activation.gone(message["gone"])
         if "drain" in message:
@@ -272,6 +276,7 @@ class Control:
         await self._activation.nodes.joined.wait()
         await self._certificates_served(known)
         await asyncio.to_thread(write_url, self._config.data_dir, *self._sockets[0].getsockname()[:2])
+        self._begun = True
         self._pipe.send({"ready": True})
 
     def _gained(self, fence: Fence) -> None:
@@ -382,6 +387,8 @@ class Control:
 
     def _unready(self) -> list[str]:
         reasons = [] if self._mirror.connected else ["the store can't be reached"]
+        if not (self._begun and self._serving):
+            reasons.append("the node starts")
         if self._activation.evacuation.begun:
             reasons.append("the node stops")
         if self._collector.problem:

@@ -6,7 +6,7 @@ pure (`wakegate.supervision`), what is done is here. `wakegate.supervisor` says 
 The start message of a child: `config` (JSON, addresses with their real ports), `node`, `supervisor`, `incarnation`,
 `store` (URL), `secret_key_file`, `api_token` (by which the API knows its own gateway); a worker's `number`, `http`,
 `https` (descriptors, over addresses over workers) and `certificates_key` (`state.secret_key.DerivedKey`); control's
-`api` (descriptors), `gone` (incarnations of workers that ended), and
+`api` (descriptors), `gone` (incarnations of workers that ended), `serving` (the node has said that it is ready) and
 `evacuate` (the node stops: its replicas go to others). A child that exits with status 78 (EX_CONFIG) says that starting
 it again is pointless.
 """
@@ -43,6 +43,7 @@ class Family:
         self.clock = 0.0  # s of attention
         self.adopting = True
         self.evacuating = False
+        self._serving = False
         self.workers: list[Slot[Child]] = []
         self.control: Slot[Child] | None = None
         self.store: Slot[Process] | None = None
@@ -104,6 +105,12 @@ class Family:
         children = (process for process in self._processes.values() if isinstance(process, Child))
         return [child for child in children if child.role.startswith(role)]
 
+    def serve(self) -> None:
+        """The node is ready: control says so to others from now on, also one that is started anew."""
+        self._serving = True
+        for control in self.living("control"):
+            control.send({"serving": True})
+
     def evacuate(self) -> None:
         """Control has other nodes take over what runs here, from now on, also if it is started anew."""
         self.evacuating = True
@@ -146,7 +153,7 @@ class Family:
 
     def _start_control(self) -> Child:
         api = self._holdings.api_descriptors()
-        start = {"api": api, "gone": list(self._gone), "evacuate": self.evacuating}
+        start = {"api": api, "gone": list(self._gone), "serving": self._serving, "evacuate": self.evacuating}
         return self._start_child("control", api, start)
 
     def _start_child(self, role: str, descriptors: list[int], start: Message) -> Child:

@@ -127,6 +127,7 @@ class Supervisor:
             for line in self._holdings.addresses():
                 say(line)
             say("ready")
+            family.serve()
             notify("READY=1", "STATUS=serving")
         await family.until(lambda: self._stopping)
         notify("STOPPING=1", "STATUS=draining")

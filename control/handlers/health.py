@@ -49,7 +49,7 @@ class HealthHandlers:
 
     @operation("Ready?", needs=None, answers={200: ReadyView, 503: ReadyView})
     async def readyz(self, request: web.Request) -> web.Response:
-        """Ready: the API can read and write. Warnings don't count against it."""
+        """Ready: `serve` has said `ready`, and the node can do its work. Warnings don't count against it."""
         query.parameters(request, {})
         reasons, warnings = list(self.unready()), []
         if not self.site.isolated and len(self.catalogue.inhabited()) > 1:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from e2e_node import ROOT, Node, eventually
@@ -112,3 +115,28 @@ def test_what_cannot_be_found_is_left_alone_and_told(make: Callable[..., Node]) 
     node.start()
     assert node.stop() == 0
     assert not runs(replica)
+
+
+@pytest.mark.parametrize("store", ["private", "shared"])
+def test_the_api_says_that_it_is_ready_once_serve_has(make: Callable[..., Node], store: str) -> None:
+    pid = os.getpid()
+    api = f"127.{100 + pid % 100}.{pid >> 8 & 255}.{pid & 255}:8081"  # nobody else's, known before it is said
+    node = make(store, "--api", api).start(wait=False)
+    reasons: set[str] = set()
+
+    def ready() -> bool:
+        assert not node.exited, node.said
+        try:
+            with urlopen(f"http://{api}/readyz", timeout=30) as answer:
+                return bool(answer.status == 200)
+        except HTTPError as error:
+            reasons.update(json.load(error)["reasons"])
+        except OSError:
+            pass  # nobody answers yet
+        return False
+
+    eventually(ready, 60, "the API says ready")
+    assert "ready" in node.lines()
+    assert node.admin_key
+    assert reasons <= {"the node starts", "the store can't be reached"}
+    assert node.stop() == 0
