@@ -80,7 +80,7 @@ def _endpoint(replica: Replica, ready: bool) -> Endpoint:
     """The first byte is what workers tell, and no news for them."""
     phases = replica.phases if replica.phases.first_byte is None else replace(replica.phases, first_byte=None)
     told = None if phases == StartPhases() else phases
-    return Endpoint(replica.id, replica.host, replica.port, ready, replica.ready_at, told)
+    return Endpoint(replica.id, replica.host, replica.port, ready, replica.ready_at, told, replica.node)
 
 
 def _listed(current: Deployment | None, replica: Replica) -> bool:

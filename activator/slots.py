@@ -8,6 +8,8 @@ A slot is the right to have one request at one replica of a service with `concur
 - Only one message is under way at a time, and each says everything, so that any may be lost; what its answer says is
   exact, less what was given back meanwhile. Others only ever add to that: what a hint says is exact, too, if it is of
   the last message, so that a slot is used as soon as it is given.
+- Who has not heard of the store for so long that others may be given what it owns (`fence`) sends nothing by it, but to
+  the replicas on its own node, which are left to it, until the store has answered.
 - A slot that nobody here needs is given to who waits elsewhere at once; one that becomes free goes to whoever waited
   longest, here or elsewhere. While nobody waits elsewhere, all are kept: then a request costs the store nothing.
 
@@ -34,7 +36,7 @@ class View:
     `version`, `limit` (0: none), `ready` (replica ids): by the newest backend. `known`: those that are listed, the
     draining ones too. `busy`: requests at a replica, also those that were aborted and that it may still work on.
     `shun`: ready replicas that no request would be sent to now. `held`: waiting requests, the first of them for
-    `waited` seconds.
+    `waited` seconds. `home`: replicas on the worker's own node.
     """
 
     version: int
@@ -45,6 +47,7 @@ class View:
     shun: frozenset[str] = frozenset()
     held: int = 0
     waited: float = 0.0
+    home: frozenset[str] = frozenset()
 
 
 class Account:
@@ -71,6 +74,7 @@ class Account:
         "_seq",
         "_told",
         "_version",
+        "fenced",
         "leaving",
         "owned",
         "recalls",
@@ -84,6 +88,7 @@ class Account:
         self.recalls = 0  # slots that were given to others who waited
         self.run = ""  # of the store that answered last
         self.leaving = False  # the worker ends
+        self.fenced = False  # cut off for long: only what is in flight, and what is at home, is ours
         self._limit = 0  # as applied
         self._version = 0  # as told
         self._foreign = 0  # slots that others wait for
@@ -106,7 +111,7 @@ class Account:
 
         As long as there is not, only a change of the service, an answer or a hint can make `settle` do anything.
         """
-        return self._foreign > 0 or bool(self._over) or self._ending or self._excess or self.leaving
+        return self._foreign > 0 or bool(self._over) or self._ending or self._excess or self.leaving or self.fenced
 
     @property
     def said(self) -> bool:
@@ -137,7 +142,7 @@ class Account:
         for replica in list(self.owned):
             if not view.limit:
                 self._give(replica, self.owned[replica])
-            elif self.leaving or replica not in view.known:
+            elif self.leaving or replica not in view.known or (self.fenced and replica not in view.home):
                 self._give(replica, self._idle(view, replica))
         self._ending = any(replica not in view.known for replica in self.owned)
 
@@ -195,7 +200,16 @@ class Account:
         self._version, self._asked_at, self._told = view.version, now, want
         waited = int(view.waited * 1000) if want else 0
         return Message(
-            seq, dict(self.owned), want, waited, view.version, view.limit, view.ready, view.shun, self.leaving
+            seq,
+            dict(self.owned),
+            want,
+            waited,
+            view.version,
+            view.limit,
+            view.ready,
+            view.shun,
+            self.leaving,
+            view.home.intersection(view.ready),
         )
 
     def _want(self, view: View) -> int:
@@ -228,6 +242,7 @@ class Account:
             self._look = True
             return
         stored = {**answer.own, **self._granted}  # a hint that overtook the answer says more
+        self.fenced = False
         self._own({one: max(count, answer.own.get(one, 0)) for one, count in stored.items()})
         self.run = answer.run
         self._told = answer.want
@@ -263,6 +278,11 @@ class Account:
     def doubt(self) -> None:
         """The store may not know what we own: say it."""
         self._look = True
+
+    def fence(self) -> None:
+        """The store was not heard of for long: from now on `settle` gives up what is idle, but at home."""
+        self.distrust()
+        self.fenced = True
 
     def forfeit(self, busy: Mapping[str, int]) -> None:
         """Others may have been given what we owned: only what is in flight is left."""

@@ -26,6 +26,7 @@ class Replica(Health):
         "id",
         "idle",
         "in_flight",
+        "node",
         "pacing",
         "pooled",
         "port",
@@ -37,11 +38,12 @@ class Replica(Health):
         "token",
     )
 
-    def __init__(self, replica_id: str, host: str, port: int) -> None:
+    def __init__(self, replica_id: str, host: str, port: int, node: str = "") -> None:
         super().__init__()
         self.id = replica_id
         self.host = host
         self.port = port
+        self.node = node  # that it runs on; empty: nobody said
         self.ready = True
         self.gone = False  # no longer an endpoint: forgotten once nothing is in flight
         self.in_flight = 0

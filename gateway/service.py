@@ -134,7 +134,7 @@ class Service:
             replica.gone = True
             replica = None
         if replica is None:
-            replica = self.replicas[endpoint.id] = Replica(endpoint.id, endpoint.host, endpoint.port)
+            replica = self.replicas[endpoint.id] = Replica(endpoint.id, endpoint.host, endpoint.port, endpoint.node)
             replica.ready = False
             if news and endpoint.ready and endpoint.phases is not None and endpoint.ready_at is not None:
                 replica.start = Start(endpoint.phases, endpoint.ready_at, now)

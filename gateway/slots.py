@@ -2,12 +2,14 @@
 
 Laws kept here: 1 (a warm request asks nobody: `Replica.slots` says what is owned; with the store gone, each worker uses
 what it owns), 2 (messages are levels; hints only hurry them) and 7 (of each service one message is under way at most).
+Times are of `time.monotonic`, as in the data plane: that of the loop may be as old as the turn that it is in.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol
 
@@ -18,6 +20,7 @@ from state.slots import Answer, Hint, MalformedHint, Message, decode_hint
 from state.store import StoreError
 
 CHECK: Final = 5.0  # seconds between looks whether the store knows our claims
+FENCE: Final = 20.0  # seconds without a word of the store: it takes slots from who was silent for 35 s (`slots.lua`)
 _RETRY: Final = 0.25  # seconds between attempts to claim
 _LAST_WORD: Final = 1.0  # seconds that an ending worker waits for the store
 
@@ -47,7 +50,13 @@ class WorkerSlots:
     """
 
     def __init__(
-        self, ledger: Ledger, worker: str, membership: Registered, version: Callable[[str], int], check: float = CHECK
+        self,
+        ledger: Ledger,
+        worker: str,
+        membership: Registered,
+        version: Callable[[str], int],
+        check: float = CHECK,
+        fence: float = FENCE,
     ) -> None:
         self.failed = 0  # messages that the store did not answer
         self.unreadable = 0  # hints
@@ -56,6 +65,11 @@ class WorkerSlots:
         self._membership = membership
         self._version = version
         self._check = check
+        self._fence_after = fence
+        self._home = ("", worker.partition("/")[0])  # our node; who wrote no node yet had one alone
+        self._heard_at = float("-inf")  # of the store: when we sent what it answered last
+        self._contact = asyncio.Event()
+        self._fenced = False
         self._release: Callable[[Service, float], None] = lambda service, now: None
         self._accounts: dict[str, tuple[Service, Account]] = {}
         self._marked: dict[str, None] = {}  # services of which there may be something to say
@@ -92,6 +106,7 @@ class WorkerSlots:
         if found is not None and found[0] is service:
             return found[1]
         account = Account()
+        account.fenced = self._fenced
         service.owned = account.owned
         self._accounts[service.id] = service, account
         return account
@@ -107,6 +122,7 @@ class WorkerSlots:
             frozenset([replica.id for replica in shunned(service.ready, now)]),
             len(service.room),
             service.room.oldest(now),
+            frozenset([replica.id for replica in replicas if replica.node in self._home]),
         )
 
     def _mark(self, service_id: str) -> None:
@@ -121,6 +137,7 @@ class WorkerSlots:
             tasks.create_task(self._run_messages(tasks), name="slots")
             tasks.create_task(self._run_hints(), name="hints of slots")
             tasks.create_task(self._run_claims(), name="claims of slots")
+            tasks.create_task(self._run_fence(), name="fence of slots")
 
     async def _run_messages(self, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
@@ -130,7 +147,7 @@ class WorkerSlots:
             marked, self._marked = self._marked, {}
             for service_id in marked:
                 service, account = self._accounts[service_id]
-                message = account.next(self._view(service, loop.time()), self._seq + 1, loop.time())
+                message = account.next(self._view(service, time.monotonic()), self._seq + 1, time.monotonic())
                 if message is not None:
                     self._seq += 1
                     tasks.create_task(self._say(service, account, message), name=f"slots of {service_id}")
@@ -152,20 +169,21 @@ class WorkerSlots:
             self._mark(service_id)
 
     async def _say(self, service: Service, account: Account, message: Message) -> None:
-        loop = asyncio.get_running_loop()
+        sent_at = time.monotonic()
         try:
             answer = await self._ledger.sync(service.id, self._worker, message)
         except StoreError:
             self.failed += 1
-            account.failed(loop.time())
+            account.failed(time.monotonic())
         else:
-            account.answered(answer, loop.time())
+            self._heard(sent_at)
+            account.answered(answer, time.monotonic())
             if answer is not None and not answer.registered:
                 self._membership.doubt()
             if answer is not None and not answer.claimed:
                 self._unclaimed.set()
         self._answered.set()
-        self._act(service, loop.time())
+        self._act(service, time.monotonic())
 
     def _act(self, service: Service, now: float) -> None:
         """What is owned, or wanted elsewhere, has changed."""
@@ -173,14 +191,13 @@ class WorkerSlots:
         self._release(service, now)
 
     async def _run_hints(self) -> None:
-        loop = asyncio.get_running_loop()
         async for data in self._ledger.told(self._worker):
             try:
                 hint = decode_hint(data)
             except MalformedHint:
                 self.unreadable += 1
             else:
-                self._hinted(hint, loop.time())
+                self._hinted(hint, time.monotonic())
 
     def _hinted(self, hint: Hint, now: float) -> None:
         found = self._accounts.get(hint.service)
@@ -209,7 +226,9 @@ class WorkerSlots:
     async def _claim(self) -> None:
         """Say of every service what is owned, and then that all was said, in one run of the store."""
         while True:
+            asked_at = time.monotonic()
             run, known = await self._ledger.claimed(self._worker)
+            self._heard(asked_at)
             if known:
                 return
             for _, account in self._accounts.values():
@@ -224,6 +243,36 @@ class WorkerSlots:
                 self._mark(service.id)
             await _within(self._answered, _RETRY)
 
+    # Cut off
+
+    async def _run_fence(self) -> None:
+        """Others may be given what we own when the store has not heard of us for long: we are sooner to know."""
+        self._heard_at = max(self._heard_at, time.monotonic())
+        while True:
+            self._contact.clear()
+            left = self._heard_at + self._fence_after - time.monotonic()
+            if left > 0:
+                await _within(self._contact, left)
+            else:
+                self._fence()
+                await self._contact.wait()
+
+    def _fence(self) -> None:
+        self._fenced = True
+        now = time.monotonic()
+        for service, account in list(self._accounts.values()):
+            account.fence()
+            self.look(service, now)
+
+    def _heard(self, sent_at: float) -> None:
+        self._heard_at = max(self._heard_at, sent_at)
+        self._contact.set()
+        if self._fenced:
+            self._fenced = False
+            for service, account in self._accounts.values():
+                account.doubt()  # the answer tells what is left
+                self._mark(service.id)
+
     # The end
 
     async def leave(self) -> bool:
@@ -233,7 +282,7 @@ class WorkerSlots:
             async with asyncio.timeout(_LAST_WORD):
                 for service, account in accounts:
                     account.leaving = True
-                    self.look(service, asyncio.get_running_loop().time())
+                    self.look(service, time.monotonic())
                 while any(not account.said for _, account in accounts):
                     self._answered.clear()
                     await self._answered.wait()

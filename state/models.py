@@ -233,6 +233,7 @@ class Endpoint:
     ready: bool = True  # False: draining, for requests in flight only
     ready_at: int | None = None  # the first time
     phases: StartPhases | None = None  # of its start, without the first byte, which workers measure
+    node: str = ""  # that it runs on; "": written before that was said
 
 
 @dataclass(frozen=True, slots=True)

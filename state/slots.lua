@@ -1,6 +1,6 @@
 -- One worker tells what it holds of a service's slots and what it wants, and learns what it owns (docs/concurrency.md).
 --
--- KEYS: documents by service, registered workers, claims by worker.
+-- KEYS: documents by service, registered workers, claims by worker, when workers were last heard of (ms).
 -- ARGV: service, worker, channel prefix of the workers, the message (JSON: `state.slots.Message`).
 -- Returns the answer (JSON: `state.slots.Answer`), or "stale" if a later message of the worker was taken in before.
 --
@@ -8,6 +8,7 @@
 -- to by others; `step` is a pure function of what it is given, and has a twin in the tests that is equal to it.
 
 local LINGER = 5000 -- ms that slots of a worker that ended stay taken: its requests may still be at the replica
+local SILENT = 25000 -- ms without a word of a worker until it counts as gone; it fences itself off before (20 s)
 local PATIENCE = 2000 -- ms that a want counts that was not said again: its worker may be stopped
 local REPEAT = 100 -- ms until a worker is told again what it has been told and may have missed
 local SETTLE = 1000 -- ms after the store's start in which workers that it has forgotten register again
@@ -21,8 +22,8 @@ end
 -- The message becomes the worker's entry. Within a run of the store only what is held on to stays; beyond it, all does.
 local function take_in(doc, worker, message, now, run)
   local entry = doc.workers[worker]
-  if entry and entry.run == run then
-    if message.seq <= entry.seq then return nil end
+  if entry and entry.run == run and message.seq <= entry.seq then return nil end
+  if entry and entry.run == run and not entry.lapsed then
     local kept = {}
     for replica, count in pairs(entry.own) do
       local held = math.min(count, message.holds[replica] or 0)
@@ -35,32 +36,54 @@ local function take_in(doc, worker, message, now, run)
   end
   entry.seq, entry.run, entry.at = message.seq, run, now
   entry.want, entry.since, entry.shun = message.want, now - message.waited, message.shun
+  entry.home = message.home
   return entry
 end
 
+local function silent(heard, worker, now, limit)
+  return heard[worker] and now - heard[worker] >= limit
+end
+
+-- Its node has died, or is cut off: then it goes on by what it owns at the replicas beside it, and at no others.
+local function lapse(doc, worker, entry)
+  local left = {}
+  for replica, count in pairs(entry.own) do
+    if entry.home and entry.home[replica] then left[replica] = count end
+  end
+  entry.own, entry.want, entry.lapsed = left, 0, true
+  if not next(left) then doc.workers[worker] = nil end
+end
+
 -- Whoever is not registered has ended; what it had is free when no request of it can be at a replica any more. That
--- `speaker` has not ended is plain, whatever its registration says.
-local function bury(doc, speaker, registered, now)
+-- `speaker` has not ended is plain, whatever its registration says. Silence is seen twice, so that a clock that jumps is
+-- not taken for it: who lives is heard of between.
+local function bury(doc, speaker, registered, heard, now)
   for worker, entry in pairs(doc.workers) do
-    if registered[worker] then
+    local quiet = registered[worker] and silent(heard, worker, now, SILENT)
+    if registered[worker] and not quiet then
       entry.dead = nil
     elseif not entry.dead or worker == speaker then
       entry.dead = now
+    elseif quiet then
+      if now - entry.dead >= 2 * LINGER then lapse(doc, worker, entry) end
     elseif now - entry.dead >= LINGER then
       doc.workers[worker] = nil
     end
   end
 end
 
--- After a start of the store nothing is granted until all workers have said what they own.
-local function open(doc, registered, claims, now, run)
+-- After a start of the store nothing is granted until all workers have said what they own, but those that are silent.
+local function open(doc, registered, claims, heard, now, run)
   if not claims.since or claims.run ~= run or now - claims.since < SETTLE then return end
   for worker in pairs(registered) do
-    if claims.workers[worker] ~= run then return end
+    local gone = now - claims.since >= SILENT + 2 * LINGER and silent(heard, worker, now, SILENT + 2 * LINGER)
+    if claims.workers[worker] ~= run and not gone then return end
   end
   doc.open = true
   for worker, entry in pairs(doc.workers) do
-    if entry.run ~= run and registered[worker] then doc.workers[worker] = nil end
+    if entry.run ~= run and registered[worker] then
+      if claims.workers[worker] == run then doc.workers[worker] = nil else lapse(doc, worker, entry) end
+    end
   end
 end
 
@@ -187,7 +210,7 @@ local function excess(doc, entry, total)
   return over
 end
 
-local function step(doc, worker, message, now, run, registered, claims)
+local function step(doc, worker, message, now, run, registered, claims, heard)
   if doc.run ~= run then
     doc.run, doc.open, doc.version, doc.limit, doc.ready = run, false, 0, 0, {}
   end
@@ -196,8 +219,8 @@ local function step(doc, worker, message, now, run, registered, claims)
   if message.version >= doc.version then
     doc.version, doc.limit, doc.ready = message.version, message.limit, message.ready
   end
-  bury(doc, worker, registered, now)
-  if not doc.open and registered[worker] then open(doc, registered, claims, now, run) end
+  bury(doc, worker, registered, heard, now)
+  if not doc.open and registered[worker] then open(doc, registered, claims, heard, now, run) end
   local total, waiting, gained = totals(doc), wanting(doc, registered, now), {}
   if doc.open then
     grant(doc, waiting, total, gained)
@@ -232,7 +255,11 @@ if not doc.open or doc.run ~= run then
 else
   claims.workers[ARGV[2]] = redis.call("HGET", KEYS[3], ARGV[2]) or nil
 end
-local answer, found = step(doc, ARGV[2], cjson.decode(ARGV[4]), now, run, registered, claims)
+local heard, last = {}, redis.call("HGETALL", KEYS[4])
+for at = 1, #last, 2 do heard[last[at]] = tonumber(last[at + 1]) end
+heard[ARGV[2]] = now
+if registered[ARGV[2]] then redis.call("HSET", KEYS[4], ARGV[2], string.format("%.0f", now)) end
+local answer, found = step(doc, ARGV[2], cjson.decode(ARGV[4]), now, run, registered, claims, heard)
 if not answer then return "stale" end
 if next(doc.workers) then
   redis.call("HSET", KEYS[1], ARGV[1], cjson.encode(doc))

@@ -4,6 +4,8 @@
   replicas of the newest backend that a worker told of, and what each worker owns and wants.
 - `{wg}:slots:claims` (hash by worker): the run of the store in which a worker has last said what it owns of every
   service; before all have, nothing is granted. The field "@": the newest run and when it began.
+- `{wg}:slots:heard` (hash by worker): when the store last heard of a worker, ms of its own clock. Who was not heard of
+  for long has lost what it owned, but at the replicas of its own node.
 
 Laws kept here: 6 (every change is one script), 2 (a message is a level: it may be lost, repeated or late) and 7 (a
 document is bounded by replicas times workers; those of services that are no more are removed by control).
@@ -20,6 +22,7 @@ from state.store import WORKERS_KEY, Store, script, translated
 
 DOCUMENTS_KEY: Final = "{wg}:slots"
 CLAIMS_KEY: Final = "{wg}:slots:claims"
+HEARD_KEY: Final = "{wg}:slots:heard"
 CHANNEL: Final = "wg:slots:"  # and the worker's registration
 MOST_WANTED: Final = 64  # slots that one message can ask for
 
@@ -31,7 +34,7 @@ class Message:
     `holds`: slots by replica that it uses or keeps; of what it owns everything else is free again. `want`: requests
     that are held for want of a slot, `waited`: how long the first of them has been (ms). `limit`, `ready` (replica
     ids): as the service's record of revision `version` says. `shun`: replicas that it would not send to at present.
-    `leaving`: it will take no more requests.
+    `leaving`: it will take no more requests. `home`: of `ready`, those on the worker's own node.
     """
 
     seq: int
@@ -43,6 +46,7 @@ class Message:
     ready: tuple[str, ...]
     shun: frozenset[str] = frozenset()
     leaving: bool = False
+    home: frozenset[str] = frozenset()
 
     def encode(self) -> str:
         """JSON."""
@@ -57,6 +61,7 @@ class Message:
                 "ready": list(self.ready),
                 "shun": dict.fromkeys(self.shun, True),
                 "leaving": self.leaving,
+                "home": dict.fromkeys(self.home, True),
             },
             separators=(",", ":"),
         )
@@ -132,7 +137,7 @@ class Slots:
 
     async def sync(self, service: str, worker: str, message: Message) -> Answer | None:
         """Say a message and learn what the worker owns. None: a later one was heard before."""
-        keys = [DOCUMENTS_KEY, WORKERS_KEY, CLAIMS_KEY]
+        keys = [DOCUMENTS_KEY, WORKERS_KEY, CLAIMS_KEY, HEARD_KEY]
         async with translated():
             answer: bytes = await self._sync(keys=keys, args=[service, worker, CHANNEL, message.encode()])
         return None if answer == b"stale" else decode_answer(answer)
@@ -147,7 +152,7 @@ class Slots:
 
     async def _call_claim(self, worker: str, run: str) -> tuple[str, bool]:
         async with translated():
-            found, known = await self._claim(keys=[WORKERS_KEY, CLAIMS_KEY], args=[worker, run])
+            found, known = await self._claim(keys=[WORKERS_KEY, CLAIMS_KEY, HEARD_KEY], args=[worker, run])
         return found.decode(), known == b"1"
 
     async def told(self, worker: str) -> AsyncIterator[bytes]:

@@ -6,6 +6,8 @@ goes through every state that can be reached, and holds each to the laws:
 
 - no replica has more requests than its limit, those of a worker that was killed included while they may run;
 - no worker believes to own what the store has given to another;
+- who is cut off from the store gives up what others may be given in time, but at the replicas beside it (requests that
+  are longer than that are not in the model);
 - when what is on its way has arrived, it comes to rest, nobody waits while a replica that could take him is idle, and
   when all requests have ended nobody waits at all.
 """
@@ -19,7 +21,7 @@ from typing import Any
 
 from activator.slots import Account, View
 from state.slots import Answer, Hint, Message
-from tests.state.slots_twin import LINGER, SETTLE, World, empty, step
+from tests.state.slots_twin import LINGER, SETTLE, SILENT, World, empty, step
 
 TICK = 250  # ms: a sweep
 REST = 60  # steps in which a model must come to rest
@@ -29,7 +31,10 @@ Act = tuple[Any, ...]
 
 @dataclass
 class Worker:
-    """`message` is on its way to the store, `answer` back; `ghosts` were given up and may still be heard."""
+    """`message` is on its way to the store, `answer` back; `ghosts` were given up and may still be heard.
+
+    `cut_at`: since when (ms) it is cut off from the store; None: it is not.
+    """
 
     account: Account = field(default_factory=Account)
     alive: bool = True
@@ -41,6 +46,7 @@ class Worker:
     answer: Answer | None = None
     ghosts: list[Message] = field(default_factory=list)
     hints: list[Hint] = field(default_factory=list)
+    cut_at: int | None = None
 
     def copy(self) -> Worker:
         account = copy.copy(self.account)
@@ -61,12 +67,14 @@ class Worker:
         fields = [getattr(account, slot) for slot in Account.__slots__]
         return repr(
             (fields, self.alive, self.seq, self.version, self.busy, self.held, self.message, self.answer)
-        ) + repr((self.ghosts, self.hints))
+        ) + repr((self.ghosts, self.hints, self.cut_at))
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How much may happen. `limits` by version of the service's record; `faults`: how many of each kind."""
+    """How much may happen. `limits` by version of the service's record; `faults`: how many of each kind. `home`: the
+    replicas on the node of the first worker.
+    """
 
     workers: int = 2
     replicas: tuple[str, ...] = ("r1",)
@@ -74,6 +82,7 @@ class Setting:
     arrivals: int = 3
     ticks: int = 1
     faults: tuple[tuple[str, int], ...] = ()
+    home: tuple[str, ...] = ()
 
 
 @dataclass
@@ -122,11 +131,16 @@ class State:
                 yield "restart", "older"
         if self.ticks and self.quiet:
             yield ("tick",)
+        if self.faults.get("leap") and self.quiet and any(worker.cut_at is not None for worker in self.workers):
+            yield ("leap",)
 
     def _of(self, number: int, worker: Worker) -> Iterator[Act]:
         if self.arrivals:
             yield "arrive", number
         yield from (("end", number, one) for one in worker.busy)
+        if worker.cut_at is not None:
+            yield "heal", number
+            return
         if worker.message is not None:
             yield "heard", number
         if worker.answer is not None:
@@ -139,8 +153,7 @@ class State:
             yield "lost", number
             if worker.message is not None:
                 yield "given up", number
-        if self.faults.get("death"):
-            yield "death", number
+        yield from ((fault, number) for fault in ("death", "cut") if self.faults.get(fault))
         if worker.version < len(self.setting.limits):
             yield "update", number
         if self._may_claim(number, worker):
@@ -154,7 +167,9 @@ class State:
     @property
     def quiet(self) -> bool:
         """Nothing is on its way."""
-        return not any(w.message or w.answer or w.ghosts or (w.hints and w.alive) for w in self.workers)
+        return not any(
+            w.message or w.answer or w.ghosts or (w.hints and w.alive and w.cut_at is None) for w in self.workers
+        )
 
     # What follows
 
@@ -187,7 +202,9 @@ class State:
 
     def _step(self, number: int, message: Message) -> Answer | None:
         self.backup = copied(self.doc) if self.faults.get("restart") else None
+        self.world.heard = self._heard_of()
         answer, hints = step(self.doc, "s", f"w{number}", message, self.world)
+        self.world.heard = {}
         for name, hint in hints.items():
             found = self.workers[int(name[1:])].hints
             if hint not in found:
@@ -195,6 +212,11 @@ class State:
         if not self.doc["workers"]:
             self.doc = empty()
         return answer
+
+    def _heard_of(self) -> dict[str, int]:
+        """Whoever lives and is not cut off is heard of all the time."""
+        now = self.world.now
+        return {f"w{n}": now if w.cut_at is None else w.cut_at for n, w in enumerate(self.workers) if w.alive}
 
     def _ghost(self, number: int, at: int) -> None:
         self._step(number, self.workers[number].ghosts.pop(at))
@@ -256,6 +278,37 @@ class State:
                 worker.message = worker.answer = None
                 worker.account.failed(self.seconds)
 
+    def _cut(self, number: int) -> None:
+        """What it had sent may still be heard, and what was published for it is read when it is back."""
+        self.faults["cut"] -= 1
+        worker = self.workers[number]
+        worker.cut_at = self.world.now
+        if worker.message is not None:
+            worker.ghosts.append(worker.message)
+        if worker.message is not None or worker.answer is not None:
+            worker.message = worker.answer = None
+            worker.account.failed(self.seconds)
+
+    def _heal(self, number: int) -> None:
+        """As `gateway.slots` does."""
+        worker = self.workers[number]
+        worker.cut_at = None
+        if worker.account.fenced:
+            worker.account.doubt()
+        self.look(number)
+
+    def _leap(self) -> None:
+        """So much time that who is cut off must be fenced off, while the requests that it had sent have ended."""
+        self.faults["leap"] -= 1
+        self._leaped()
+
+    def _leaped(self) -> None:
+        for worker in self.workers:
+            if worker.cut_at is not None:
+                worker.busy.clear()
+                worker.account.fence()
+        self.pass_time(SILENT)
+
     def _claim(self, number: int) -> None:
         if self.workers[number].account.run != self.world.run:
             self.workers[number].account.distrust()
@@ -289,7 +342,9 @@ class State:
         limit = self.setting.limits[worker.version - 1]
         waited = (self.world.now - worker.held[0]) / 1000 if worker.held else 0.0
         ready = self.setting.replicas
-        return View(worker.version, limit, ready, frozenset(ready), worker.busy, frozenset(), len(worker.held), waited)
+        home = frozenset(self.setting.home) if worker is self.workers[0] else frozenset[str]()
+        held = len(worker.held)
+        return View(worker.version, limit, ready, frozenset(ready), worker.busy, frozenset(), held, waited, home)
 
     def look(self, number: int, settle: bool = True) -> None:
         """Settle, send who can be sent, say what is to be said."""
@@ -305,7 +360,10 @@ class State:
         message = account.next(self.view(worker), worker.seq + 1, self.seconds)
         if message is not None:
             worker.seq += 1
-            worker.message = message
+            if worker.cut_at is None:
+                worker.message = message
+            else:
+                account.failed(self.seconds)
 
     def _free(self, worker: Worker) -> str | None:
         for one in self.setting.replicas:
@@ -334,10 +392,12 @@ class State:
         state.faults = {}
         state.settle()
         limit = self.setting.limits[-1]
-        if any(worker.held for worker in state.workers):
-            for one in self.setting.replicas:
-                busy = sum(worker.busy.get(one, 0) for worker in state.workers)
-                assert busy >= limit, f"somebody waits while {one} is idle"
+        state.check_waiting()
+        for number, worker in enumerate(state.workers):
+            if worker.cut_at is not None:
+                state._heal(number)
+                state.settle()
+                state.check_waiting()
         for _ in range(self.setting.arrivals + 1):
             for number, worker in enumerate(state.workers):
                 for one in list(worker.busy) if worker.alive else ():
@@ -349,10 +409,22 @@ class State:
             owned = sum(worker.account.owned.get(one, 0) for worker in state.workers if worker.alive)
             assert owned <= limit, f"{owned} slots of {one} are owned for ever"
 
+    def check_waiting(self) -> None:
+        """Nobody waits in vain, but who is cut off, or for a replica beside somebody who is."""
+        away = any(worker.cut_at is not None for worker in self.workers)
+        if any(worker.held and worker.cut_at is None for worker in self.workers):
+            for one in self.setting.replicas:
+                if not (away and one in self.setting.home):
+                    busy = sum(worker.busy.get(one, 0) for worker in self.workers)
+                    assert busy >= self.setting.limits[-1], f"somebody waits while {one} is idle"
+
     def settle(self) -> None:
         """Deliver everything and let time pass, by turns."""
         self.ticks = self.arrivals = 0
-        for ms in (0, SETTLE, LINGER, LINGER, TICK, TICK):
+        if any(worker.cut_at is not None for worker in self.workers):
+            self._deliver()
+            self._leaped()
+        for ms in (0, SETTLE, LINGER, LINGER, LINGER, TICK, TICK):
             self.pass_time(ms)
             self._deliver()
 

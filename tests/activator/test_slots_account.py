@@ -224,3 +224,36 @@ def test_who_ends_or_was_cut_off_keeps_what_is_in_flight() -> None:
 def test_a_new_version_of_the_service_is_told_by_who_owns_something() -> None:
     assert owner().next(view(version=2), 1, 10.0) is None
     assert owner(r1=1).next(view(version=2), 1, 10.0) is not None
+
+
+def test_who_is_cut_off_for_long_sends_nothing_new_but_at_home() -> None:
+    account = owner(r1=2, r2=2)
+    seen = view(busy={"r1": 1}, home=frozenset({"r2"}))
+    account.fence()
+    assert account.lending, "every request that ends is looked at"
+    assert account.settle(seen, 30.0)
+    assert account.owned == {"r1": 1, "r2": 2}
+    assert account.settle(view(home=frozenset({"r2"})), 31.0), "what was in flight has ended"
+    assert account.owned == {"r2": 2}
+    account.hinted(hint({"r1": 2, "r2": 2}, seq=account._seq), 32.0)
+    account.settle(view(home=frozenset({"r2"})), 32.0)
+    assert account.owned == {"r2": 2}, "what was said before is of no use any more"
+    message = says(account, view(held=1, shun=frozenset({"r2"}), home=frozenset({"r2"})), 33.0)
+    assert (message.holds, message.home, message.want) == ({"r2": 2}, frozenset({"r2"}), 1)
+    account.failed(33.0)
+    assert account.fenced
+    says(account, view(held=1), 34.0)
+    account.answered(Answer("run", {"r1": 1, "r2": 2}), 34.1)
+    assert not account.fenced
+    assert not account.settle(view(), 34.1)
+    assert account.owned == {"r1": 1, "r2": 2}
+
+
+def test_who_only_heard_again_of_the_store_waits_for_its_answer() -> None:
+    """Others may have the slot of the request that was in flight all the time."""
+    account = owner(r1=1)
+    account.fence()
+    account.settle(view(limit=1, busy={"r1": 1}), 30.0)
+    account.doubt()
+    assert account.settle(view(limit=1, held=1), 31.0)
+    assert account.owned == {}

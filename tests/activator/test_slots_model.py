@@ -21,6 +21,20 @@ SETTINGS = {
         Setting(arrivals=2, ticks=0, faults=(("restart", 1),)),
         2900,
     ),
+    "a worker is cut off": (Setting(arrivals=2, ticks=0, faults=(("cut", 1), ("leap", 2))), 10_000),
+    "a worker is cut off beside the replica": (
+        Setting(arrivals=2, ticks=0, faults=(("cut", 1), ("leap", 2)), home=("r1",)),
+        12_000,
+    ),
+    "two workers are cut off": (Setting(arrivals=1, ticks=0, faults=(("cut", 2), ("leap", 2))), 2700),
+    "a worker is cut off while the store is restarted": (
+        Setting(arrivals=1, ticks=0, faults=(("cut", 1), ("leap", 2), ("restart", 1))),
+        4400,
+    ),
+    "the same beside the replica": (
+        Setting(arrivals=1, ticks=0, faults=(("cut", 1), ("leap", 2), ("restart", 1)), home=("r1",)),
+        4400,
+    ),
     "a worker is killed and a message lost": (Setting(arrivals=2, ticks=0, faults=(("death", 1), ("lost", 1))), 5000),
 }
 

@@ -3,6 +3,7 @@ deletion; a repository with a Dockerfile; and what a user is told when it can't 
 
 from __future__ import annotations
 
+import http.client
 import os
 import threading
 import time
@@ -82,7 +83,7 @@ class Clients(threading.Thread):
         while not self._stop_now.is_set():
             try:
                 answer = self._node.request(HOST)
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 self.failed.append(error)
             else:
                 (self.texts if answer.status == 200 else self.failed).append(answer.body)  # type: ignore[attr-defined]

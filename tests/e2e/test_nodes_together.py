@@ -106,6 +106,19 @@ def test_what_a_killed_node_ran_goes_on_elsewhere(together: Callable[..., Node],
     assert two.request(HOST).status == 200
 
 
+def test_a_killed_node_takes_no_slots_along(fleet: Callable[..., Node]) -> None:
+    """The one request that the replica may have at a time was the killed node's to send."""
+    one = fleet("--node-grace", "8")
+    one.commit("acme/web", APP)
+    one.create("acme", "web", min_replicas=1, scaling={"concurrency": 1, "hold_timeout": 120})
+    one.wait_status("acme", "web", "running")
+    two = fleet("--node-grace", "8")
+    replica = eventually(lambda: (answer := two.request(HOST)).status == 200 and answer.body)
+    kill_whole(two)
+    answer = one.request(HOST, timeout=150)
+    assert (answer.status, answer.body) == (200, replica), "the same replica, and no other, once the slot is given up"
+
+
 def test_what_only_a_killed_node_could_run_has_failed_until_it_is_back(together: Callable[..., Node]) -> None:
     one, west = together(), together("--region", "eu-west-1")
     one.commit("acme/web", APP)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 import pytest
 from wire import PATIENCE, Conversation, fields, get, ok, until
 
+from gateway.service import Service
 from gateway.settings import GatewaySettings
-from gateway.slots import WorkerSlots
+from gateway.slots import FENCE, WorkerSlots
 from state.ids import now_us
 from state.models import StartPhases
-from state.slots import CHANNEL, CLAIMS_KEY, DOCUMENTS_KEY, Message, Slots
+from state.slots import CHANNEL, CLAIMS_KEY, DOCUMENTS_KEY, Answer, Message, Slots
 from state.store import Store
 from tests.conftest import Valkey
 
@@ -38,12 +41,12 @@ class Registration:
 class Plane(Conversation):
     """With slots of a real store, in which another worker is registered too."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, fence: float = FENCE) -> None:
         self.store = store
         self.registration = Registration()
         self.version = 1
         self._seq = 0
-        self.slots = WorkerSlots(Slots(store), WORKER, self.registration, lambda service: self.version, check=0.1)
+        self.slots = WorkerSlots(Slots(store), WORKER, self.registration, lambda _: self.version, 0.1, fence)
         super().__init__(GatewaySettings(), slots=self.slots)
         self.slots.serve(self.edge.release)
 
@@ -411,3 +414,73 @@ async def test_who_waits_for_the_first_slot_of_a_warm_replica_is_told_of_no_star
     (timing,) = fields(await client.head())[b"server-timing"]
     assert re.fullmatch(rb"wake;dur=\d+", timing)
     assert plane.answers == []
+
+
+@pytest.fixture
+async def fencing(plane: Plane, store: Store) -> AsyncIterator[Plane]:
+    """Another data plane of the same worker, soon cut off when the store is silent."""
+    talk = Plane(store, fence=1.0)
+    await talk.start()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(talk.slots.run())
+        yield talk
+        await talk.stop()
+        running.cancel()
+
+
+async def test_who_is_cut_off_for_long_sends_to_no_other_node(fencing: Plane, valkey: Valkey) -> None:
+    here, there = await fencing.origin("r1"), await fencing.origin("r2")
+    at_home, away = replace(here.endpoint(), node="n"), replace(there.endpoint(), node="m")
+    fencing.serve(at_home, away, concurrency=1)
+    first, second = await fencing.client(), await fencing.client()
+    for client in (first, second):
+        await client.send(get())
+    for origin in (here, there):
+        replica = await origin.peer()
+        await replica.head()
+        await replica.send(ok())
+    for client in (first, second):
+        await client.head()
+    await until(lambda: fencing.owned == 2)
+    assert valkey.process is not None
+    valkey.process.send_signal(signal.SIGSTOP)
+    try:
+        await until(lambda: fencing.owned == 1)
+        for client in (first, second):
+            await client.send(get())
+        await until(lambda: fencing.held == 1)
+        assert (here.connections, there.connections) == (1, 1)
+        assert fencing.in_flight == 1
+    finally:
+        valkey.process.send_signal(signal.SIGCONT)
+    await until(lambda: fencing.held == 0)
+
+
+async def test_what_a_late_turn_of_the_loop_does_is_not_of_the_past(plane: Plane) -> None:
+    """The loop's own time is that of the beginning of its turn, which may be long ago."""
+    origin = await plane.origin("r1")
+    plane.serve(origin.endpoint(), concurrency=1)
+    times: list[tuple[float, float]] = []
+    release = plane.slots._release
+
+    def note(service: Service, now: float) -> None:
+        times.append((now, time.monotonic()))
+        release(service, now)
+
+    plane.slots._release = note
+    sync = plane.slots._ledger.sync
+
+    async def slow(service: str, worker: str, message: Message) -> Answer | None:
+        answer = await sync(service, worker, message)
+        time.sleep(0.05)
+        return answer
+
+    plane.slots._ledger.sync = slow  # type: ignore[method-assign]
+    client = await plane.client()
+    await client.send(get())
+    replica = await origin.peer()
+    await replica.head()
+    await replica.send(ok())
+    await client.head()
+    assert times
+    assert all(now - given < 0.04 for given, now in times)

@@ -11,6 +11,7 @@ that is not JSON, and no client that got anything but what it had to get.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import ssl
@@ -43,6 +44,7 @@ COUNTED = (
 )
 RELOADS = 60.0  # seconds between two, while warming up
 FIRST_RELOAD = 5.0
+CLOSED = 60.0  # seconds for workers to see that the log was moved; they look four times a second
 ROTATION = 20.0  # seconds between two files of the access log
 KILL_TROUBLE = 3.0  # seconds during which clients of a killed worker may see anything
 LEEWAY = 8  # descriptors beyond those before: connections to the store are opened when first needed, and kept
@@ -128,17 +130,31 @@ class Soak:
             path.rename(moved)
         except FileNotFoundError:
             return
-        await asyncio.sleep(2.0)  # workers write four times a second
-        wrong = 0
+        async with asyncio.timeout(CLOSED):
+            while self._written_to(moved):
+                await asyncio.sleep(0.1)
+        wrong = []
         for line in moved.read_text().splitlines():
             try:
                 told = json.loads(line)
                 self.statuses[told["status"]] += 1
-                wrong += any(told[name] < 0 for name in told if name.endswith("_ms") or name.startswith("bytes_"))
+                right = all(told[name] >= 0 for name in told if name.endswith("_ms") or name.startswith("bytes_"))
             except (ValueError, KeyError):
-                wrong += 1
-        self._expect(not wrong, f"access log: {wrong} lines are wrong")
+                right = False
+            if not right:
+                wrong.append(line)
+        self._expect(not wrong, f"access log: {len(wrong)} lines are wrong, such as {wrong[:1]}")
         moved.unlink()
+
+    def _written_to(self, file: Path) -> bool:
+        """Does a process of the node have it open?"""
+        for pid in (pid for pids in self._pids().values() for pid in pids):
+            with contextlib.suppress(OSError):  # the process has ended
+                for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+                    with contextlib.suppress(OSError):
+                        if descriptor.samefile(file):
+                            return True
+        return False
 
     async def _disturb(self, world: World) -> None:
         """SIGHUP now and then, and half-way between two of them the end of a worker."""

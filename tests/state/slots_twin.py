@@ -11,14 +11,16 @@ from typing import Any
 
 from state.slots import Answer, Hint, Message
 
-LINGER, PATIENCE, REPEAT, SETTLE = 5000, 2000, 100, 1000  # ms
+LINGER, PATIENCE, REPEAT, SETTLE, SILENT = 5000, 2000, 100, 1000, 25_000  # ms
 
 Document = dict[str, Any]
 
 
 @dataclass
 class World:
-    """What else the script looks at. `claims` by worker; `since`: when the newest run was first claimed in (ms)."""
+    """What else the script looks at. `claims` by worker; `since`: when the newest run was first claimed in (ms);
+    `heard`: of whom when (ms), `step` notes the speaker.
+    """
 
     now: int = 0
     run: str = "run"
@@ -26,6 +28,7 @@ class World:
     claims: dict[str, str] = field(default_factory=dict)
     claimed_run: str = ""
     since: int = 0
+    heard: dict[str, int] = field(default_factory=dict)
 
 
 def empty() -> Document:
@@ -37,6 +40,9 @@ def step(
 ) -> tuple[Answer | None, dict[str, Hint]]:
     """The answer, and what others are told."""
     now, run, registered = world.now, world.run, world.registered
+    heard = {**world.heard, worker: now}
+    if worker in registered:
+        world.heard[worker] = now
     if doc["run"] != run:
         doc.update(run=run, open=False, version=0, limit=0, ready=[])
     entry = _take_in(doc, worker, message, now, run)
@@ -44,9 +50,9 @@ def step(
         return None, {}
     if message.version >= doc["version"]:
         doc.update(version=message.version, limit=message.limit, ready=list(message.ready))
-    _bury(doc, worker, registered, now)
+    _bury(doc, worker, registered, heard, now)
     if not doc["open"] and worker in registered:
-        _open(doc, world)
+        _open(doc, world, heard)
     total, waiting = _totals(doc), _wanting(doc, registered, now)
     gained: set[str] = set()
     if doc["open"]:
@@ -74,37 +80,59 @@ def step(
 
 def _take_in(doc: Document, worker: str, message: Message, now: int, run: str) -> Document | None:
     entry: Document | None = doc["workers"].get(worker)
-    if entry is not None and entry["run"] == run:
-        if message.seq <= entry["seq"]:
-            return None
+    if entry is not None and entry["run"] == run and message.seq <= entry["seq"]:
+        return None
+    if entry is not None and entry["run"] == run and not entry.get("lapsed"):
         held = {replica: min(count, message.holds.get(replica, 0)) for replica, count in entry["own"].items()}
         entry["own"] = {replica: count for replica, count in held.items() if count > 0}
     else:
         entry = doc["workers"][worker] = {"own": dict(message.holds), "told": 0}
     entry.update(seq=message.seq, run=run, at=now)
     entry.update(want=message.want, since=now - message.waited, shun=dict.fromkeys(message.shun, True))
+    entry["home"] = dict.fromkeys(message.home, True)
     return entry
 
 
-def _bury(doc: Document, speaker: str, registered: set[str], now: int) -> None:
+def _silent(heard: Mapping[str, int], worker: str, now: int, limit: int) -> bool:
+    return worker in heard and now - heard[worker] >= limit
+
+
+def _lapse(doc: Document, worker: str, entry: Document) -> None:
+    left = {replica: count for replica, count in entry["own"].items() if replica in entry["home"]}
+    entry.update(own=left, want=0, lapsed=True)
+    if not left:
+        del doc["workers"][worker]
+
+
+def _bury(doc: Document, speaker: str, registered: set[str], heard: Mapping[str, int], now: int) -> None:
     for worker, entry in list(doc["workers"].items()):
-        if worker in registered:
+        quiet = worker in registered and _silent(heard, worker, now, SILENT)
+        if worker in registered and not quiet:
             entry.pop("dead", None)
         elif "dead" not in entry or worker == speaker:
             entry["dead"] = now
+        elif quiet:
+            if now - entry["dead"] >= 2 * LINGER:
+                _lapse(doc, worker, entry)
         elif now - entry["dead"] >= LINGER:
             del doc["workers"][worker]
 
 
-def _open(doc: Document, world: World) -> None:
+def _open(doc: Document, world: World, heard: Mapping[str, int]) -> None:
     if world.claimed_run != world.run or world.now - world.since < SETTLE:
         return
-    if any(world.claims.get(worker) != world.run for worker in world.registered):
-        return
+    long = SILENT + 2 * LINGER
+    for worker in world.registered:
+        gone = world.now - world.since >= long and _silent(heard, worker, world.now, long)
+        if world.claims.get(worker) != world.run and not gone:
+            return
     doc["open"] = True
     for worker, entry in list(doc["workers"].items()):
         if entry["run"] != world.run and worker in world.registered:
-            del doc["workers"][worker]
+            if world.claims.get(worker) == world.run:
+                del doc["workers"][worker]
+            else:
+                _lapse(doc, worker, entry)
 
 
 def _totals(doc: Document) -> dict[str, int]:

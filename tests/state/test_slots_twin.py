@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from slots_twin import World, empty, step
 
-from state.slots import CHANNEL, CLAIMS_KEY, DOCUMENTS_KEY, Message, Slots, decode_answer, decode_hint
+from state.slots import CHANNEL, CLAIMS_KEY, DOCUMENTS_KEY, HEARD_KEY, Message, Slots, decode_answer, decode_hint
 from state.store import WORKERS_KEY, Store, script
 from tests.conftest import Valkey
 
@@ -31,13 +31,14 @@ messages = st.builds(
     ready=st.lists(st.sampled_from(REPLICAS), unique=True).map(tuple),
     shun=st.frozensets(st.sampled_from(REPLICAS), max_size=1),
     leaving=st.sampled_from([False, False, False, True]),
+    home=st.frozensets(st.sampled_from(REPLICAS), max_size=2),
 )
 worker = st.sampled_from(WORKERS)
 sync = st.tuples(st.just("sync"), worker, messages)
 acts = st.one_of(
     *[sync] * 12,
     *[st.tuples(st.just("register"), worker, st.none())] * 2,
-    *[st.tuples(st.just("pass"), st.none(), st.sampled_from([60, 150, 1500, 2500, 6000]))] * 3,
+    *[st.tuples(st.just("pass"), st.none(), st.sampled_from([60, 150, 1500, 2500, 6000, 12_000, 26_000]))] * 3,
     st.tuples(st.just("claim"), worker, st.none()),
     st.tuples(st.just("end"), worker, st.none()),
     st.tuples(st.just("restart"), st.none(), st.none()),
@@ -79,6 +80,34 @@ STORIES: dict[str, list[tuple[str, Any, Any]]] = {
         ("pass", None, 2500),
         says("w1", ready=("r1",)),
         says("w2", want=1, ready=("r1",)),
+    ],
+    "who is not heard of for long keeps what is at home": [
+        says("w1", holds={"r1": 1, "r2": 1}, home=frozenset({"r2"}), ready=("r1", "r2")),
+        ("pass", None, 26_000),
+        says("w2", want=2, ready=("r1", "r2")),
+        ("pass", None, 6000),
+        says("w2", want=2, ready=("r1", "r2")),
+        ("pass", None, 6000),
+        says("w2", want=2, ready=("r1", "r2")),
+        says("w1", holds={"r1": 1, "r2": 1}, want=1, home=frozenset({"r2"}), ready=("r1", "r2")),
+        says("w2", want=1, holds={"r1": 1}, ready=("r1", "r2")),
+    ],
+    "a clock that jumps is no silence": [
+        says("w1", holds={"r1": 1}, ready=("r1",)),
+        ("pass", None, 26_000),
+        says("w2", want=1, ready=("r1",)),
+        says("w1", holds={"r1": 1}, ready=("r1",)),
+        ("pass", None, 12_000),
+        says("w2", want=1, ready=("r1",)),
+    ],
+    "after a restart who is not heard of is not waited for": [
+        says("w1", holds={"r1": 1, "r2": 1}, home=frozenset({"r2"}), ready=("r1", "r2")),
+        ("restart", None, None),
+        ("claim", "w2", None),
+        ("pass", None, 26_000),
+        says("w2", want=2, ready=("r1", "r2")),
+        ("pass", None, 12_000),
+        says("w2", want=2, ready=("r1", "r2")),
     ],
     "a recall is told again": [
         says("w1", want=1, ready=("r1",)),
@@ -133,7 +162,7 @@ class Pair:
         self.seqs = dict.fromkeys(WORKERS, 0)
 
     async def begin(self) -> None:
-        await self.client.delete(DOCUMENTS_KEY, CLAIMS_KEY, WORKERS_KEY)
+        await self.client.delete(DOCUMENTS_KEY, CLAIMS_KEY, WORKERS_KEY, HEARD_KEY)
         info = await self.client.info("server")
         self.world.run = str(info["run_id"])
 
@@ -179,6 +208,9 @@ class Pair:
         if self.world.claimed_run:
             self.world.since -= ms
             await self.client.hset(CLAIMS_KEY, "@", f"{self.world.run} {self.world.since}")
+        for who in self.world.heard:
+            self.world.heard[who] -= ms
+            await self.client.hset(HEARD_KEY, who, str(self.world.heard[who]))
         await self.write()
 
     async def write(self) -> None:
@@ -191,7 +223,7 @@ class Pair:
     async def sync(self, who: str, message: Message) -> None:
         async with self.client.pubsub(ignore_subscribe_messages=True) as pubsub:
             await pubsub.subscribe(*(CHANNEL + one for one in WORKERS))
-            keys = [DOCUMENTS_KEY, WORKERS_KEY, CLAIMS_KEY]
+            keys = [DOCUMENTS_KEY, WORKERS_KEY, CLAIMS_KEY, HEARD_KEY]
             raw = await self.script(keys=keys, args=["s", who, CHANNEL, message.encode()])
             await self.client.publish(CHANNEL + who, b"end")
             heard = {}
@@ -269,3 +301,19 @@ async def test_documents_of_services_that_are_no_more_are_removed(store: Store) 
     await slots.forget({"a"})
     assert await slots.services() == {"b"}
     await slots.forget(())
+
+
+async def test_the_store_notes_when_it_heard_of_whom(store: Store) -> None:
+    slots = Slots(store)
+    for one in ("w1", "w2"):
+        await store.register(one)
+    run, _ = await slots.claimed("w1")
+    await slots.sync("a", "w2", Message(1, {"r1": 1}, 1, 0, 1, 1, ("r1",)))
+    await slots.claimed("a stranger")
+    seconds, _ = await store.client.time()
+    heard = await store.client.hgetall(HEARD_KEY)
+    assert heard.keys() == {b"w1", b"w2"}
+    assert all(0 <= seconds + 1 - int(at) / 1000 < 60 for at in heard.values())
+    await store.unregister(["w2"])
+    assert await slots.claim("w1", run)
+    assert (await store.client.hgetall(HEARD_KEY)).keys() == {b"w1"}
