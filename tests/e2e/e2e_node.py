@@ -265,13 +265,13 @@ class Node:
         return answer.json()
 
     def wait_status(self, namespace: str, name: str, status: str, seconds: float = 60) -> dict[str, Any]:
-        """The service once it has this status."""
+        """The service once it has this status; stopped: once none of its replicas is left, that may be called back."""
         seen: dict[str, Any] = {}
 
         def reached() -> bool:
             seen.clear()
             seen.update(self.service(namespace, name))
-            return seen["status"] == status
+            return seen["status"] == status and (status != "stopped" or not any(seen["replicas"].values()))
 
         try:
             eventually(reached, seconds, f"{namespace}/{name} is {status}")

@@ -12,7 +12,6 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from e2e_node import eventually
 from scenes import Reply, ask, deploy, host, traffic
 
 pytestmark = pytest.mark.e2e
@@ -36,10 +35,6 @@ def move(clock: Path, offset: int) -> None:
     fresh.rename(clock)
 
 
-async def wait(condition, seconds: float = 60, what: str = "") -> None:
-    await asyncio.to_thread(eventually, condition, seconds, what)
-
-
 async def test_a_stepped_wall_clock_changes_nothing(make_node, tmp_path: Path):
     """Forward, far backward, and forward again to the true time."""
     (tmp_path / "sitecustomize.py").write_text(SHIM)
@@ -49,8 +44,8 @@ async def test_a_stepped_wall_clock_changes_nothing(make_node, tmp_path: Path):
     node = make_node(workers=2, env=fake).start()
     warm = deploy(node, "acme", "warm", min_replicas=1)
     sleeper = deploy(node, "acme", "sleeper", min_replicas=0, scaling={"idle_timeout": 2})
-    await wait(lambda: node.service("acme", "warm")["status"] == "running")
-    await wait(lambda: node.service("acme", "sleeper")["status"] == "stopped", what="it sleeps before any step")
+    await asyncio.to_thread(node.wait_status, "acme", "warm", "running")
+    await asyncio.to_thread(node.wait_status, "acme", "sleeper", "stopped")
     pids = node.pids()
     now = time.time()
     for count, step in enumerate((2 * DAY, -2 * DAY, 0), 1):
@@ -59,7 +54,7 @@ async def test_a_stepped_wall_clock_changes_nothing(make_node, tmp_path: Path):
             held = await ask(node.http_port, host("acme", "sleeper"))
             assert isinstance(held, Reply), held
             assert held.status == 200
-            await wait(lambda: node.service("acme", "sleeper")["status"] == "stopped", what=f"it sleeps after {step}")
+            await asyncio.to_thread(node.wait_status, "acme", "sleeper", "stopped")
             assert (
                 node.api("POST", "/auth/v1/keys", {"name": f"k{count}", "namespace": "acme", "scope": "read"}).status
                 == 201

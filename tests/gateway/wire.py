@@ -264,7 +264,7 @@ class Conversation:
         self.edge.close()
         await until(lambda: self.edge.connections == 0, "all connections closed")
         self.log.close()
-        assert self.in_flight == 0, "in flight ends at zero"
+        await until(lambda: self.in_flight == 0, "in flight ends at zero: with the connections to replicas")
         assert self.accidents == [], self.accidents
         assert self.held == 0
 
