@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import ssl
@@ -42,15 +43,12 @@ def lacking() -> list[str]:
 
 
 def free_port() -> int:
-    """One of loopback that neither TCP nor UDP uses now."""
+    """One of loopback that neither TCP nor UDP uses now, and that the kernel gives to nobody who asks for any."""
     while True:
-        with (
-            socket.create_server(("127.0.0.1", 0)) as tcp,
-            socket.socket(type=socket.SOCK_DGRAM) as udp,
-            contextlib.suppress(OSError),
-        ):
-            udp.bind(tcp.getsockname())
-            return int(tcp.getsockname()[1])
+        address = ("127.0.0.1", random.randrange(10_000, 32_000))
+        with contextlib.suppress(OSError), socket.create_server(address), socket.socket(type=socket.SOCK_DGRAM) as udp:
+            udp.bind(address)
+            return address[1]
 
 
 class Minica:

@@ -166,6 +166,7 @@ async def test_another_node_measures_its_own(plane: Plane, exporter: Exporter) -
     source = DcgmExporter(exporter.url)
     other = plane.control(SETTINGS, node="n2", supervisor="s2", offer=OFFER, gpus=[source])
     worker = await plane.worker()
+    await until(lambda: "n2" in leading.activation.nodes.fleet().up)
     service = await running(plane, leading, target=40)
     async with busy(worker, service):
         await until(lambda: ready(leading, service) == 3)
