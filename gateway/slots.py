@@ -147,7 +147,8 @@ class WorkerSlots:
             marked, self._marked = self._marked, {}
             for service_id in marked:
                 service, account = self._accounts[service_id]
-                message = account.next(self._view(service, time.monotonic()), self._seq + 1, time.monotonic())
+                now = time.monotonic()
+                message = account.next(self._view(service, now), self._seq + 1, now)
                 if message is not None:
                     self._seq += 1
                     tasks.create_task(self._say(service, account, message), name=f"slots of {service_id}")

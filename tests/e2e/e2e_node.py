@@ -264,6 +264,10 @@ class Node:
         assert answer.status == 200, answer
         return answer.json()
 
+    def asleep(self, namespace: str, name: str) -> bool:
+        """Whether it is stopped, and none of its replicas is left that may be called back."""
+        return _asleep(self.service(namespace, name))
+
     def wait_status(self, namespace: str, name: str, status: str, seconds: float = 60) -> dict[str, Any]:
         """The service once it has this status; stopped: once none of its replicas is left, that may be called back."""
         seen: dict[str, Any] = {}
@@ -271,7 +275,7 @@ class Node:
         def reached() -> bool:
             seen.clear()
             seen.update(self.service(namespace, name))
-            return seen["status"] == status and (status != "stopped" or not any(seen["replicas"].values()))
+            return seen["status"] == status and (status != "stopped" or _asleep(seen))
 
         try:
             eventually(reached, seconds, f"{namespace}/{name} is {status}")
@@ -291,6 +295,10 @@ def _git(path: Path, *arguments: str) -> str:
     done = subprocess.run(["git", *settings, *arguments], cwd=path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def _asleep(service: Mapping[str, Any]) -> bool:
+    return service["status"] == "stopped" and not any(service["replicas"].values())
 
 
 def _exchange(

@@ -25,11 +25,6 @@ def events(node: Node, kind: str) -> list[dict[str, Any]]:
     return items
 
 
-def asleep(node: Node) -> bool:
-    service = node.service("acme", "web")
-    return service["status"] == "stopped" and not any(service["replicas"].values())
-
-
 async def woken(node: Node) -> Reply:
     reply = await ask(node.http_port, host("acme", "web"))
     assert isinstance(reply, Reply)
@@ -49,7 +44,7 @@ async def test_a_start_is_told_by_phases_and_a_failed_one_with_its_reason(restar
     before, failed_before = counted(node, STARTS), counted(node, FAILURES)
     node.commit("acme/web", {"Procfile": PROCFILE, "server.py": REPLICA})
     node.create("acme", "web", env={"OUT": str(notes)}, min_replicas=0, scaling={"idle_timeout": 1})
-    eventually(lambda: asleep(node), 60, "the service sleeps")
+    eventually(lambda: node.asleep("acme", "web"), 60, "the service sleeps")
 
     reply = await woken(node)
     assert reply.status == 200
@@ -70,7 +65,7 @@ async def test_a_start_is_told_by_phases_and_a_failed_one_with_its_reason(restar
     found = counted(node, STARTS)
     assert (found["ready"], found["first_byte"]) == (before["ready"] + 1, before["first_byte"] + 1)
 
-    eventually(lambda: asleep(node), 60, "the service sleeps")
+    eventually(lambda: node.asleep("acme", "web"), 60, "the service sleeps")
     (notes / "broken").touch()
     reply = await woken(node)
     assert reply.status == 503
@@ -88,7 +83,7 @@ async def test_a_start_that_its_owner_asked_for_is_a_cold_start(restarted_node: 
     service = "/auth/v1/seed/acme/services/web"
     eventually(lambda: node.service("acme", "web")["status"] == "running", 60, "it runs")
     assert node.api("POST", f"{service}/sleep").status == 200
-    eventually(lambda: asleep(node), 60, "it sleeps")
+    eventually(lambda: node.asleep("acme", "web"), 60, "it sleeps")
     before = counted(node, STARTS)
     assert node.api("POST", f"{service}/wake?wait=running&timeout=60").json()["status"] == "running"
     first, ready = eventually(lambda: len(found := events(node, "replica.ready")) == 2 and found)

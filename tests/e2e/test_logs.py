@@ -93,11 +93,6 @@ def following(node: Node, path: str) -> Iterator[Follower]:
     assert not thread.is_alive(), "the stream does not end with its service"
 
 
-def asleep(node: Node, name: str) -> bool:
-    service = node.service("acme", name)
-    return service["status"] == "stopped" and not any(service["replicas"].values())
-
-
 async def request(node: Node, name: str, target: str = "/") -> int:
     reply = await ask(node.http_port, host("acme", name), target)
     assert isinstance(reply, Reply), reply
@@ -108,7 +103,7 @@ async def request(node: Node, name: str, target: str = "/") -> int:
 async def test_followed_through_wakes_rotations_and_a_kill_of_control_nothing_is_lost_or_doubled(holding_node):
     node = holding_node
     notes = deploy(node, "web")
-    eventually(lambda: asleep(node, "web"), 60, "it sleeps")
+    eventually(lambda: node.asleep("acme", "web"), 60, "it sleeps")
     logs, events = "/acme/service/web/logs?follow=true&stream=stdout&cursor=0", "/acme/service/web/events?follow=true"
     with following(node, logs) as lines, following(node, events) as told:
         assert await request(node, "web", "/burst") == 200
@@ -117,7 +112,7 @@ async def test_followed_through_wakes_rotations_and_a_kill_of_control_nothing_is
         assert await request(node, "web", "/burst") == 200  # warm, without control
         node.replaced("control", old)
         eventually(lambda: lines.connections > 1 and told.connections > 1, 60, "both came back")
-        eventually(lambda: asleep(node, "web"), 60, "it sleeps again")
+        eventually(lambda: node.asleep("acme", "web"), 60, "it sleeps again")
         assert await request(node, "web", "/burst") == 200
         eventually(lambda: told.messages[-1]["kind"] == "replica.ready", what="the last wake is told")
         segments = [*(node.data / "logs" / node.service("acme", "web")["id"]).glob("*.log")]
@@ -152,7 +147,7 @@ async def test_followed_through_wakes_rotations_and_a_kill_of_control_nothing_is
 async def test_why_it_is_not_waking(holding_node):
     node = holding_node
     notes = deploy(node, "broken")
-    eventually(lambda: asleep(node, "broken"), 60, "it sleeps")
+    eventually(lambda: node.asleep("acme", "broken"), 60, "it sleeps")
     (notes.path / "broken").touch()
     assert await request(node, "broken") == 503
 
@@ -219,7 +214,7 @@ async def story(node: Node) -> None:
     """The service `told` wakes once, once it can't, and then it runs."""
     notes = deploy(node, "told")
     for broken, status in ((False, 200), (True, 503)):
-        await asyncio.to_thread(eventually, lambda: asleep(node, "told"), 60, "it sleeps")
+        await asyncio.to_thread(eventually, lambda: node.asleep("acme", "told"), 60, "it sleeps")
         if broken:
             (notes.path / "broken").touch()
         assert await request(node, "told") == status

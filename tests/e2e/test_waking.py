@@ -17,18 +17,13 @@ from state.store import REPORTS, Store
 pytestmark = [pytest.mark.e2e, WIDE.group]
 
 
-def asleep(node, name: str) -> bool:
-    service = node.service("acme", name)
-    return service["status"] == "stopped" and not any(service["replicas"][k] for k in ("ready", "starting", "draining"))
-
-
 async def test_five_hundred_requests_at_once_to_a_service_at_zero_start_it_once(wide_node):
     node = wide_node
     settings = {"min_replicas": 0, "max_replicas": 1, "scaling": {"idle_timeout": 1}}
     notes = deploy(node, "acme", "crowd", env={"START_GATE": "1"}, **settings)
     gate = notes.path / "go"
     gate.touch()
-    eventually(lambda: asleep(node, "crowd"), 60, "the service sleeps")
+    eventually(lambda: node.asleep("acme", "crowd"), 60, "the service sleeps")
     assert len(notes.lines("starts")) == 1
     gate.unlink()
 
@@ -73,7 +68,7 @@ async def test_order_of_events_of_a_wake(wide_node):
     """The first answer leaves after the replica could answer, never before; figures are in `make bench`."""
     node = wide_node
     notes = deploy(node, "acme", "ordered", env={"START_DELAY": "0.7"}, min_replicas=0, scaling={"idle_timeout": 1})
-    eventually(lambda: asleep(node, "ordered"), 60, "the service sleeps")
+    eventually(lambda: node.asleep("acme", "ordered"), 60, "the service sleeps")
     reply = await ask(node.http_port, host("acme", "ordered"), "/first")
     assert isinstance(reply, Reply)
     assert reply.status == 200
